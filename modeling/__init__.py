@@ -1,0 +1,47 @@
+"""The models of TSE-SER, registered with transformers' Auto classes on import."""
+
+from transformers import (
+    AutoConfig,
+    AutoFeatureExtractor,
+    AutoModel,
+    AutoModelForAudioClassification,
+)
+
+from .configuration_shift_cnn import LogMelConfig, ShiftCnnConfig
+from .configuration_td_speakerbeam import TdSpeakerBeamConfig
+from .configuration_tse_ser import TseSerConfig
+from .feature_extraction_tse_ser import TseSerFeatureExtractor
+from .modeling_shift_cnn import ShiftCnnForEmotionClassification, ShiftCnnHead, ShiftCnnOutput
+from .modeling_td_speakerbeam import TdSpeakerBeamForSpeechExtraction, TdSpeakerBeamOutput
+from .modeling_tse_ser import TseSerForEmotionClassification, TseSerOutput
+from .signal_losses import negative_si_snr, si_snr
+
+for _config, _model, _auto_model in (
+    (TdSpeakerBeamConfig, TdSpeakerBeamForSpeechExtraction, AutoModel),
+    (ShiftCnnConfig, ShiftCnnForEmotionClassification, AutoModelForAudioClassification),
+    (TseSerConfig, TseSerForEmotionClassification, AutoModelForAudioClassification),
+):
+    AutoConfig.register(_config.model_type, _config)
+    AutoFeatureExtractor.register(_config, TseSerFeatureExtractor)
+    _auto_model.register(_config, _model)
+    # Saved with their code, so that `trust_remote_code=True` loads them where this package is not installed.
+    _config.register_for_auto_class()
+    _model.register_for_auto_class(_auto_model.__name__)
+TseSerFeatureExtractor.register_for_auto_class()
+
+__all__ = [
+    "LogMelConfig",
+    "ShiftCnnConfig",
+    "ShiftCnnForEmotionClassification",
+    "ShiftCnnHead",
+    "ShiftCnnOutput",
+    "TdSpeakerBeamConfig",
+    "TdSpeakerBeamForSpeechExtraction",
+    "TdSpeakerBeamOutput",
+    "TseSerConfig",
+    "TseSerFeatureExtractor",
+    "TseSerForEmotionClassification",
+    "TseSerOutput",
+    "negative_si_snr",
+    "si_snr",
+]

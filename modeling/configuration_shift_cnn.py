@@ -1,0 +1,121 @@
+"""Configurations of the ShiftCNN emotion classifier and of its log-mel front-end."""
+
+from typing import Any, Literal
+
+from transformers import AutoConfig, PreTrainedConfig
+from transformers.configuration_utils import SubConfigSpec
+
+DEFAULT_LABELS = ("neutral", "happy", "sad", "angry")
+
+
+class LogMelConfig(PreTrainedConfig):
+    r"""
+    A small speech encoder without pretraining: log-mel spectrogram and strided convolutions.
+
+    Args:
+        num_mel_bins (`int`): mel bands.
+        window_length (`int`): analysis window and FFT length in samples.
+        hop_length (`int`): hop in samples.
+        hidden_size (`int`): channels of the convolutions and of the output.
+        num_layers (`int`): convolutions over time; the first halves the frame rate.
+        sampling_rate (`int`): in Hz.
+    """
+
+    model_type = "log_mel"
+
+    num_mel_bins: int = 64
+    window_length: int = 400
+    hop_length: int = 160
+    hidden_size: int = 128
+    num_layers: int = 2
+    sampling_rate: int = 16000
+
+
+class ShiftCnnConfig(PreTrainedConfig):
+    r"""
+    A speech encoder and the ShiftCNN head on its frames.
+
+    Args:
+        encoder_config (`PreTrainedConfig` or `dict`): HuBERT (default, base size), wav2vec 2.0, WavLM or another
+            `AutoModel` over waveforms, a Whisper model, or `{"model_type": "log_mel"}`.
+        encoder_layer (`int`, *optional*): take the frames after this many transformer layers, without the final norm,
+            and build no layer above; `None` takes the encoder's own output.
+        freeze_encoder (`bool`): keep the whole encoder as it is. The graph stays open, so the cross entropy still
+            reaches an extractor in front of it.
+        freeze_feature_encoder (`bool`): where the encoder is fine-tuned, keep its convolutional part as it is.
+        conv_kernel_size (`int`): odd length of the depthwise convolutions in frames.
+        num_blocks (`int`): convolution blocks of the head.
+        shift_stride (`int`): frames by which channels are shifted.
+        shift_divisor (`int`): one of this many channels is shifted (in each direction).
+        bidirectional_shift (`bool`): shift as many channels the other way.
+        shift_placement (`str`): `residual` (the published form), `inplace` or `none`; the second block only.
+        normalize_input (`bool`): bring the waveform to zero mean and unit variance over its valid samples.
+        max_duration_seconds (`float`): the waveform is cut to this length.
+        mask_padding (`bool`): leave padding out of the mean over frames; `False` averages over all frames, as the
+            public code does.
+        apply_spec_augment, mask_time_prob, mask_time_length, mask_feature_prob, mask_feature_length: SpecAugment on
+            the encoder's output in training, as in `Wav2Vec2Config`.
+        classifier_dropout (`float`): dropout before the last linear layer.
+        label_smoothing (`float`): of the cross entropy.
+        num_labels (`int`): 4 by default: neutral, happy, sad, angry.
+
+    Raises:
+        ValueError: a field is out of range; the message names it and what would be right.
+    """
+
+    model_type = "shift_cnn"
+    sub_configs_defaults = {
+        "encoder_config": SubConfigSpec(config_class=AutoConfig, model_type="hubert")
+    }
+
+    encoder_config: dict | PreTrainedConfig | None = None
+    encoder_layer: int | None = None
+    freeze_encoder: bool = True
+    freeze_feature_encoder: bool = True
+    conv_kernel_size: int = 7
+    num_blocks: int = 2
+    shift_stride: int = 1
+    shift_divisor: int = 16
+    bidirectional_shift: bool = False
+    shift_placement: Literal["residual", "inplace", "none"] = "residual"
+    normalize_input: bool = True
+    max_duration_seconds: float | int = 7.5
+    mask_padding: bool = True
+    apply_spec_augment: bool = True
+    mask_time_prob: float | int = 0.05
+    mask_time_length: int = 10
+    mask_feature_prob: float | int = 0.0
+    mask_feature_length: int = 10
+    classifier_dropout: float | int = 0.0
+    label_smoothing: float | int = 0.0
+    sampling_rate: int = 16000
+
+    def __post_init__(self, **kwargs: Any):
+        if (
+            isinstance(self.encoder_config, dict)
+            and self.encoder_config.get("model_type") == "log_mel"
+        ):
+            # Ours is not in transformers' table of model types, and need not be.
+            self.encoder_config = LogMelConfig(**self.encoder_config)
+        if self.id2label is None and kwargs.get("num_labels", len(DEFAULT_LABELS)) == len(
+            DEFAULT_LABELS
+        ):
+            self.id2label = dict(enumerate(DEFAULT_LABELS))
+            self.label2id = {label: index for index, label in enumerate(DEFAULT_LABELS)}
+        super().__post_init__(**kwargs)
+        if self.conv_kernel_size % 2 == 0 or self.conv_kernel_size < 1:
+            raise ValueError(
+                f"`conv_kernel_size` must be odd so that frames stay aligned, got {self.conv_kernel_size}."
+            )
+        for name in ("num_blocks", "shift_stride", "shift_divisor"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"`{name}` must be at least 1, got {getattr(self, name)}.")
+        if self.bidirectional_shift and self.shift_divisor < 2:
+            raise ValueError("`shift_divisor` must be at least 2 for `bidirectional_shift`, got 1.")
+        if self.max_duration_seconds <= 0:
+            raise ValueError(
+                f"`max_duration_seconds` must be positive, got {self.max_duration_seconds}."
+            )
+
+
+__all__ = ["LogMelConfig", "ShiftCnnConfig"]

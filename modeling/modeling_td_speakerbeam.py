@@ -1,0 +1,313 @@
+"""
+Time-domain SpeakerBeam: extract one speaker, known from an enrollment utterance, out of a mixture.
+
+Equations (2)-(7) of Mi et al., "Two-stage Framework for Robust Speech Emotion Recognition Using Target Speaker
+Extraction in Human Speech Noise Conditions"; the network of Delcroix et al. 2020 and Zmolikova et al. 2019.
+"""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from transformers import PreTrainedModel
+from transformers import initialization as init
+from transformers.utils import ModelOutput
+
+from .configuration_td_speakerbeam import TdSpeakerBeamConfig
+from .modeling_ge2e import Ge2eSpeakerEncoder
+from .signal_losses import negative_si_snr
+from .temporal_conv_network import (
+    ChannelwiseLayerNorm,
+    CumulativeLayerNorm,
+    FrameBatchNorm,
+    GlobalLayerNorm,
+    TemporalConvNetwork,
+)
+
+MASK_ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
+    "relu": F.relu,
+    "sigmoid": torch.sigmoid,
+    "tanh": torch.tanh,
+    "softplus": F.softplus,
+    "linear": lambda score: score,
+}
+
+
+@dataclass
+class TdSpeakerBeamOutput(ModelOutput):
+    """
+    Output of [`TdSpeakerBeamForSpeechExtraction`].
+
+    Args:
+        loss (`torch.FloatTensor` of shape `(1,)`, *optional*): negative SI-SNR in dB, mean over the batch.
+        extracted_values (`torch.FloatTensor` of shape `(batch_size, num_samples)`): the target speaker's waveform.
+        speaker_embeddings (`torch.FloatTensor` of shape `(batch_size, embedding_size)`): what the auxiliary network
+            made of the enrollment, or what was passed in.
+        si_snr (`torch.FloatTensor` of shape `(batch_size,)`, *optional*): SI-SNR of each extracted signal in dB.
+    """
+
+    loss: torch.FloatTensor | None = None
+    extracted_values: torch.FloatTensor | None = None
+    speaker_embeddings: torch.FloatTensor | None = None
+    si_snr: torch.FloatTensor | None = None
+
+
+def num_frames(num_samples: Tensor | int, kernel_size: int, stride: int) -> Tensor | int:
+    """Frames that a filter bank without padding makes of a waveform."""
+    return (num_samples - kernel_size) // stride + 1
+
+
+def frame_mask_from_lengths(lengths: Tensor, max_frames: int, dtype: torch.dtype) -> Tensor:
+    """1 for valid frames: `(batch_size, 1, max_frames)` from `(batch_size,)` frame counts."""
+    positions = torch.arange(max_frames, device=lengths.device)
+    return (positions < lengths[:, None]).to(dtype)[:, None]
+
+
+def check_waveform(name: str, values: Tensor, mask: Tensor | None, min_samples: int) -> None:
+    """
+    Raise a `ValueError` for a waveform that no model can use: wrong rank, empty, too short, a mask of another shape.
+    """
+    if values.dim() != 2:
+        raise ValueError(
+            f"`{name}` must have shape (batch_size, num_samples), got {tuple(values.shape)}: "
+            "average the channels of stereo audio, and add a batch axis to a single waveform."
+        )
+    if values.shape[0] == 0 or values.shape[1] < min_samples:
+        raise ValueError(
+            f"`{name}` must hold at least {min_samples} samples a row, got shape {tuple(values.shape)}: "
+            "pass a longer recording."
+        )
+    if mask is not None and mask.shape != values.shape:
+        raise ValueError(
+            f"The attention mask of `{name}` must have its shape {tuple(values.shape)}, got {tuple(mask.shape)}."
+        )
+
+
+class FilterBankMixin:
+    """Frame counts and masks of a learned filter bank."""
+
+    config: TdSpeakerBeamConfig
+
+    def _encode(
+        self, filters: nn.Conv1d, values: Tensor, mask: Tensor | None
+    ) -> tuple[Tensor, Tensor | None]:
+        """Frames `(batch_size, num_filters, num_frames)` of a waveform, and the mask of the valid ones."""
+        if mask is None:
+            return filters(values[:, None]), None
+        frames = filters((values * mask)[:, None])
+        lengths = num_frames(mask.sum(dim=-1), self.config.kernel_size, self.config.stride)
+        return frames, frame_mask_from_lengths(lengths, frames.shape[-1], frames.dtype)
+
+
+class AuxiliaryNetwork(FilterBankMixin, nn.Module):
+    """h of eq. (3): a filter bank and one stack of convolutions over the enrollment, averaged over its frames."""
+
+    def __init__(self, config: TdSpeakerBeamConfig):
+        super().__init__()
+        self.config = config
+        self.encoder = nn.Conv1d(
+            1, config.num_filters, config.kernel_size, stride=config.stride, bias=False
+        )
+        self.network = TemporalConvNetwork(
+            config,
+            num_repeats=1,
+            out_channels=config.embedding_size,
+            causal=False,
+            adaptation_layer=None,
+        )
+
+    def forward(self, enrollment_values: Tensor, attention_mask: Tensor | None) -> Tensor:
+        frames, frame_mask = self._encode(self.encoder, enrollment_values, attention_mask)
+        output = self.network(frames, frame_mask)
+        if frame_mask is None:
+            return output.mean(dim=-1)
+        return (output * frame_mask).sum(dim=-1) / frame_mask.sum(dim=-1)
+
+
+class TdSpeakerBeamPreTrainedModel(PreTrainedModel):
+    """Weight initialisation and loading."""
+
+    config_class = TdSpeakerBeamConfig
+    base_model_prefix = "td_speakerbeam"
+    main_input_name = "input_values"
+    input_modalities = ("audio",)
+
+    @torch.no_grad()
+    def _init_weights(self, module: nn.Module) -> None:
+        if isinstance(module, (GlobalLayerNorm, ChannelwiseLayerNorm, CumulativeLayerNorm)):
+            init.ones_(module.weight)
+            init.zeros_(module.bias)
+        elif isinstance(module, FrameBatchNorm):
+            super()._init_weights(module)
+        elif isinstance(module, nn.PReLU):
+            init.constant_(module.weight, 0.25)
+        elif isinstance(module, (nn.Conv1d, nn.ConvTranspose1d)) and module.bias is None:
+            # Only the filter banks have no bias: Xavier, as the public recipe starts them.
+            init.xavier_normal_(module.weight)
+        elif isinstance(module, (nn.Conv1d, nn.Linear)):
+            init.kaiming_uniform_(module.weight, a=math.sqrt(5))
+            bound = 1 / math.sqrt(module.weight[0].numel())
+            init.uniform_(module.bias, -bound, bound)
+        elif isinstance(module, nn.LSTM):
+            super()._init_weights(module)
+        elif isinstance(module, Ge2eSpeakerEncoder):
+            module.fill_buffers()
+
+
+class TdSpeakerBeamForSpeechExtraction(FilterBankMixin, TdSpeakerBeamPreTrainedModel):
+    """
+    Extract the target speaker's speech from a mixture, eq. (2).
+
+    Encoder E, eq. (5), mask estimator B, eq. (6), decoder D, eq. (7), and auxiliary network h, eq. (3).
+    """
+
+    def __init__(self, config: TdSpeakerBeamConfig):
+        super().__init__(config)
+        bank = {"kernel_size": config.kernel_size, "stride": config.stride, "bias": False}
+        self.encoder = nn.Conv1d(1, config.num_filters, **bank)
+        self.mask_estimator = TemporalConvNetwork(
+            config,
+            num_repeats=config.num_repeats,
+            out_channels=config.num_filters,
+            causal=config.causal,
+            adaptation_layer=config.adaptation_layer,
+        )
+        self.decoder = nn.ConvTranspose1d(config.num_filters, 1, **bank)
+        self.auxiliary_network: nn.Module
+        if config.auxiliary_type == "tcn":
+            self.auxiliary_network = AuxiliaryNetwork(config)
+        else:
+            self.auxiliary_network = nn.Linear(config.external_embedding_dim, config.embedding_size)
+            if config.speaker_encoder == "ge2e":
+                self.speaker_encoder = Ge2eSpeakerEncoder()
+        self.post_init()
+
+    def get_speaker_embeddings(
+        self, enrollment_values: Tensor, enrollment_attention_mask: Tensor | None = None
+    ) -> Tensor:
+        """
+        Compute the embedding of a speaker once, to pass it as `speaker_embeddings` for many mixtures.
+
+        Args:
+            enrollment_values (`torch.Tensor` of shape `(batch_size, num_samples)`): speech of the target speaker alone.
+            enrollment_attention_mask (`torch.Tensor` of shape `(batch_size, num_samples)`, *optional*): 1 for valid
+                samples.
+
+        Returns:
+            `torch.Tensor` of shape `(batch_size, embedding_size)`: E_0 of eq. (3), or the speaker encoder's embedding
+            `(batch_size, external_embedding_dim)` where the auxiliary network is a projection.
+
+        Raises:
+            ValueError: the enrollment is missing, shorter than a filter, or the model has no speaker encoder.
+        """
+        if enrollment_values is None:
+            raise ValueError(
+                "Pass `enrollment_values` (speech of the target speaker alone) or `speaker_embeddings`."
+            )
+        check_waveform(
+            "enrollment_values",
+            enrollment_values,
+            enrollment_attention_mask,
+            self.config.kernel_size,
+        )
+        if self.config.auxiliary_type == "tcn":
+            return self.auxiliary_network(enrollment_values, enrollment_attention_mask)
+        if self.config.speaker_encoder is None:
+            raise ValueError(
+                "This model takes the embedding of an outside speaker encoder: pass `speaker_embeddings` of shape "
+                f"(batch_size, {self.config.external_embedding_dim})."
+            )
+        if enrollment_attention_mask is None:
+            enrollment_attention_mask = torch.ones_like(enrollment_values)
+        return self.speaker_encoder(
+            enrollment_values * enrollment_attention_mask, enrollment_attention_mask.sum(dim=-1)
+        )
+
+    def forward(
+        self,
+        input_values: Tensor,
+        attention_mask: Tensor | None = None,
+        enrollment_values: Tensor | None = None,
+        enrollment_attention_mask: Tensor | None = None,
+        speaker_embeddings: Tensor | None = None,
+        target_values: Tensor | None = None,
+        return_dict: bool | None = None,
+    ) -> TdSpeakerBeamOutput | tuple:
+        """
+        Args:
+            input_values (`torch.Tensor` of shape `(batch_size, num_samples)`): mixture waveform.
+            attention_mask (`torch.Tensor` of shape `(batch_size, num_samples)`, *optional*): 1 for valid samples.
+            enrollment_values (`torch.Tensor` of shape `(batch_size, num_enrollment_samples)`, *optional*): speech of
+                the target speaker alone.
+            enrollment_attention_mask (`torch.Tensor` of shape `(batch_size, num_enrollment_samples)`, *optional*): 1
+                for valid samples.
+            speaker_embeddings (`torch.Tensor`, *optional*): from `get_speaker_embeddings`; skips the auxiliary network.
+            target_values (`torch.Tensor` of shape `(batch_size, num_samples)`, *optional*): the target speaker's clean
+                waveform; gives the loss.
+            return_dict (`bool`, *optional*): a tuple instead of an output object where `False`.
+
+        Returns:
+            [`TdSpeakerBeamOutput`].
+
+        Raises:
+            ValueError: wrong rank, a mixture shorter than a filter, batch sizes that differ, no enrollment.
+        """
+        check_waveform("input_values", input_values, attention_mask, self.config.kernel_size)
+        if speaker_embeddings is None:
+            speaker_embeddings = self.get_speaker_embeddings(
+                enrollment_values, enrollment_attention_mask
+            )
+        extracted_values = self._extract(input_values, attention_mask, speaker_embeddings)
+        loss = si_snr = None
+        if target_values is not None:
+            si_snr = -negative_si_snr(extracted_values, target_values, attention_mask)
+            loss = -si_snr.mean()
+        output = TdSpeakerBeamOutput(
+            loss=loss,
+            extracted_values=extracted_values,
+            speaker_embeddings=speaker_embeddings,
+            si_snr=si_snr,
+        )
+        return_dict = self.config.return_dict if return_dict is None else return_dict
+        return output if return_dict else output.to_tuple()
+
+    def estimate_mask(
+        self, frames: Tensor, frame_mask: Tensor | None, speaker_embeddings: Tensor
+    ) -> Tensor:
+        """M_0 of eq. (6), shape `(batch_size, num_filters, num_frames)`."""
+        embedding = self._adaptation_embedding(speaker_embeddings, frames.shape[0])
+        score = self.mask_estimator(frames, frame_mask, embedding)
+        return MASK_ACTIVATIONS[self.config.mask_activation](score)
+
+    def _extract(
+        self, input_values: Tensor, attention_mask: Tensor | None, speaker_embeddings: Tensor
+    ) -> Tensor:
+        frames, frame_mask = self._encode(self.encoder, input_values, attention_mask)  # eq. (5)
+        if self.config.encoder_activation == "relu":
+            frames = F.relu(frames)
+        masked = frames * self.estimate_mask(frames, frame_mask, speaker_embeddings)  # eq. (6)
+        if frame_mask is not None:
+            masked = masked * frame_mask
+        decoded = self.decoder(masked)[:, 0]  # eq. (7)
+        # The filters step over a remainder shorter than a hop: zeros there, as the mixture's length is kept.
+        return F.pad(decoded, (0, input_values.shape[-1] - decoded.shape[-1]))
+
+    def _adaptation_embedding(self, speaker_embeddings: Tensor, batch_size: int) -> Tensor:
+        is_projection = self.config.auxiliary_type == "projection"
+        size = self.config.external_embedding_dim if is_projection else self.config.embedding_size
+        if speaker_embeddings.shape != (batch_size, size):
+            raise ValueError(
+                f"Speaker embeddings must have shape ({batch_size}, {size}), one row a mixture, got "
+                f"{tuple(speaker_embeddings.shape)}."
+            )
+        return self.auxiliary_network(speaker_embeddings) if is_projection else speaker_embeddings
+
+
+__all__ = [
+    "TdSpeakerBeamForSpeechExtraction",
+    "TdSpeakerBeamOutput",
+    "TdSpeakerBeamPreTrainedModel",
+]

@@ -1,0 +1,174 @@
+"""
+TSE-SER: extract the target speaker, then recognise the emotion; trained jointly this is TSE-SER-ft.
+
+Equations (8) and (9) of Mi et al., "Two-stage Framework for Robust Speech Emotion Recognition Using Target Speaker
+Extraction in Human Speech Noise Conditions".
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from transformers import PreTrainedModel
+from transformers.utils import ModelOutput
+
+from .configuration_tse_ser import TseSerConfig
+from .modeling_shift_cnn import ShiftCnnForEmotionClassification
+from .modeling_td_speakerbeam import TdSpeakerBeamForSpeechExtraction
+
+
+@dataclass
+class TseSerOutput(ModelOutput):
+    """
+    Output of [`TseSerForEmotionClassification`].
+
+    Args:
+        loss (`torch.FloatTensor` of shape `(1,)`, *optional*): weighted sum of the losses below.
+        logits (`torch.FloatTensor` of shape `(batch_size, num_labels)`): scores before the softmax.
+        extracted_values (`torch.FloatTensor` of shape `(batch_size, num_samples)`): the target speaker's waveform.
+        speaker_embeddings (`torch.FloatTensor` of shape `(batch_size, embedding_size)`): of the enrollment.
+        extraction_loss (`torch.FloatTensor` of shape `(1,)`, *optional*): negative SI-SNR in dB, mean over the batch.
+        classification_loss (`torch.FloatTensor` of shape `(1,)`, *optional*): cross entropy.
+        si_snr (`torch.FloatTensor` of shape `(batch_size,)`, *optional*): SI-SNR of each extracted signal in dB.
+    """
+
+    loss: torch.FloatTensor | None = None
+    logits: torch.FloatTensor | None = None
+    extracted_values: torch.FloatTensor | None = None
+    speaker_embeddings: torch.FloatTensor | None = None
+    extraction_loss: torch.FloatTensor | None = None
+    classification_loss: torch.FloatTensor | None = None
+    si_snr: torch.FloatTensor | None = None
+
+
+class TseSerPreTrainedModel(PreTrainedModel):
+    """Loading; each of the two models inside initialises its own weights."""
+
+    config_class = TseSerConfig
+    base_model_prefix = "tse_ser"
+    main_input_name = "input_values"
+    input_modalities = ("audio",)
+
+    def _init_weights(self, module: nn.Module) -> None:
+        """Nothing of its own to initialise."""
+
+
+class TseSerForEmotionClassification(TseSerPreTrainedModel):
+    """The emotion of one known speaker in a mixture."""
+
+    def __init__(self, config: TseSerConfig):
+        super().__init__(config)
+        self.extractor = TdSpeakerBeamForSpeechExtraction(config.extractor_config)
+        self.classifier = ShiftCnnForEmotionClassification(config.classifier_config)
+        self.post_init()
+
+    @classmethod
+    def from_sub_models_pretrained(
+        cls,
+        extractor: str | TdSpeakerBeamForSpeechExtraction,
+        classifier: str | ShiftCnnForEmotionClassification,
+        **config_fields: Any,
+    ) -> "TseSerForEmotionClassification":
+        """
+        Put a trained extractor in front of a classifier.
+
+        Args:
+            extractor: a model, or the hub id or folder of one.
+            classifier: a model, or the hub id or folder of one.
+            config_fields: fields of [`TseSerConfig`], as the loss weights.
+
+        Returns:
+            A combined model that holds the two given.
+        """
+        if not isinstance(extractor, nn.Module):
+            extractor = TdSpeakerBeamForSpeechExtraction.from_pretrained(extractor)
+        if not isinstance(classifier, nn.Module):
+            classifier = ShiftCnnForEmotionClassification.from_pretrained(classifier)
+        config = TseSerConfig(
+            extractor_config=extractor.config,
+            classifier_config=classifier.config,
+            **config_fields,
+        )
+        model = cls(config)
+        model.extractor = extractor
+        model.classifier = classifier
+        return model
+
+    def get_speaker_embeddings(
+        self, enrollment_values: Tensor, enrollment_attention_mask: Tensor | None = None
+    ) -> Tensor:
+        """See [`TdSpeakerBeamForSpeechExtraction.get_speaker_embeddings`]."""
+        return self.extractor.get_speaker_embeddings(enrollment_values, enrollment_attention_mask)
+
+    def forward(
+        self,
+        input_values: Tensor,
+        attention_mask: Tensor | None = None,
+        enrollment_values: Tensor | None = None,
+        enrollment_attention_mask: Tensor | None = None,
+        speaker_embeddings: Tensor | None = None,
+        target_values: Tensor | None = None,
+        labels: Tensor | None = None,
+        return_dict: bool | None = None,
+    ) -> TseSerOutput | tuple:
+        """
+        Args:
+            input_values (`torch.Tensor` of shape `(batch_size, num_samples)`): mixture waveform.
+            attention_mask (`torch.Tensor` of shape `(batch_size, num_samples)`, *optional*): 1 for valid samples.
+            enrollment_values (`torch.Tensor` of shape `(batch_size, num_enrollment_samples)`, *optional*): speech of
+                the target speaker alone, neutral in the paper.
+            enrollment_attention_mask (`torch.Tensor` of shape `(batch_size, num_enrollment_samples)`, *optional*): 1
+                for valid samples.
+            speaker_embeddings (`torch.Tensor`, *optional*): from `get_speaker_embeddings`; skips the auxiliary network.
+            target_values (`torch.Tensor` of shape `(batch_size, num_samples)`, *optional*): the target speaker's clean
+                waveform; gives the extraction loss.
+            labels (`torch.LongTensor` of shape `(batch_size,)`, *optional*): emotion classes; give the cross entropy.
+            return_dict (`bool`, *optional*): a tuple instead of an output object where `False`.
+
+        Returns:
+            [`TseSerOutput`]. With neither target nor labels there is no loss; with one of them, that loss alone.
+
+        Raises:
+            ValueError: wrong rank, too short, batch sizes that differ, no enrollment.
+        """
+        extraction = self.extractor(
+            input_values,
+            attention_mask=attention_mask,
+            enrollment_values=enrollment_values,
+            enrollment_attention_mask=enrollment_attention_mask,
+            speaker_embeddings=speaker_embeddings,
+            target_values=target_values,
+            return_dict=True,
+        )
+        classification = self.classifier(
+            extraction.extracted_values,
+            attention_mask=attention_mask,
+            labels=labels,
+            return_dict=True,
+        )
+        output = TseSerOutput(
+            loss=self._total_loss(extraction.loss, classification.loss),
+            logits=classification.logits,
+            extracted_values=extraction.extracted_values,
+            speaker_embeddings=extraction.speaker_embeddings,
+            extraction_loss=extraction.loss,
+            classification_loss=classification.loss,
+            si_snr=extraction.si_snr,
+        )
+        return_dict = self.config.return_dict if return_dict is None else return_dict
+        return output if return_dict else output.to_tuple()
+
+    def _total_loss(
+        self, extraction_loss: Tensor | None, classification_loss: Tensor | None
+    ) -> Tensor | None:
+        """L_ft of eq. (9), weighted; L_base of eq. (8) where there is no target."""
+        parts = []
+        if extraction_loss is not None:
+            parts.append(self.config.extraction_loss_weight * extraction_loss)
+        if classification_loss is not None:
+            parts.append(self.config.classification_loss_weight * classification_loss)
+        return torch.stack(parts).sum() if parts else None
+
+
+__all__ = ["TseSerForEmotionClassification", "TseSerOutput"]

@@ -1,0 +1,191 @@
+"""Speech encoders behind one interface: waveform and mask in, frames and frame mask out."""
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from transformers import AutoConfig, AutoModel, PreTrainedConfig
+from transformers.models.whisper.modeling_whisper import WhisperEncoder
+
+from .configuration_shift_cnn import LogMelConfig
+from .log_mel import LogMelSpectrogram
+
+WHISPER_DYNAMIC_RANGE = 8.0  # log10 units below an utterance's peak
+WHISPER_WINDOW_LENGTH = 400
+WHISPER_HOP_LENGTH = 160
+WHISPER_SAMPLING_RATE = 16000
+
+
+def positions_mask(lengths: Tensor, max_length: int) -> Tensor:
+    """Boolean `(batch_size, max_length)`, true for the first `lengths` positions of each row."""
+    return torch.arange(max_length, device=lengths.device) < lengths[:, None]
+
+
+class LogMelSpeechEncoder(nn.Module):
+    """The front-end without pretraining: log-mel spectrogram, then convolutions over time."""
+
+    def __init__(self, config: LogMelConfig):
+        super().__init__()
+        self.log_mel = LogMelSpectrogram(
+            config.num_mel_bins,
+            config.window_length,
+            config.hop_length,
+            config.sampling_rate,
+            pad_mode="constant",
+        )
+        self.convs = nn.ModuleList(
+            nn.Conv1d(
+                config.num_mel_bins if index == 0 else config.hidden_size,
+                config.hidden_size,
+                kernel_size=3,
+                stride=2 if index == 0 else 1,
+                padding=1,
+            )
+            for index in range(config.num_layers)
+        )
+        self.hidden_size = config.hidden_size
+
+    def forward(self, waveform: Tensor, attention_mask: Tensor) -> tuple[Tensor, Tensor]:
+        """See [`build_speech_encoder`]."""
+        hidden_states = (
+            self.log_mel(waveform) + 2
+        ) / 2  # about unit range for speech of unit variance
+        lengths = self.log_mel.num_frames(attention_mask.sum(dim=-1))
+        for index, conv in enumerate(self.convs):
+            frame_mask = positions_mask(lengths, hidden_states.shape[-1])
+            hidden_states = F.gelu(conv(hidden_states * frame_mask[:, None]))
+            if index == 0:
+                lengths = (lengths + 1) // 2
+        frame_mask = positions_mask(lengths, hidden_states.shape[-1])
+        return hidden_states.transpose(1, 2), frame_mask
+
+
+class WhisperSpeechEncoder(nn.Module):
+    """A Whisper encoder over a window as long as its positions; shorter input is padded with silence to it."""
+
+    def __init__(self, config: PreTrainedConfig, encoder_layer: int | None):
+        super().__init__()
+        self.log_mel = LogMelSpectrogram(
+            config.num_mel_bins,
+            WHISPER_WINDOW_LENGTH,
+            WHISPER_HOP_LENGTH,
+            WHISPER_SAMPLING_RATE,
+            pad_mode="reflect",
+        )
+        self.model = WhisperEncoder(config)
+        self.num_window_samples = 2 * config.max_source_positions * WHISPER_HOP_LENGTH
+        self.hidden_size = config.d_model
+        if encoder_layer is not None:
+            self.model.layer_norm = nn.Identity()
+
+    def input_features(self, waveform: Tensor) -> Tensor:
+        """Whisper's log-mel features `(batch_size, num_mel_bins, 2 * max_source_positions)` of its window."""
+        missing = self.num_window_samples - waveform.shape[-1]
+        log_spectrum = self.log_mel(F.pad(waveform, (0, missing)))
+        peak = log_spectrum.amax(dim=(1, 2), keepdim=True)
+        return (torch.maximum(log_spectrum, peak - WHISPER_DYNAMIC_RANGE) + 4) / 4
+
+    def forward(self, waveform: Tensor, attention_mask: Tensor) -> tuple[Tensor, Tensor]:
+        """See [`build_speech_encoder`]. Samples beyond the window are left out."""
+        features = self.input_features(waveform[:, : self.num_window_samples])
+        hidden_states = self.model(features.to(self.model.conv1.weight.dtype)).last_hidden_state
+        lengths = attention_mask[:, : self.num_window_samples].sum(dim=-1)
+        lengths = (lengths // WHISPER_HOP_LENGTH + 1) // 2
+        return hidden_states, positions_mask(lengths, hidden_states.shape[1])
+
+
+class WaveformSpeechEncoder(nn.Module):
+    """HuBERT, wav2vec 2.0, WavLM or another `AutoModel` that takes waveforms."""
+
+    def __init__(self, config: PreTrainedConfig, encoder_layer: int | None):
+        super().__init__()
+        self.model = AutoModel.from_config(config)
+        self.hidden_size = config.hidden_size
+        # Asks for leaf tensors in training, which an extracted waveform is not; only gradient checkpointing of the
+        # convolutions needs it.
+        self.model.feature_extractor._requires_grad = False
+        if encoder_layer is not None and getattr(config, "do_stable_layer_norm", False):
+            self.model.encoder.layer_norm = nn.Identity()
+
+    def forward(self, waveform: Tensor, attention_mask: Tensor) -> tuple[Tensor, Tensor]:
+        """See [`build_speech_encoder`]."""
+        hidden_states = self.model(waveform, attention_mask=attention_mask).last_hidden_state
+        lengths = self.model._get_feat_extract_output_lengths(attention_mask.sum(dim=-1))
+        return hidden_states, positions_mask(lengths, hidden_states.shape[1])
+
+
+def truncate_encoder_config(
+    config: PreTrainedConfig, encoder_layer: int | None
+) -> PreTrainedConfig:
+    """
+    Leave out the transformer layers above `encoder_layer`.
+
+    Raises:
+        ValueError: the encoder has fewer layers.
+    """
+    if encoder_layer is None:
+        return config
+    field = "encoder_layers" if config.model_type == "whisper" else "num_hidden_layers"
+    num_layers = getattr(config, field)
+    if not 0 <= encoder_layer <= num_layers:
+        raise ValueError(
+            f"`encoder_layer` must lie between 0 and {num_layers}, the layers of this {config.model_type} encoder, got "
+            f"{encoder_layer}."
+        )
+    setattr(config, field, encoder_layer)
+    return config
+
+
+def build_speech_encoder(config: PreTrainedConfig, encoder_layer: int | None) -> nn.Module:
+    """
+    Build the encoder of a config with random weights.
+
+    Its forward takes `waveform` `(batch_size, num_samples)`, zero where `attention_mask` of the same shape is zero, and
+    returns hidden states `(batch_size, num_frames, hidden_size)` and a boolean frame mask `(batch_size, num_frames)`.
+
+    Args:
+        config: `log_mel`, `whisper`, or any model of `AutoModel` over waveforms.
+        encoder_layer: as in [`ShiftCnnConfig`].
+    """
+    if config.model_type == "log_mel":
+        return LogMelSpeechEncoder(config)
+    config = truncate_encoder_config(config, encoder_layer)
+    if config.model_type == "whisper":
+        return WhisperSpeechEncoder(config, encoder_layer)
+    return WaveformSpeechEncoder(config, encoder_layer)
+
+
+def load_speech_encoder_config(name_or_path: str, max_duration_seconds: float) -> PreTrainedConfig:
+    """Config of a pretrained encoder; a Whisper encoder's window is cut to `max_duration_seconds`."""
+    config = AutoConfig.from_pretrained(name_or_path)
+    if config.model_type == "whisper":
+        positions_per_second = WHISPER_SAMPLING_RATE // (2 * WHISPER_HOP_LENGTH)
+        config.max_source_positions = min(
+            config.max_source_positions, round(positions_per_second * max_duration_seconds)
+        )
+    return config
+
+
+def load_speech_encoder_weights(encoder: nn.Module, name_or_path: str) -> None:
+    """
+    Fill an encoder with pretrained weights; layers that it was built without are passed over.
+
+    Whisper comes as a whole checkpoint or as the encoder alone; its positions are cut to the encoder's.
+
+    Raises:
+        ValueError: the checkpoint lacks weights that the encoder needs.
+    """
+    if isinstance(encoder, WhisperSpeechEncoder):
+        # The class picks the encoder's part out of a whole checkpoint by its prefix.
+        source = WhisperEncoder.from_pretrained(name_or_path, dtype=torch.float32)
+    else:
+        source = AutoModel.from_pretrained(name_or_path, dtype=torch.float32)
+    state = source.state_dict()
+    positions = "embed_positions.weight"
+    if positions in state:
+        state[positions] = state[positions][: encoder.model.max_source_positions]
+    missing = encoder.model.load_state_dict(state, strict=False).missing_keys
+    if missing:
+        raise ValueError(
+            f"{name_or_path} lacks weights of the speech encoder, {missing[0]} among {len(missing)}: "
+            "name a checkpoint of the encoder that the config describes."
+        )
