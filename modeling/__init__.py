@@ -24,7 +24,8 @@ for _config, _model, _auto_model in (
     AutoConfig.register(_config.model_type, _config)
     AutoFeatureExtractor.register(_config, TseSerFeatureExtractor)
     _auto_model.register(_config, _model)
-    # Saved with their code, so that `trust_remote_code=True` loads them where this package is not installed.
+    # Saved with their code, so that `trust_remote_code=True` loads them where this package is not
+    # installed.
     _config.register_for_auto_class()
     _model.register_for_auto_class(_auto_model.__name__)
 TseSerFeatureExtractor.register_for_auto_class()

@@ -52,7 +52,8 @@ def convert_asteroid_state_dict(
     """
     Rename the parameters of an asteroid-style TD-SpeakerBeam.
 
-    The residual convolution of each network's last block is dropped where there is a skip branch: nothing reads it.
+    The residual branch of each network's last block is dropped where there is a skip branch, as
+    nothing reads it.
 
     Args:
         state_dict: parameters under the public names (`masker.TCN.0...`, `auxiliary.2...`).
@@ -63,13 +64,16 @@ def convert_asteroid_state_dict(
     """
     converted = {_rename(name, ASTEROID_RULES): value for name, value in state_dict.items()}
     if config.skip_channels:
-        last_blocks = (
-            f"mask_estimator.blocks.{config.num_blocks * config.num_repeats - 1}.",
-            f"auxiliary_network.network.blocks.{config.num_blocks - 1}.",
-        )
-        for block in last_blocks:
+        last_layer = config.num_blocks * config.num_repeats - 1
+        unread = [
+            f"mask_estimator.blocks.{last_layer}.residual_conv.",
+            f"auxiliary_network.network.blocks.{config.num_blocks - 1}.residual_conv.",
+        ]
+        if config.adaptation_layer == last_layer:
+            unread.append("mask_estimator.adaptation.branch_layers.0.")
+        for module in unread:
             for parameter in ("weight", "bias"):
-                converted.pop(f"{block}residual_conv.{parameter}", None)
+                converted.pop(f"{module}{parameter}", None)
     return converted
 
 

@@ -1,13 +1,17 @@
 """Configurations of the ShiftCNN emotion classifier and of its log-mel front-end."""
 
-from typing import Any, Literal
+from typing import Any, ClassVar
 
+from huggingface_hub.dataclasses import strict
 from transformers import AutoConfig, PreTrainedConfig
 from transformers.configuration_utils import SubConfigSpec
+
+from .input_checks import check_at_least, check_choice, check_probability
 
 DEFAULT_LABELS = ("neutral", "happy", "sad", "angry")
 
 
+@strict
 class LogMelConfig(PreTrainedConfig):
     r"""
     A small speech encoder without pretraining: log-mel spectrogram and strided convolutions.
@@ -19,6 +23,9 @@ class LogMelConfig(PreTrainedConfig):
         hidden_size (`int`): channels of the convolutions and of the output.
         num_layers (`int`): convolutions over time; the first halves the frame rate.
         sampling_rate (`int`): in Hz.
+
+    Raises:
+        ValueError: a field is out of range; the message names it and what would be right.
     """
 
     model_type = "log_mel"
@@ -30,31 +37,42 @@ class LogMelConfig(PreTrainedConfig):
     num_layers: int = 2
     sampling_rate: int = 16000
 
+    def __post_init__(self, **kwargs: Any) -> None:
+        super().__post_init__(**kwargs)
+        check_at_least(self, 1, "num_mel_bins", "window_length", "hop_length", "hidden_size")
+        check_at_least(self, 1, "num_layers", "sampling_rate")
 
+
+@strict
 class ShiftCnnConfig(PreTrainedConfig):
     r"""
     A speech encoder and the ShiftCNN head on its frames.
 
     Args:
-        encoder_config (`PreTrainedConfig` or `dict`): HuBERT (default, base size), wav2vec 2.0, WavLM or another
-            `AutoModel` over waveforms, a Whisper model, or `{"model_type": "log_mel"}`.
-        encoder_layer (`int`, *optional*): take the frames after this many transformer layers, without the final norm,
-            and build no layer above; `None` takes the encoder's own output.
-        freeze_encoder (`bool`): keep the whole encoder as it is. The graph stays open, so the cross entropy still
-            reaches an extractor in front of it.
-        freeze_feature_encoder (`bool`): where the encoder is fine-tuned, keep its convolutional part as it is.
+        encoder_config (`PreTrainedConfig` or `dict`): HuBERT (default, base size), wav2vec 2.0,
+            WavLM or another `AutoModel` over waveforms, a Whisper model, or
+            `{"model_type": "log_mel"}`.
+        encoder_layer (`int`, *optional*): take the frames after this many transformer layers,
+            without the final norm, and build no layer above; `None` takes the encoder's own output.
+        freeze_encoder (`bool`): keep the whole encoder as it is. The graph stays open, so the cross
+            entropy still reaches an extractor in front of it.
+        freeze_feature_encoder (`bool`): where the encoder is fine-tuned, keep its convolutional
+            part as it is.
         conv_kernel_size (`int`): odd length of the depthwise convolutions in frames.
         num_blocks (`int`): convolution blocks of the head.
         shift_stride (`int`): frames by which channels are shifted.
         shift_divisor (`int`): one of this many channels is shifted (in each direction).
         bidirectional_shift (`bool`): shift as many channels the other way.
-        shift_placement (`str`): `residual` (the published form), `inplace` or `none`; the second block only.
-        normalize_input (`bool`): bring the waveform to zero mean and unit variance over its valid samples.
+        shift_placement (`str`): `residual` (the published form), `inplace` or `none`; the second
+            block only.
+        normalize_input (`bool`): bring the waveform to zero mean and unit variance over its valid
+            samples.
         max_duration_seconds (`float`): the waveform is cut to this length.
-        mask_padding (`bool`): leave padding out of the mean over frames; `False` averages over all frames, as the
-            public code does.
-        apply_spec_augment, mask_time_prob, mask_time_length, mask_feature_prob, mask_feature_length: SpecAugment on
-            the encoder's output in training, as in `Wav2Vec2Config`.
+        mask_padding (`bool`): leave padding out of the mean over frames; `False` averages over all
+            frames, as the public code does.
+        apply_spec_augment, mask_time_prob, mask_time_length, mask_feature_prob,
+            mask_feature_length: SpecAugment on the encoder's output in training, as in
+            `Wav2Vec2Config`.
         classifier_dropout (`float`): dropout before the last linear layer.
         label_smoothing (`float`): of the cross entropy.
         num_labels (`int`): 4 by default: neutral, happy, sad, angry.
@@ -64,7 +82,7 @@ class ShiftCnnConfig(PreTrainedConfig):
     """
 
     model_type = "shift_cnn"
-    sub_configs_defaults = {
+    sub_configs_defaults: ClassVar[dict[str, SubConfigSpec]] = {
         "encoder_config": SubConfigSpec(config_class=AutoConfig, model_type="hubert")
     }
 
@@ -77,7 +95,7 @@ class ShiftCnnConfig(PreTrainedConfig):
     shift_stride: int = 1
     shift_divisor: int = 16
     bidirectional_shift: bool = False
-    shift_placement: Literal["residual", "inplace", "none"] = "residual"
+    shift_placement: str = "residual"
     normalize_input: bool = True
     max_duration_seconds: float | int = 7.5
     mask_padding: bool = True
@@ -90,7 +108,7 @@ class ShiftCnnConfig(PreTrainedConfig):
     label_smoothing: float | int = 0.0
     sampling_rate: int = 16000
 
-    def __post_init__(self, **kwargs: Any):
+    def __post_init__(self, **kwargs: Any) -> None:
         if (
             isinstance(self.encoder_config, dict)
             and self.encoder_config.get("model_type") == "log_mel"
@@ -103,19 +121,31 @@ class ShiftCnnConfig(PreTrainedConfig):
             self.id2label = dict(enumerate(DEFAULT_LABELS))
             self.label2id = {label: index for index, label in enumerate(DEFAULT_LABELS)}
         super().__post_init__(**kwargs)
-        if self.conv_kernel_size % 2 == 0 or self.conv_kernel_size < 1:
-            raise ValueError(
-                f"`conv_kernel_size` must be odd so that frames stay aligned, got {self.conv_kernel_size}."
-            )
-        for name in ("num_blocks", "shift_stride", "shift_divisor"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"`{name}` must be at least 1, got {getattr(self, name)}.")
-        if self.bidirectional_shift and self.shift_divisor < 2:
-            raise ValueError("`shift_divisor` must be at least 2 for `bidirectional_shift`, got 1.")
+        self._check_head()
+        check_at_least(self, 1, "mask_time_length", "mask_feature_length", "sampling_rate")
+        check_probability(self, "mask_time_prob", "mask_feature_prob")
+        check_probability(self, "classifier_dropout", "label_smoothing")
         if self.max_duration_seconds <= 0:
             raise ValueError(
                 f"`max_duration_seconds` must be positive, got {self.max_duration_seconds}."
             )
+        encoder_rate = getattr(self.encoder_config, "sampling_rate", self.sampling_rate)
+        if encoder_rate != self.sampling_rate:
+            raise ValueError(
+                f"`sampling_rate` must be the encoder's, {encoder_rate} Hz, got "
+                f"{self.sampling_rate}."
+            )
+
+    def _check_head(self) -> None:
+        check_choice(self, "shift_placement", ("residual", "inplace", "none"))
+        check_at_least(self, 1, "num_blocks", "shift_stride", "shift_divisor")
+        if self.conv_kernel_size % 2 == 0 or self.conv_kernel_size < 1:
+            raise ValueError(
+                "`conv_kernel_size` must be odd so that frames stay aligned, got "
+                f"{self.conv_kernel_size}."
+            )
+        if self.bidirectional_shift and self.shift_divisor < 2:
+            raise ValueError("`shift_divisor` must be at least 2 for `bidirectional_shift`, got 1.")
 
 
 __all__ = ["LogMelConfig", "ShiftCnnConfig"]

@@ -1,17 +1,21 @@
 """Configuration of the time-domain SpeakerBeam target speaker extractor."""
 
-from typing import Literal
+from typing import Any
 
+from huggingface_hub.dataclasses import strict
 from transformers import PreTrainedConfig
 
-NormType = Literal["gln", "cln", "cgln", "bn"]
-MaskActivation = Literal["relu", "sigmoid", "tanh", "softplus", "linear"]
+from .input_checks import check_at_least, check_choice
+
+GE2E_EMBEDDING_DIM = 256
+GE2E_SAMPLING_RATE = 16000
 
 
+@strict
 class TdSpeakerBeamConfig(PreTrainedConfig):
     r"""
-    Sizes and forms of [`TdSpeakerBeamForSpeechExtraction`]. The defaults are the public recipe's sizes with filters
-    for 16 kHz (2 ms window, 1 ms hop).
+    Sizes and forms of [`TdSpeakerBeamForSpeechExtraction`]. The defaults are the public recipe's
+    sizes with filters for 16 kHz (2 ms window, 1 ms hop).
 
     Args:
         num_filters (`int`): filters of the encoder and of the decoder.
@@ -26,15 +30,17 @@ class TdSpeakerBeamConfig(PreTrainedConfig):
         norm_type (`str`): `gln` (global), `cln` (per frame), `cgln` (cumulative) or `bn` (batch).
         encoder_activation (`str`, *optional*): `relu`, or `None` for a linear encoder.
         mask_activation (`str`): what bounds the mask of eq. (6).
-        causal (`bool`): no look-ahead in the mask estimator's convolutions. The auxiliary network always sees the
-            whole enrollment.
+        causal (`bool`): no look-ahead in the mask estimator's convolutions. The auxiliary network
+            always sees the whole enrollment.
         adaptation_type (`str`): how the embedding acts on a block: `mul`, `muladd` or `concat`.
-        adaptation_layer (`int`): 0-based block whose output is adapted. 7 is the last block of the first stack.
-        speaker_embedding_dim (`int`): size of the embedding for one branch; `embedding_size` counts all branches.
-        auxiliary_type (`str`): `tcn`, the paper's network over the enrollment, or `projection`, a linear layer on the
-            embedding of a speaker encoder.
-        speaker_encoder (`str`, *optional*): `ge2e` builds that encoder into a `projection` model; `None` expects the
-            caller to pass `speaker_embeddings`.
+        adaptation_layer (`int`): 0-based block whose output is adapted. 7 is the last block of the
+            first stack.
+        speaker_embedding_dim (`int`): size of the embedding for one branch; `embedding_size` counts
+            all branches.
+        auxiliary_type (`str`): `tcn`, the paper's network over the enrollment, or `projection`, a
+            linear layer on the embedding of a speaker encoder.
+        speaker_encoder (`str`, *optional*): `ge2e` builds that encoder into a `projection` model;
+            `None` expects the caller to pass `speaker_embeddings`.
         external_embedding_dim (`int`): size of the speaker encoder's embedding, for `projection`.
         sampling_rate (`int`): in Hz.
 
@@ -53,73 +59,93 @@ class TdSpeakerBeamConfig(PreTrainedConfig):
     conv_kernel_size: int = 3
     num_blocks: int = 8
     num_repeats: int = 3
-    norm_type: NormType = "gln"
-    encoder_activation: Literal["relu"] | None = None
-    mask_activation: MaskActivation = "relu"
+    norm_type: str = "gln"
+    encoder_activation: str | None = None
+    mask_activation: str = "relu"
     causal: bool = False
-    adaptation_type: Literal["mul", "muladd", "concat"] = "mul"
+    adaptation_type: str = "mul"
     adaptation_layer: int = 7
     speaker_embedding_dim: int = 128
-    auxiliary_type: Literal["tcn", "projection"] = "tcn"
-    speaker_encoder: Literal["ge2e"] | None = None
+    auxiliary_type: str = "tcn"
+    speaker_encoder: str | None = None
     external_embedding_dim: int = 256
     sampling_rate: int = 16000
 
-    def __post_init__(self, **kwargs):
+    def __post_init__(self, **kwargs: Any) -> None:
         super().__post_init__(**kwargs)
+        self._check_choices()
         self._check_sizes()
         self._check_adaptation()
+        self._check_speaker_encoder()
+
+    def _check_choices(self) -> None:
+        check_choice(self, "norm_type", ("gln", "cln", "cgln", "bn"))
+        check_choice(self, "encoder_activation", (None, "relu"))
+        activations = ("relu", "sigmoid", "tanh", "softplus", "linear")
+        check_choice(self, "mask_activation", activations)
+        check_choice(self, "adaptation_type", ("mul", "muladd", "concat"))
+        check_choice(self, "auxiliary_type", ("tcn", "projection"))
+        check_choice(self, "speaker_encoder", (None, "ge2e"))
 
     def _check_sizes(self) -> None:
-        for name in (
-            "num_filters",
-            "kernel_size",
-            "bottleneck_channels",
-            "hidden_channels",
-            "num_blocks",
-            "num_repeats",
-            "sampling_rate",
-        ):
-            if getattr(self, name) < 1:
-                raise ValueError(f"`{name}` must be at least 1, got {getattr(self, name)}.")
+        check_at_least(self, 1, "num_filters", "kernel_size", "bottleneck_channels")
+        check_at_least(self, 1, "hidden_channels", "num_blocks", "num_repeats", "sampling_rate")
+        check_at_least(self, 1, "speaker_embedding_dim", "external_embedding_dim")
         if self.skip_channels < 0:
             raise ValueError(
                 f"`skip_channels` must be 0 (no skip branch) or more, got {self.skip_channels}."
             )
         if not 1 <= self.stride <= self.kernel_size:
             raise ValueError(
-                f"`stride` must lie between 1 and `kernel_size` ({self.kernel_size}), got {self.stride}: "
-                "a larger one would skip samples."
+                f"`stride` must lie between 1 and `kernel_size` ({self.kernel_size}), got "
+                f"{self.stride}: a larger one would skip samples."
             )
         if self.conv_kernel_size % 2 == 0 or self.conv_kernel_size < 1:
             raise ValueError(
-                f"`conv_kernel_size` must be odd so that frames stay aligned, got {self.conv_kernel_size}."
+                "`conv_kernel_size` must be odd so that frames stay aligned, got "
+                f"{self.conv_kernel_size}."
             )
 
     def _check_adaptation(self) -> None:
         num_layers = self.num_blocks * self.num_repeats
         if not 0 <= self.adaptation_layer < num_layers:
             raise ValueError(
-                f"`adaptation_layer` must lie between 0 and {num_layers - 1} (`num_blocks` x `num_repeats` - 1), got "
-                f"{self.adaptation_layer}: outside, the enrollment would have no effect."
+                f"`adaptation_layer` must lie between 0 and {num_layers - 1} (`num_blocks` x "
+                f"`num_repeats` - 1), got {self.adaptation_layer}: outside, the enrollment would "
+                "have no effect."
             )
         if self.adaptation_type != "concat":
             factor = 2 if self.adaptation_type == "muladd" else 1
             if self.speaker_embedding_dim != factor * self.bottleneck_channels:
                 raise ValueError(
                     f"`speaker_embedding_dim` must be {factor} x `bottleneck_channels` = "
-                    f"{factor * self.bottleneck_channels} for `adaptation_type='{self.adaptation_type}'`, got "
+                    f"{factor * self.bottleneck_channels} for "
+                    f"`adaptation_type='{self.adaptation_type}'`, got "
                     f"{self.speaker_embedding_dim}."
                 )
         if self.skip_channels not in (0, self.bottleneck_channels):
             raise ValueError(
-                f"`skip_channels` must be 0 or equal `bottleneck_channels` ({self.bottleneck_channels}), got "
-                f"{self.skip_channels}: one embedding adapts both branches."
+                "`skip_channels` must be 0 or equal `bottleneck_channels` "
+                f"({self.bottleneck_channels}), got {self.skip_channels}: one embedding adapts "
+                "both branches."
             )
-        if self.auxiliary_type == "tcn" and self.speaker_encoder is not None:
+
+    def _check_speaker_encoder(self) -> None:
+        if self.speaker_encoder is None:
+            return
+        if self.auxiliary_type == "tcn":
             raise ValueError(
                 f"`speaker_encoder='{self.speaker_encoder}'` needs `auxiliary_type='projection'`."
             )
+        for name, needed in (
+            ("external_embedding_dim", GE2E_EMBEDDING_DIM),
+            ("sampling_rate", GE2E_SAMPLING_RATE),
+        ):
+            if getattr(self, name) != needed:
+                raise ValueError(
+                    f"`{name}` must be {needed} for `speaker_encoder='ge2e'`, got "
+                    f"{getattr(self, name)}."
+                )
 
     @property
     def num_branches(self) -> int:

@@ -1,7 +1,7 @@
-"""Mixture, enrollment and target waveforms -> padded tensors with the names of the models' forward."""
+"""Mixture, enrollment and target waveforms -> padded tensors under the names of `forward`."""
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 from transformers import BatchFeature, FeatureExtractionMixin
@@ -13,9 +13,9 @@ class TseSerFeatureExtractor(FeatureExtractionMixin):
     r"""
     Check waveforms, bring them to unit level and pad them.
 
-    Levels of recordings differ by 60 dB, and the extractor's norms have an absolute floor: each mixture is divided by
-    its root mean square, the target by its mixture's (so that it stays the same part of it), each enrollment by its
-    own.
+    Levels of recordings differ by 60 dB, and the extractor's norms have an absolute floor: each
+    mixture is divided by its root mean square, the target by its mixture's (so that it stays the
+    same part of it), each enrollment by its own.
 
     Args:
         sampling_rate (`int`): rate in Hz that the models expect.
@@ -23,7 +23,7 @@ class TseSerFeatureExtractor(FeatureExtractionMixin):
         min_duration_seconds (`float`): shorter audio is refused.
     """
 
-    model_input_names = [
+    model_input_names: ClassVar[list[str]] = [
         "input_values",
         "attention_mask",
         "enrollment_values",
@@ -59,17 +59,19 @@ class TseSerFeatureExtractor(FeatureExtractionMixin):
             return_tensors: `"pt"` for torch, `"np"` for numpy.
 
         Returns:
-            [`BatchFeature`] with `input_values` and, as given, `enrollment_values` and `target_values`, each of shape
-            `(batch_size, num_samples)` and padded with zeros; `attention_mask` and `enrollment_attention_mask` (1 for
-            valid samples) only where something is padded.
+            [`BatchFeature`] with `input_values` and, as given, `enrollment_values` and
+            `target_values`, each of shape `(batch_size, num_samples)` and padded with zeros;
+            `attention_mask` and `enrollment_attention_mask` (1 for valid samples) only where
+            something is padded.
 
         Raises:
-            ValueError: a wrong rate, stereo, empty, too short, silent or non-finite audio, or counts that differ.
+            ValueError: a wrong rate, stereo, empty, too short, silent or non-finite audio, or
+                counts that differ.
         """
         if sampling_rate is not None and sampling_rate != self.sampling_rate:
             raise ValueError(
-                f"Expected {self.sampling_rate} Hz, got {sampling_rate}: resample the audio first, for example with "
-                "torchaudio.functional.resample."
+                f"Expected {self.sampling_rate} Hz, got {sampling_rate}: resample the audio first, "
+                "for example with torchaudio.functional.resample."
             )
         checked = self._check_all("mixture", mixtures)
         scales = [self._scale(waveform) for waveform in checked]
@@ -87,7 +89,8 @@ class TseSerFeatureExtractor(FeatureExtractionMixin):
             for index, (target, mixture) in enumerate(zip(clean, checked, strict=True)):
                 if len(target) != len(mixture):
                     raise ValueError(
-                        f"Target {index} has {len(target)} samples and its mixture {len(mixture)}: both must have one length."
+                        f"Target {index} has {len(target)} samples and its mixture {len(mixture)}: "
+                        "both must have one length."
                     )
             features["target_values"] = _padded("values", "mask", _divided(clean, scales))["values"]
         return BatchFeature(features, tensor_type=return_tensors)
@@ -120,7 +123,8 @@ class TseSerFeatureExtractor(FeatureExtractionMixin):
     def _check(self, name: str, waveform: np.ndarray, allow_silence: bool) -> np.ndarray:
         if waveform.ndim != 1:
             raise ValueError(
-                f"The {name} must be mono, of shape (num_samples,), got {waveform.shape}: average its channels first."
+                f"The {name} must be mono, of shape (num_samples,), got {waveform.shape}: average "
+                "its channels first."
             )
         if waveform.size == 0:
             raise ValueError(f"The {name} is empty: pass a recording with speech.")
@@ -132,7 +136,8 @@ class TseSerFeatureExtractor(FeatureExtractionMixin):
             )
         if not np.issubdtype(waveform.dtype, np.floating):
             raise ValueError(
-                f"The {name} has {waveform.dtype} samples: convert them to float in -1..1 (divide 16-bit PCM by 32768)."
+                f"The {name} has {waveform.dtype} samples: convert them to float in -1..1 (divide "
+                "16-bit PCM by 32768)."
             )
         if not np.isfinite(waveform).all():
             raise ValueError(

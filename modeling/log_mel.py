@@ -18,9 +18,12 @@ class LogMelSpectrogram(nn.Module):
         window_length: Hann window and FFT length in samples.
         hop_length: hop in samples.
         sampling_rate: in Hz.
-        pad_mode: what lies beyond the ends: `reflect`, as Whisper has it, or `constant` (silence), which padding
-            in a batch cannot be told from.
+        pad_mode: what lies beyond the ends: `reflect`, as Whisper has it, or `constant` (silence),
+            which padding in a batch cannot be told from.
     """
+
+    mel_filters: Tensor
+    window: Tensor
 
     def __init__(
         self,
@@ -43,7 +46,7 @@ class LogMelSpectrogram(nn.Module):
         self.fill_buffers()
 
     def fill_buffers(self) -> None:
-        """Compute the filters and the window; `from_pretrained` leaves non-persistent buffers unset."""
+        """Compute the buffers, which `from_pretrained` leaves unset as they are not saved."""
         filters: np.ndarray = mel_filter_bank(
             self.window_length // 2 + 1,
             self.num_mel_bins,
@@ -66,7 +69,8 @@ class LogMelSpectrogram(nn.Module):
             waveform (`torch.Tensor` of shape `(batch_size, num_samples)`).
 
         Returns:
-            `torch.Tensor` of shape `(batch_size, num_mel_bins, num_samples // hop_length)`: log10 of the mel power.
+            `torch.Tensor` of shape `(batch_size, num_mel_bins, num_samples // hop_length)`: log10
+            of the mel power.
         """
         padding = self.window_length // 2
         waveform = F.pad(waveform[:, None], (padding, padding), mode=self.pad_mode)[:, 0]

@@ -1,12 +1,15 @@
-"""A GE2E speaker encoder (Wan et al. 2018): one unit-length embedding for an utterance of any length."""
+"""A GE2E speaker encoder (Wan et al. 2018): one embedding for an utterance of any length."""
+
+from pathlib import Path
 
 import torch
+from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.nn import functional as F
 from transformers.audio_utils import mel_filter_bank
 
 WINDOW_FRAMES = 160
-WINDOW_HOP_FRAMES = 80
+WINDOW_HOP_FRAMES = 77  # 1.3 windows a second, as the published encoder cuts an utterance
 HOP_SAMPLES = 160
 FFT_SAMPLES = 400
 NUM_MEL_BINS = 40
@@ -16,14 +19,17 @@ MIN_WINDOW_COVERAGE = 0.75
 
 class Ge2eSpeakerEncoder(nn.Module):
     """
-    Three LSTM layers over 40-band mel power spectrograms at 16 kHz, in windows of 1.6 s that overlap by half.
+    Three LSTM layers over 40-band mel power spectrograms at 16 kHz, in windows of 1.6 s that
+    overlap by about half.
 
     The parameters are frozen; the names are those of the public checkpoint.
     """
 
     embedding_dim = 256
+    mel_filters: Tensor
+    window: Tensor
 
-    def __init__(self):
+    def __init__(self) -> None:
         super().__init__()
         self.lstm = nn.LSTM(NUM_MEL_BINS, self.embedding_dim, num_layers=3, batch_first=True)
         self.linear = nn.Linear(self.embedding_dim, self.embedding_dim)
@@ -35,7 +41,7 @@ class Ge2eSpeakerEncoder(nn.Module):
         self.requires_grad_(False)
 
     def fill_buffers(self) -> None:
-        """Compute the mel filters and the window; `from_pretrained` leaves non-persistent buffers unset."""
+        """Compute the buffers, which `from_pretrained` leaves unset as they are not saved."""
         filters = mel_filter_bank(
             FFT_SAMPLES // 2 + 1,
             NUM_MEL_BINS,
@@ -48,6 +54,26 @@ class Ge2eSpeakerEncoder(nn.Module):
         self.mel_filters.copy_(torch.from_numpy(filters))
         self.window.copy_(torch.hann_window(FFT_SAMPLES))
 
+    def load_pretrained(self, weights_dir: str | Path) -> None:
+        """
+        Fill the encoder with published weights.
+
+        Args:
+            weights_dir: folder that holds `model.safetensors` under the public names.
+
+        Raises:
+            ValueError: there is no such file, or it holds another model.
+        """
+        path = Path(weights_dir) / "model.safetensors"
+        if not path.is_file():
+            raise ValueError(
+                f"{path} does not exist: name the folder of the GE2E encoder's weights."
+            )
+        try:
+            self.load_state_dict(load_file(path))
+        except RuntimeError as error:
+            raise ValueError(f"{path} does not hold a GE2E speaker encoder: {error}") from error
+
     def train(self, mode: bool = True) -> "Ge2eSpeakerEncoder":
         """Stay in evaluation mode: the encoder is frozen."""
         return super().train(False)
@@ -55,7 +81,8 @@ class Ge2eSpeakerEncoder(nn.Module):
     def forward(self, waveform: Tensor, lengths: Tensor) -> Tensor:
         """
         Args:
-            waveform (`torch.Tensor` of shape `(batch_size, num_samples)`): speech at 16 kHz, zero after its end.
+            waveform (`torch.Tensor` of shape `(batch_size, num_samples)`): speech at 16 kHz, zero
+                after its end.
             lengths (`torch.Tensor` of shape `(batch_size,)`): valid samples of each row.
 
         Returns:
@@ -97,7 +124,7 @@ class Ge2eSpeakerEncoder(nn.Module):
 
 
 def _num_windows(num_samples: int) -> int:
-    """Windows of an utterance: a last one that speech covers by less than three quarters is left out."""
+    """Windows of an utterance, but a last one that it covers by less than three quarters."""
     num_frames = -(-(num_samples + 1) // HOP_SAMPLES)
     starts = range(0, max(num_frames - WINDOW_FRAMES + WINDOW_HOP_FRAMES + 1, 1), WINDOW_HOP_FRAMES)
     coverage = (num_samples - starts[-1] * HOP_SAMPLES) / (WINDOW_FRAMES * HOP_SAMPLES)

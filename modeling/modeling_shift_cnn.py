@@ -1,25 +1,26 @@
 """
-ShiftCNN: emotion recognition on the frames of a speech encoder, with part of the channels shifted in time.
+ShiftCNN: emotion recognition on a speech encoder's frames, some channels shifted in time.
 
-The head of Shen et al. 2023, "Mingling or Misalignment? Temporal Shift for Speech Emotion Recognition with Pre-trained
-Representations".
+The head of Shen et al. 2023, "Mingling or Misalignment? Temporal Shift for Speech Emotion
+Recognition with Pre-trained Representations".
 """
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-from transformers import PreTrainedModel
+from transformers import PreTrainedConfig, PreTrainedModel
 from transformers import initialization as init
-from transformers.utils import ModelOutput
+from transformers.utils.generic import ModelOutput
 
 from .configuration_shift_cnn import ShiftCnnConfig
+from .input_checks import check_batch_size, check_waveform
 from .log_mel import LogMelSpectrogram
-from .modeling_td_speakerbeam import check_waveform
 from .signal_losses import masked_center
 from .speech_encoders import (
+    PretrainedSpeechEncoder,
     build_speech_encoder,
     load_speech_encoder_config,
     load_speech_encoder_weights,
@@ -36,12 +37,13 @@ class ShiftCnnOutput(ModelOutput):
     Output of [`ShiftCnnForEmotionClassification`].
 
     Args:
-        loss (`torch.FloatTensor` of shape `(1,)`, *optional*): cross entropy, mean over the labelled examples.
+        loss (`torch.FloatTensor` of shape `(1,)`, *optional*): cross entropy, mean over the
+            labelled examples.
         logits (`torch.FloatTensor` of shape `(batch_size, num_labels)`): scores before the softmax.
     """
 
-    loss: torch.FloatTensor | None = None
-    logits: torch.FloatTensor | None = None
+    loss: Tensor | None = None
+    logits: Tensor | None = None
 
 
 def temporal_shift(
@@ -52,14 +54,15 @@ def temporal_shift(
     padding: str = "zero",
 ) -> Tensor:
     """
-    Shift the first of `divisor` parts of the channels forward in time, and the second back where `bidirectional`.
+    Shift the first of `divisor` parts of the channels forward in time, and the second back where
+    `bidirectional`.
 
     Args:
         hidden_states (`torch.Tensor` of shape `(batch_size, num_frames, num_channels)`): frames.
         stride: frames to shift by.
         divisor: one of this many channels is shifted in each direction.
         bidirectional: shift a second part the other way.
-        padding: what enters at the ends: `zero`, or `repeat` for the frames that stood there before.
+        padding: what enters at the ends: `zero`, or `repeat` for the frames that stood there.
 
     Returns:
         `torch.Tensor` of the same shape; the input is left as it is.
@@ -77,13 +80,13 @@ def temporal_shift(
             shifted[:, num_frames - stride :, back] = 0
         shifted[:, : num_frames - stride, back] = hidden_states[:, stride:, back]
         if padding == "zero" and divisor == 2:
-            # Halves of an odd number of channels leave one over; the published form has zeros there.
+            # Halves of an odd number of channels leave one over: zeros, as published.
             shifted[:, :, 2 * fold :] = 0
     return shifted
 
 
 class ShiftCnnBlock(nn.Module):
-    """Depthwise convolution, layer norm, expansion by four, GELU, projection; shifted and added to the input."""
+    """Depthwise convolution, layer norm, two 1x1 convolutions; added to the shifted input."""
 
     def __init__(self, config: ShiftCnnConfig, num_channels: int, shift_placement: str):
         super().__init__()
@@ -137,15 +140,17 @@ class ShiftCnnHead(nn.Module):
         )
         self.norm = nn.LayerNorm(hidden_size)
         self.dropout = nn.Dropout(config.classifier_dropout)
-        self.classifier = nn.Linear(hidden_size, config.num_labels)
+        self.classifier = nn.Linear(hidden_size, cast(int, config.num_labels))
         if config.apply_spec_augment and config.mask_time_prob > 0:
             self.masked_spec_embed = nn.Parameter(torch.empty(hidden_size).uniform_())
 
     def forward(self, hidden_states: Tensor, attention_mask: Tensor | None = None) -> Tensor:
         """
         Args:
-            hidden_states (`torch.Tensor` of shape `(batch_size, num_frames, hidden_size)`): the encoder's frames.
-            attention_mask (`torch.Tensor` of shape `(batch_size, num_frames)`, *optional*): 1 for valid frames.
+            hidden_states (`torch.Tensor` of shape `(batch_size, num_frames, hidden_size)`): the
+                encoder's frames.
+            attention_mask (`torch.Tensor` of shape `(batch_size, num_frames)`, *optional*): 1 for
+                valid frames.
 
         Returns:
             `torch.Tensor` of shape `(batch_size, num_labels)`: logits.
@@ -164,7 +169,7 @@ class ShiftCnnHead(nn.Module):
         return self.classifier(self.dropout(pooled))
 
     def _spec_augment(self, hidden_states: Tensor) -> Tensor:
-        """Replace random spans of frames by a learned vector and random spans of channels by zero."""
+        """Replace random spans of frames by a learned vector, and of channels by zero."""
         config = self.config
         batch_size, num_frames, num_channels = hidden_states.shape
         device = hidden_states.device
@@ -189,8 +194,8 @@ def random_spans(
     batch_size: int, length: int, probability: float, span: int, device: torch.device
 ) -> Tensor:
     """
-    Boolean `(batch_size, length)`: spans of `span` positions that start at random, `probability * length / span` of
-    them in each row on average, from torch's generator as dropout draws from it.
+    Boolean `(batch_size, length)`: spans of `span` positions that start at random, `probability *
+    length / span` of them in each row on average, from torch's generator as dropout draws from it.
     """
     span = min(span, length)
     num_starts = length - span + 1
@@ -202,9 +207,12 @@ def random_spans(
 
 
 def classification_loss(logits: Tensor, labels: Tensor, label_smoothing: float) -> Tensor:
-    """Cross entropy, eq. (8), mean over the examples whose label is not -100; zero where there is none."""
+    """
+    Cross entropy, eq. (8), mean over the examples whose label is not -100; zero where there is
+    none.
+    """
     losses = F.cross_entropy(
-        logits.float(),
+        logits.to(torch.promote_types(logits.dtype, torch.float32)),
         labels,
         ignore_index=IGNORED_LABEL,
         label_smoothing=label_smoothing,
@@ -216,10 +224,11 @@ def classification_loss(logits: Tensor, labels: Tensor, label_smoothing: float) 
 class ShiftCnnPreTrainedModel(PreTrainedModel):
     """Weight initialisation and loading."""
 
+    config: ShiftCnnConfig
     config_class = ShiftCnnConfig
     base_model_prefix = "shift_cnn"
     main_input_name = "input_values"
-    input_modalities = ("audio",)
+    input_modalities = "audio"
 
     @torch.no_grad()
     def _init_weights(self, module: nn.Module) -> None:
@@ -227,7 +236,7 @@ class ShiftCnnPreTrainedModel(PreTrainedModel):
             module.fill_buffers()
         elif isinstance(module, (nn.Conv1d, nn.Linear)):
             init.trunc_normal_(module.weight, std=0.02)
-            init.zeros_(module.bias)
+            init.zeros_(cast(Tensor, module.bias))
         elif isinstance(module, nn.LayerNorm):
             init.ones_(module.weight)
             init.zeros_(module.bias)
@@ -240,7 +249,9 @@ class ShiftCnnForEmotionClassification(ShiftCnnPreTrainedModel):
 
     def __init__(self, config: ShiftCnnConfig):
         super().__init__(config)
-        self.encoder = build_speech_encoder(config.encoder_config, config.encoder_layer)
+        self.encoder = build_speech_encoder(
+            cast(PreTrainedConfig, config.encoder_config), config.encoder_layer
+        )
         self.head = ShiftCnnHead(config, self.encoder.hidden_size)
         self.post_init()
         self._freeze()
@@ -253,9 +264,10 @@ class ShiftCnnForEmotionClassification(ShiftCnnPreTrainedModel):
         Put a new head on a pretrained speech encoder.
 
         Args:
-            encoder_name_or_path: hub id or folder of HuBERT, wav2vec 2.0, WavLM, Whisper (whole or its encoder), ...
-            config_fields: fields of [`ShiftCnnConfig`]. `encoder_layer` leaves out the layers above;
-                `max_duration_seconds` cuts a Whisper encoder's positions.
+            encoder_name_or_path: hub id or folder of HuBERT, wav2vec 2.0, WavLM, Whisper (whole or
+                its encoder), ...
+            config_fields: fields of [`ShiftCnnConfig`]. `encoder_layer` leaves out the layers
+                above; `max_duration_seconds` cuts a Whisper encoder's positions.
 
         Returns:
             A model whose head has random weights.
@@ -265,11 +277,14 @@ class ShiftCnnForEmotionClassification(ShiftCnnPreTrainedModel):
             encoder_name_or_path, config.max_duration_seconds
         )
         model = cls(config)
-        load_speech_encoder_weights(model.encoder, encoder_name_or_path)
+        load_speech_encoder_weights(
+            cast(PretrainedSpeechEncoder, model.encoder), encoder_name_or_path
+        )
         return model
 
     def _freeze(self) -> None:
-        # Parameters only: the graph stays open, so that a loss here can train what made the waveform.
+        # Parameters only: the graph stays open, so that a loss here can train what made the
+        # waveform.
         if self.config.freeze_encoder:
             self.encoder.requires_grad_(False)
         elif self.config.freeze_feature_encoder and hasattr(self.encoder, "model"):
@@ -287,7 +302,10 @@ class ShiftCnnForEmotionClassification(ShiftCnnPreTrainedModel):
     def prepare_waveform(
         self, input_values: Tensor, attention_mask: Tensor
     ) -> tuple[Tensor, Tensor]:
-        """Cut to the longest duration, then bring each row to zero mean and unit variance over its valid samples."""
+        """
+        Cut to the longest duration, then bring each row to zero mean and unit variance over its
+        valid samples.
+        """
         max_samples = round(self.config.max_duration_seconds * self.config.sampling_rate)
         input_values, attention_mask = (
             input_values[:, :max_samples],
@@ -311,8 +329,10 @@ class ShiftCnnForEmotionClassification(ShiftCnnPreTrainedModel):
         """
         Args:
             input_values (`torch.Tensor` of shape `(batch_size, num_samples)`): waveform.
-            attention_mask (`torch.Tensor` of shape `(batch_size, num_samples)`, *optional*): 1 for valid samples.
-            labels (`torch.LongTensor` of shape `(batch_size,)`, *optional*): emotion classes; -100 is left out.
+            attention_mask (`torch.Tensor` of shape `(batch_size, num_samples)`, *optional*): 1 for
+                valid samples.
+            labels (`torch.LongTensor` of shape `(batch_size,)`, *optional*): emotion classes; -100
+                is left out.
             return_dict (`bool`, *optional*): a tuple instead of an output object where `False`.
 
         Returns:
@@ -322,6 +342,8 @@ class ShiftCnnForEmotionClassification(ShiftCnnPreTrainedModel):
             ValueError: wrong rank, or shorter than an analysis window.
         """
         check_waveform("input_values", input_values, attention_mask, MIN_SAMPLES)
+        if labels is not None:
+            check_batch_size("labels", labels, input_values.shape[0])
         if attention_mask is None:
             attention_mask = torch.ones_like(input_values, dtype=torch.long)
         waveform, attention_mask = self.prepare_waveform(input_values, attention_mask)

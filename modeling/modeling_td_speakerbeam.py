@@ -1,22 +1,25 @@
 """
 Time-domain SpeakerBeam: extract one speaker, known from an enrollment utterance, out of a mixture.
 
-Equations (2)-(7) of Mi et al., "Two-stage Framework for Robust Speech Emotion Recognition Using Target Speaker
-Extraction in Human Speech Noise Conditions"; the network of Delcroix et al. 2020 and Zmolikova et al. 2019.
+Equations (2)-(7) of Mi et al., "Two-stage Framework for Robust Speech Emotion Recognition Using
+Target Speaker Extraction in Human Speech Noise Conditions"; the network of Delcroix et al. 2020 and
+Zmolikova et al. 2019.
 """
 
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import cast
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 from transformers import PreTrainedModel
 from transformers import initialization as init
-from transformers.utils import ModelOutput
+from transformers.utils.generic import ModelOutput
 
 from .configuration_td_speakerbeam import TdSpeakerBeamConfig
+from .input_checks import check_waveform
 from .modeling_ge2e import Ge2eSpeakerEncoder
 from .signal_losses import negative_si_snr
 from .temporal_conv_network import (
@@ -42,22 +45,20 @@ class TdSpeakerBeamOutput(ModelOutput):
     Output of [`TdSpeakerBeamForSpeechExtraction`].
 
     Args:
-        loss (`torch.FloatTensor` of shape `(1,)`, *optional*): negative SI-SNR in dB, mean over the batch.
-        extracted_values (`torch.FloatTensor` of shape `(batch_size, num_samples)`): the target speaker's waveform.
-        speaker_embeddings (`torch.FloatTensor` of shape `(batch_size, embedding_size)`): what the auxiliary network
-            made of the enrollment, or what was passed in.
-        si_snr (`torch.FloatTensor` of shape `(batch_size,)`, *optional*): SI-SNR of each extracted signal in dB.
+        loss (`torch.FloatTensor` of shape `(1,)`, *optional*): negative SI-SNR in dB, mean over the
+            batch.
+        extracted_values (`torch.FloatTensor` of shape `(batch_size, num_samples)`): the target
+            speaker's waveform.
+        speaker_embeddings (`torch.FloatTensor` of shape `(batch_size, embedding_size)`): what the
+            auxiliary network made of the enrollment, or what was passed in.
+        si_snr (`torch.FloatTensor` of shape `(batch_size,)`, *optional*): SI-SNR of each extracted
+            signal in dB.
     """
 
-    loss: torch.FloatTensor | None = None
-    extracted_values: torch.FloatTensor | None = None
-    speaker_embeddings: torch.FloatTensor | None = None
-    si_snr: torch.FloatTensor | None = None
-
-
-def num_frames(num_samples: Tensor | int, kernel_size: int, stride: int) -> Tensor | int:
-    """Frames that a filter bank without padding makes of a waveform."""
-    return (num_samples - kernel_size) // stride + 1
+    loss: Tensor | None = None
+    extracted_values: Tensor | None = None
+    speaker_embeddings: Tensor | None = None
+    si_snr: Tensor | None = None
 
 
 def frame_mask_from_lengths(lengths: Tensor, max_frames: int, dtype: torch.dtype) -> Tensor:
@@ -66,48 +67,22 @@ def frame_mask_from_lengths(lengths: Tensor, max_frames: int, dtype: torch.dtype
     return (positions < lengths[:, None]).to(dtype)[:, None]
 
 
-def check_waveform(name: str, values: Tensor, mask: Tensor | None, min_samples: int) -> None:
-    """
-    Raise a `ValueError` for a waveform that no model can use: wrong rank, empty, too short, a mask of another shape.
-    """
-    if values.dim() != 2:
-        raise ValueError(
-            f"`{name}` must have shape (batch_size, num_samples), got {tuple(values.shape)}: "
-            "average the channels of stereo audio, and add a batch axis to a single waveform."
-        )
-    if values.shape[0] == 0 or values.shape[1] < min_samples:
-        raise ValueError(
-            f"`{name}` must hold at least {min_samples} samples a row, got shape {tuple(values.shape)}: "
-            "pass a longer recording."
-        )
-    if mask is not None and mask.shape != values.shape:
-        raise ValueError(
-            f"The attention mask of `{name}` must have its shape {tuple(values.shape)}, got {tuple(mask.shape)}."
-        )
+def encode_waveform(
+    filters: nn.Conv1d, values: Tensor, mask: Tensor | None
+) -> tuple[Tensor, Tensor | None]:
+    """Frames `(batch_size, num_filters, num_frames)` of a filter bank; the mask of valid ones."""
+    if mask is None:
+        return filters(values[:, None]), None
+    frames = filters((values * mask)[:, None])
+    lengths = (mask.sum(dim=-1) - filters.kernel_size[0]) // filters.stride[0] + 1
+    return frames, frame_mask_from_lengths(lengths, frames.shape[-1], frames.dtype)
 
 
-class FilterBankMixin:
-    """Frame counts and masks of a learned filter bank."""
-
-    config: TdSpeakerBeamConfig
-
-    def _encode(
-        self, filters: nn.Conv1d, values: Tensor, mask: Tensor | None
-    ) -> tuple[Tensor, Tensor | None]:
-        """Frames `(batch_size, num_filters, num_frames)` of a waveform, and the mask of the valid ones."""
-        if mask is None:
-            return filters(values[:, None]), None
-        frames = filters((values * mask)[:, None])
-        lengths = num_frames(mask.sum(dim=-1), self.config.kernel_size, self.config.stride)
-        return frames, frame_mask_from_lengths(lengths, frames.shape[-1], frames.dtype)
-
-
-class AuxiliaryNetwork(FilterBankMixin, nn.Module):
-    """h of eq. (3): a filter bank and one stack of convolutions over the enrollment, averaged over its frames."""
+class AuxiliaryNetwork(nn.Module):
+    """h of eq. (3): filter bank and one stack over the enrollment, averaged over its frames."""
 
     def __init__(self, config: TdSpeakerBeamConfig):
         super().__init__()
-        self.config = config
         self.encoder = nn.Conv1d(
             1, config.num_filters, config.kernel_size, stride=config.stride, bias=False
         )
@@ -120,7 +95,7 @@ class AuxiliaryNetwork(FilterBankMixin, nn.Module):
         )
 
     def forward(self, enrollment_values: Tensor, attention_mask: Tensor | None) -> Tensor:
-        frames, frame_mask = self._encode(self.encoder, enrollment_values, attention_mask)
+        frames, frame_mask = encode_waveform(self.encoder, enrollment_values, attention_mask)
         output = self.network(frames, frame_mask)
         if frame_mask is None:
             return output.mean(dim=-1)
@@ -130,10 +105,11 @@ class AuxiliaryNetwork(FilterBankMixin, nn.Module):
 class TdSpeakerBeamPreTrainedModel(PreTrainedModel):
     """Weight initialisation and loading."""
 
+    config: TdSpeakerBeamConfig
     config_class = TdSpeakerBeamConfig
     base_model_prefix = "td_speakerbeam"
     main_input_name = "input_values"
-    input_modalities = ("audio",)
+    input_modalities = "audio"
 
     @torch.no_grad()
     def _init_weights(self, module: nn.Module) -> None:
@@ -150,24 +126,26 @@ class TdSpeakerBeamPreTrainedModel(PreTrainedModel):
         elif isinstance(module, (nn.Conv1d, nn.Linear)):
             init.kaiming_uniform_(module.weight, a=math.sqrt(5))
             bound = 1 / math.sqrt(module.weight[0].numel())
-            init.uniform_(module.bias, -bound, bound)
+            init.uniform_(cast(Tensor, module.bias), -bound, bound)
         elif isinstance(module, nn.LSTM):
             super()._init_weights(module)
         elif isinstance(module, Ge2eSpeakerEncoder):
             module.fill_buffers()
 
 
-class TdSpeakerBeamForSpeechExtraction(FilterBankMixin, TdSpeakerBeamPreTrainedModel):
+class TdSpeakerBeamForSpeechExtraction(TdSpeakerBeamPreTrainedModel):
     """
     Extract the target speaker's speech from a mixture, eq. (2).
 
-    Encoder E, eq. (5), mask estimator B, eq. (6), decoder D, eq. (7), and auxiliary network h, eq. (3).
+    Encoder E, eq. (5), mask estimator B, eq. (6), decoder D, eq. (7), and auxiliary network h,
+    eq. (3).
     """
 
     def __init__(self, config: TdSpeakerBeamConfig):
         super().__init__(config)
-        bank = {"kernel_size": config.kernel_size, "stride": config.stride, "bias": False}
-        self.encoder = nn.Conv1d(1, config.num_filters, **bank)
+        self.encoder = nn.Conv1d(
+            1, config.num_filters, config.kernel_size, stride=config.stride, bias=False
+        )
         self.mask_estimator = TemporalConvNetwork(
             config,
             num_repeats=config.num_repeats,
@@ -175,7 +153,9 @@ class TdSpeakerBeamForSpeechExtraction(FilterBankMixin, TdSpeakerBeamPreTrainedM
             causal=config.causal,
             adaptation_layer=config.adaptation_layer,
         )
-        self.decoder = nn.ConvTranspose1d(config.num_filters, 1, **bank)
+        self.decoder = nn.ConvTranspose1d(
+            config.num_filters, 1, config.kernel_size, stride=config.stride, bias=False
+        )
         self.auxiliary_network: nn.Module
         if config.auxiliary_type == "tcn":
             self.auxiliary_network = AuxiliaryNetwork(config)
@@ -186,26 +166,30 @@ class TdSpeakerBeamForSpeechExtraction(FilterBankMixin, TdSpeakerBeamPreTrainedM
         self.post_init()
 
     def get_speaker_embeddings(
-        self, enrollment_values: Tensor, enrollment_attention_mask: Tensor | None = None
+        self, enrollment_values: Tensor | None, enrollment_attention_mask: Tensor | None = None
     ) -> Tensor:
         """
-        Compute the embedding of a speaker once, to pass it as `speaker_embeddings` for many mixtures.
+        Compute a speaker's embedding once, to pass it as `speaker_embeddings` for many mixtures.
 
         Args:
-            enrollment_values (`torch.Tensor` of shape `(batch_size, num_samples)`): speech of the target speaker alone.
-            enrollment_attention_mask (`torch.Tensor` of shape `(batch_size, num_samples)`, *optional*): 1 for valid
-                samples.
+            enrollment_values (`torch.Tensor` of shape `(batch_size, num_samples)`): speech of the
+                target speaker alone.
+            enrollment_attention_mask (`torch.Tensor` of shape `(batch_size, num_samples)`,
+                *optional*): 1 for valid samples.
 
         Returns:
-            `torch.Tensor` of shape `(batch_size, embedding_size)`: E_0 of eq. (3), or the speaker encoder's embedding
-            `(batch_size, external_embedding_dim)` where the auxiliary network is a projection.
+            `torch.Tensor` of shape `(batch_size, embedding_size)`: E_0 of eq. (3), or the speaker
+            encoder's embedding `(batch_size, external_embedding_dim)` where the auxiliary network
+            is a projection.
 
         Raises:
-            ValueError: the enrollment is missing, shorter than a filter, or the model has no speaker encoder.
+            ValueError: the enrollment is missing, shorter than a filter, or the model has no
+                speaker encoder.
         """
         if enrollment_values is None:
             raise ValueError(
-                "Pass `enrollment_values` (speech of the target speaker alone) or `speaker_embeddings`."
+                "Pass `enrollment_values` (speech of the target speaker alone) or "
+                "`speaker_embeddings`."
             )
         check_waveform(
             "enrollment_values",
@@ -217,11 +201,12 @@ class TdSpeakerBeamForSpeechExtraction(FilterBankMixin, TdSpeakerBeamPreTrainedM
             return self.auxiliary_network(enrollment_values, enrollment_attention_mask)
         if self.config.speaker_encoder is None:
             raise ValueError(
-                "This model takes the embedding of an outside speaker encoder: pass `speaker_embeddings` of shape "
+                "This model takes the embedding of an outside speaker encoder: pass "
+                "`speaker_embeddings` of shape "
                 f"(batch_size, {self.config.external_embedding_dim})."
             )
         if enrollment_attention_mask is None:
-            enrollment_attention_mask = torch.ones_like(enrollment_values)
+            enrollment_attention_mask = torch.ones_like(enrollment_values, dtype=torch.long)
         return self.speaker_encoder(
             enrollment_values * enrollment_attention_mask, enrollment_attention_mask.sum(dim=-1)
         )
@@ -239,23 +224,31 @@ class TdSpeakerBeamForSpeechExtraction(FilterBankMixin, TdSpeakerBeamPreTrainedM
         """
         Args:
             input_values (`torch.Tensor` of shape `(batch_size, num_samples)`): mixture waveform.
-            attention_mask (`torch.Tensor` of shape `(batch_size, num_samples)`, *optional*): 1 for valid samples.
-            enrollment_values (`torch.Tensor` of shape `(batch_size, num_enrollment_samples)`, *optional*): speech of
-                the target speaker alone.
-            enrollment_attention_mask (`torch.Tensor` of shape `(batch_size, num_enrollment_samples)`, *optional*): 1
-                for valid samples.
-            speaker_embeddings (`torch.Tensor`, *optional*): from `get_speaker_embeddings`; skips the auxiliary network.
-            target_values (`torch.Tensor` of shape `(batch_size, num_samples)`, *optional*): the target speaker's clean
-                waveform; gives the loss.
+            attention_mask (`torch.Tensor` of shape `(batch_size, num_samples)`, *optional*): 1 for
+                valid samples.
+            enrollment_values (`torch.Tensor` of shape `(batch_size, num_enrollment_samples)`,
+                *optional*): speech of the target speaker alone.
+            enrollment_attention_mask (`torch.Tensor` of shape `(batch_size,
+                num_enrollment_samples)`, *optional*): 1 for valid samples.
+            speaker_embeddings (`torch.Tensor`, *optional*): from `get_speaker_embeddings`; skips
+                the auxiliary network.
+            target_values (`torch.Tensor` of shape `(batch_size, num_samples)`, *optional*): the
+                target speaker's clean waveform; gives the loss.
             return_dict (`bool`, *optional*): a tuple instead of an output object where `False`.
 
         Returns:
             [`TdSpeakerBeamOutput`].
 
         Raises:
-            ValueError: wrong rank, a mixture shorter than a filter, batch sizes that differ, no enrollment.
+            ValueError: wrong rank, a mixture shorter than a filter, batch sizes that differ, no
+                enrollment.
         """
         check_waveform("input_values", input_values, attention_mask, self.config.kernel_size)
+        if target_values is not None and target_values.shape != input_values.shape:
+            raise ValueError(
+                f"`target_values` must have the shape of `input_values`, "
+                f"{tuple(input_values.shape)}, got {tuple(target_values.shape)}."
+            )
         if speaker_embeddings is None:
             speaker_embeddings = self.get_speaker_embeddings(
                 enrollment_values, enrollment_attention_mask
@@ -285,14 +278,14 @@ class TdSpeakerBeamForSpeechExtraction(FilterBankMixin, TdSpeakerBeamPreTrainedM
     def _extract(
         self, input_values: Tensor, attention_mask: Tensor | None, speaker_embeddings: Tensor
     ) -> Tensor:
-        frames, frame_mask = self._encode(self.encoder, input_values, attention_mask)  # eq. (5)
+        frames, frame_mask = encode_waveform(self.encoder, input_values, attention_mask)  # eq. (5)
         if self.config.encoder_activation == "relu":
             frames = F.relu(frames)
         masked = frames * self.estimate_mask(frames, frame_mask, speaker_embeddings)  # eq. (6)
         if frame_mask is not None:
             masked = masked * frame_mask
         decoded = self.decoder(masked)[:, 0]  # eq. (7)
-        # The filters step over a remainder shorter than a hop: zeros there, as the mixture's length is kept.
+        # The filters leave out a remainder shorter than a hop: zeros there keep the length.
         return F.pad(decoded, (0, input_values.shape[-1] - decoded.shape[-1]))
 
     def _adaptation_embedding(self, speaker_embeddings: Tensor, batch_size: int) -> Tensor:
@@ -300,8 +293,9 @@ class TdSpeakerBeamForSpeechExtraction(FilterBankMixin, TdSpeakerBeamPreTrainedM
         size = self.config.external_embedding_dim if is_projection else self.config.embedding_size
         if speaker_embeddings.shape != (batch_size, size):
             raise ValueError(
-                f"Speaker embeddings must have shape ({batch_size}, {size}), one row a mixture, got "
-                f"{tuple(speaker_embeddings.shape)}."
+                f"`speaker_embeddings` must have shape ({batch_size}, {size}), got "
+                f"{tuple(speaker_embeddings.shape)}: pass one row of `enrollment_values` or of "
+                "`speaker_embeddings` a mixture."
             )
         return self.auxiliary_network(speaker_embeddings) if is_projection else speaker_embeddings
 

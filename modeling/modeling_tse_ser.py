@@ -1,18 +1,20 @@
 """
 TSE-SER: extract the target speaker, then recognise the emotion; trained jointly this is TSE-SER-ft.
 
-Equations (8) and (9) of Mi et al., "Two-stage Framework for Robust Speech Emotion Recognition Using Target Speaker
-Extraction in Human Speech Noise Conditions".
+Equations (8) and (9) of Mi et al., "Two-stage Framework for Robust Speech Emotion Recognition Using
+Target Speaker Extraction in Human Speech Noise Conditions".
 """
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
-from transformers.utils import ModelOutput
+from transformers.utils.generic import ModelOutput
 
+from .configuration_shift_cnn import ShiftCnnConfig
+from .configuration_td_speakerbeam import TdSpeakerBeamConfig
 from .configuration_tse_ser import TseSerConfig
 from .modeling_shift_cnn import ShiftCnnForEmotionClassification
 from .modeling_td_speakerbeam import TdSpeakerBeamForSpeechExtraction
@@ -26,29 +28,34 @@ class TseSerOutput(ModelOutput):
     Args:
         loss (`torch.FloatTensor` of shape `(1,)`, *optional*): weighted sum of the losses below.
         logits (`torch.FloatTensor` of shape `(batch_size, num_labels)`): scores before the softmax.
-        extracted_values (`torch.FloatTensor` of shape `(batch_size, num_samples)`): the target speaker's waveform.
-        speaker_embeddings (`torch.FloatTensor` of shape `(batch_size, embedding_size)`): of the enrollment.
-        extraction_loss (`torch.FloatTensor` of shape `(1,)`, *optional*): negative SI-SNR in dB, mean over the batch.
+        extracted_values (`torch.FloatTensor` of shape `(batch_size, num_samples)`): the target
+            speaker's waveform.
+        speaker_embeddings (`torch.FloatTensor` of shape `(batch_size, embedding_size)`): of the
+            enrollment.
+        extraction_loss (`torch.FloatTensor` of shape `(1,)`, *optional*): negative SI-SNR in dB,
+            mean over the batch.
         classification_loss (`torch.FloatTensor` of shape `(1,)`, *optional*): cross entropy.
-        si_snr (`torch.FloatTensor` of shape `(batch_size,)`, *optional*): SI-SNR of each extracted signal in dB.
+        si_snr (`torch.FloatTensor` of shape `(batch_size,)`, *optional*): SI-SNR of each extracted
+            signal in dB.
     """
 
-    loss: torch.FloatTensor | None = None
-    logits: torch.FloatTensor | None = None
-    extracted_values: torch.FloatTensor | None = None
-    speaker_embeddings: torch.FloatTensor | None = None
-    extraction_loss: torch.FloatTensor | None = None
-    classification_loss: torch.FloatTensor | None = None
-    si_snr: torch.FloatTensor | None = None
+    loss: Tensor | None = None
+    logits: Tensor | None = None
+    extracted_values: Tensor | None = None
+    speaker_embeddings: Tensor | None = None
+    extraction_loss: Tensor | None = None
+    classification_loss: Tensor | None = None
+    si_snr: Tensor | None = None
 
 
 class TseSerPreTrainedModel(PreTrainedModel):
     """Loading; each of the two models inside initialises its own weights."""
 
+    config: TseSerConfig
     config_class = TseSerConfig
     base_model_prefix = "tse_ser"
     main_input_name = "input_values"
-    input_modalities = ("audio",)
+    input_modalities = "audio"
 
     def _init_weights(self, module: nn.Module) -> None:
         """Nothing of its own to initialise."""
@@ -59,8 +66,12 @@ class TseSerForEmotionClassification(TseSerPreTrainedModel):
 
     def __init__(self, config: TseSerConfig):
         super().__init__(config)
-        self.extractor = TdSpeakerBeamForSpeechExtraction(config.extractor_config)
-        self.classifier = ShiftCnnForEmotionClassification(config.classifier_config)
+        self.extractor = TdSpeakerBeamForSpeechExtraction(
+            cast(TdSpeakerBeamConfig, config.extractor_config)
+        )
+        self.classifier = ShiftCnnForEmotionClassification(
+            cast(ShiftCnnConfig, config.classifier_config)
+        )
         self.post_init()
 
     @classmethod
@@ -96,7 +107,7 @@ class TseSerForEmotionClassification(TseSerPreTrainedModel):
         return model
 
     def get_speaker_embeddings(
-        self, enrollment_values: Tensor, enrollment_attention_mask: Tensor | None = None
+        self, enrollment_values: Tensor | None, enrollment_attention_mask: Tensor | None = None
     ) -> Tensor:
         """See [`TdSpeakerBeamForSpeechExtraction.get_speaker_embeddings`]."""
         return self.extractor.get_speaker_embeddings(enrollment_values, enrollment_attention_mask)
@@ -115,19 +126,23 @@ class TseSerForEmotionClassification(TseSerPreTrainedModel):
         """
         Args:
             input_values (`torch.Tensor` of shape `(batch_size, num_samples)`): mixture waveform.
-            attention_mask (`torch.Tensor` of shape `(batch_size, num_samples)`, *optional*): 1 for valid samples.
-            enrollment_values (`torch.Tensor` of shape `(batch_size, num_enrollment_samples)`, *optional*): speech of
-                the target speaker alone, neutral in the paper.
-            enrollment_attention_mask (`torch.Tensor` of shape `(batch_size, num_enrollment_samples)`, *optional*): 1
-                for valid samples.
-            speaker_embeddings (`torch.Tensor`, *optional*): from `get_speaker_embeddings`; skips the auxiliary network.
-            target_values (`torch.Tensor` of shape `(batch_size, num_samples)`, *optional*): the target speaker's clean
-                waveform; gives the extraction loss.
-            labels (`torch.LongTensor` of shape `(batch_size,)`, *optional*): emotion classes; give the cross entropy.
+            attention_mask (`torch.Tensor` of shape `(batch_size, num_samples)`, *optional*): 1 for
+                valid samples.
+            enrollment_values (`torch.Tensor` of shape `(batch_size, num_enrollment_samples)`,
+                *optional*): speech of the target speaker alone, neutral in the paper.
+            enrollment_attention_mask (`torch.Tensor` of shape `(batch_size,
+                num_enrollment_samples)`, *optional*): 1 for valid samples.
+            speaker_embeddings (`torch.Tensor`, *optional*): from `get_speaker_embeddings`; skips
+                the auxiliary network.
+            target_values (`torch.Tensor` of shape `(batch_size, num_samples)`, *optional*): the
+                target speaker's clean waveform; gives the extraction loss.
+            labels (`torch.LongTensor` of shape `(batch_size,)`, *optional*): emotion classes; give
+                the cross entropy.
             return_dict (`bool`, *optional*): a tuple instead of an output object where `False`.
 
         Returns:
-            [`TseSerOutput`]. With neither target nor labels there is no loss; with one of them, that loss alone.
+            [`TseSerOutput`]. With neither target nor labels there is no loss; with one of them,
+            that loss alone.
 
         Raises:
             ValueError: wrong rank, too short, batch sizes that differ, no enrollment.

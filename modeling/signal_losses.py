@@ -28,8 +28,8 @@ def si_snr(estimate: Tensor, target: Tensor, mask: Tensor | None = None) -> Tens
     """
     SI-SNR of each estimate in dB (Le Roux et al. 2019, "SDR - half-baked or well done?").
 
-    Both signals are brought to zero mean. Silence and exact copies stay finite: 1e-8 is added to the target's energy,
-    to the noise's and to their ratio, so that a silent estimate gives -80 dB.
+    Both signals are brought to zero mean. Silence and exact copies stay finite: 1e-8 is added to
+    the target's energy, to the noise's and to their ratio, so that a silent estimate gives -80 dB.
 
     Args:
         estimate (`torch.Tensor` of shape `(batch_size, num_samples)`): extracted signals.
@@ -44,7 +44,8 @@ def si_snr(estimate: Tensor, target: Tensor, mask: Tensor | None = None) -> Tens
     """
     if estimate.shape != target.shape:
         raise ValueError(
-            f"Estimate and target must have one shape, got {tuple(estimate.shape)} and {tuple(target.shape)}."
+            "`estimate` and `target` must have one shape, got "
+            f"{tuple(estimate.shape)} and {tuple(target.shape)}."
         )
     with torch.autocast(device_type=estimate.device.type, enabled=False):
         # Energies over seconds of audio overflow or lose digits in half precision.

@@ -1,9 +1,11 @@
 """Speech encoders behind one interface: waveform and mask in, frames and frame mask out."""
 
+from typing import TypeAlias, cast
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-from transformers import AutoConfig, AutoModel, PreTrainedConfig
+from transformers import AutoConfig, AutoModel, PreTrainedConfig, WhisperConfig
 from transformers.models.whisper.modeling_whisper import WhisperEncoder
 
 from .configuration_shift_cnn import LogMelConfig
@@ -60,9 +62,9 @@ class LogMelSpeechEncoder(nn.Module):
 
 
 class WhisperSpeechEncoder(nn.Module):
-    """A Whisper encoder over a window as long as its positions; shorter input is padded with silence to it."""
+    """A Whisper encoder over a window of its positions' length, filled up with silence."""
 
-    def __init__(self, config: PreTrainedConfig, encoder_layer: int | None):
+    def __init__(self, config: WhisperConfig, encoder_layer: int | None):
         super().__init__()
         self.log_mel = LogMelSpectrogram(
             config.num_mel_bins,
@@ -75,10 +77,10 @@ class WhisperSpeechEncoder(nn.Module):
         self.num_window_samples = 2 * config.max_source_positions * WHISPER_HOP_LENGTH
         self.hidden_size = config.d_model
         if encoder_layer is not None:
-            self.model.layer_norm = nn.Identity()
+            self.model.register_module("layer_norm", nn.Identity())
 
     def input_features(self, waveform: Tensor) -> Tensor:
-        """Whisper's log-mel features `(batch_size, num_mel_bins, 2 * max_source_positions)` of its window."""
+        """Whisper's log-mel features `(batch_size, num_mel_bins, 2 * max_source_positions)`."""
         missing = self.num_window_samples - waveform.shape[-1]
         log_spectrum = self.log_mel(F.pad(waveform, (0, missing)))
         peak = log_spectrum.amax(dim=(1, 2), keepdim=True)
@@ -94,14 +96,24 @@ class WhisperSpeechEncoder(nn.Module):
 
 
 class WaveformSpeechEncoder(nn.Module):
-    """HuBERT, wav2vec 2.0, WavLM or another `AutoModel` that takes waveforms."""
+    """
+    HuBERT, wav2vec 2.0, WavLM or another `AutoModel` that takes waveforms.
+
+    Where the feature encoder has a group norm (the base models), that norm runs over the padding of
+    a batch too and changes the frames: a property of those encoders. Layer norm ones are exact.
+    """
 
     def __init__(self, config: PreTrainedConfig, encoder_layer: int | None):
         super().__init__()
         self.model = AutoModel.from_config(config)
+        if not hasattr(self.model, "feature_extractor"):
+            raise ValueError(
+                f"`encoder_config`: {config.model_type} takes no waveforms. Use HuBERT, wav2vec "
+                "2.0, WavLM, Whisper or log_mel."
+            )
         self.hidden_size = config.hidden_size
-        # Asks for leaf tensors in training, which an extracted waveform is not; only gradient checkpointing of the
-        # convolutions needs it.
+        # Asks for leaf tensors in training, which an extracted waveform is not; only gradient
+        # checkpointing of the convolutions needs it.
         self.model.feature_extractor._requires_grad = False
         if encoder_layer is not None and getattr(config, "do_stable_layer_norm", False):
             self.model.encoder.layer_norm = nn.Identity()
@@ -111,6 +123,10 @@ class WaveformSpeechEncoder(nn.Module):
         hidden_states = self.model(waveform, attention_mask=attention_mask).last_hidden_state
         lengths = self.model._get_feat_extract_output_lengths(attention_mask.sum(dim=-1))
         return hidden_states, positions_mask(lengths, hidden_states.shape[1])
+
+
+PretrainedSpeechEncoder: TypeAlias = WhisperSpeechEncoder | WaveformSpeechEncoder
+SpeechEncoder: TypeAlias = LogMelSpeechEncoder | PretrainedSpeechEncoder
 
 
 def truncate_encoder_config(
@@ -128,34 +144,35 @@ def truncate_encoder_config(
     num_layers = getattr(config, field)
     if not 0 <= encoder_layer <= num_layers:
         raise ValueError(
-            f"`encoder_layer` must lie between 0 and {num_layers}, the layers of this {config.model_type} encoder, got "
-            f"{encoder_layer}."
+            f"`encoder_layer` must lie between 0 and {num_layers}, the layers of this "
+            f"{config.model_type} encoder, got {encoder_layer}."
         )
     setattr(config, field, encoder_layer)
     return config
 
 
-def build_speech_encoder(config: PreTrainedConfig, encoder_layer: int | None) -> nn.Module:
+def build_speech_encoder(config: PreTrainedConfig, encoder_layer: int | None) -> SpeechEncoder:
     """
     Build the encoder of a config with random weights.
 
-    Its forward takes `waveform` `(batch_size, num_samples)`, zero where `attention_mask` of the same shape is zero, and
-    returns hidden states `(batch_size, num_frames, hidden_size)` and a boolean frame mask `(batch_size, num_frames)`.
+    Its forward takes `waveform` `(batch_size, num_samples)`, zero where `attention_mask` of the
+    same shape is zero, and returns hidden states `(batch_size, num_frames, hidden_size)` and a
+    boolean frame mask `(batch_size, num_frames)`.
 
     Args:
         config: `log_mel`, `whisper`, or any model of `AutoModel` over waveforms.
         encoder_layer: as in [`ShiftCnnConfig`].
     """
     if config.model_type == "log_mel":
-        return LogMelSpeechEncoder(config)
+        return LogMelSpeechEncoder(cast(LogMelConfig, config))
     config = truncate_encoder_config(config, encoder_layer)
     if config.model_type == "whisper":
-        return WhisperSpeechEncoder(config, encoder_layer)
+        return WhisperSpeechEncoder(cast(WhisperConfig, config), encoder_layer)
     return WaveformSpeechEncoder(config, encoder_layer)
 
 
 def load_speech_encoder_config(name_or_path: str, max_duration_seconds: float) -> PreTrainedConfig:
-    """Config of a pretrained encoder; a Whisper encoder's window is cut to `max_duration_seconds`."""
+    """Config of a pretrained encoder; Whisper's window is cut to `max_duration_seconds`."""
     config = AutoConfig.from_pretrained(name_or_path)
     if config.model_type == "whisper":
         positions_per_second = WHISPER_SAMPLING_RATE // (2 * WHISPER_HOP_LENGTH)
@@ -165,11 +182,11 @@ def load_speech_encoder_config(name_or_path: str, max_duration_seconds: float) -
     return config
 
 
-def load_speech_encoder_weights(encoder: nn.Module, name_or_path: str) -> None:
+def load_speech_encoder_weights(encoder: PretrainedSpeechEncoder, name_or_path: str) -> None:
     """
     Fill an encoder with pretrained weights; layers that it was built without are passed over.
 
-    Whisper comes as a whole checkpoint or as the encoder alone; its positions are cut to the encoder's.
+    Whisper comes as a whole checkpoint or as the encoder alone; its positions are cut as needed.
 
     Raises:
         ValueError: the checkpoint lacks weights that the encoder needs.
@@ -186,6 +203,6 @@ def load_speech_encoder_weights(encoder: nn.Module, name_or_path: str) -> None:
     missing = encoder.model.load_state_dict(state, strict=False).missing_keys
     if missing:
         raise ValueError(
-            f"{name_or_path} lacks weights of the speech encoder, {missing[0]} among {len(missing)}: "
-            "name a checkpoint of the encoder that the config describes."
+            f"{name_or_path} lacks weights of the speech encoder, {missing[0]} among "
+            f"{len(missing)}: name a checkpoint of the encoder that the config describes."
         )

@@ -1,0 +1,45 @@
+# Every target sets up .venv by itself; nothing else has to be typed on a fresh machine.
+#   make demo       the whole study on the generated corpus, into results/demo
+#   make test       the tests (offline)
+#   make quality    ruff and mypy; `make style` lets ruff mend what it can
+# Another Python: make test PYTHON=python3.12 (3.10 or newer).
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+DEMO_DIR ?= results/demo
+
+.PHONY: help install demo test quality style
+.DEFAULT_GOAL := help
+
+help:
+	@sed -n 's/^#  *\(make .*\)/\1/p' Makefile
+
+install: $(STAMP)
+
+# The stamp is written last: an installation that was cut off starts again and goes on.
+$(STAMP): pyproject.toml
+	@command -v $(PYTHON) >/dev/null || { echo "$(PYTHON) was not found: install Python 3.10 or newer"; exit 1; }
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' || \
+		{ echo "$(PYTHON) is too old: make PYTHON=python3.11 takes another one (3.10 or newer)"; exit 1; }
+	@echo "Installing into $(VENV) (torch and the other wheels are about 5 GB, once)"
+	@test -x $(BIN)/pip || $(PYTHON) -m venv $(VENV)
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[demo,dev]'
+	@touch $@
+
+demo: $(STAMP)
+	@$(BIN)/python -m evaluation.experiment --study recipes/generated/study.yaml --output_dir $(DEMO_DIR)
+	@$(BIN)/python -m evaluation.demo --study recipes/generated/study.yaml --output_dir $(DEMO_DIR)
+
+test: $(STAMP)
+	@HF_HUB_OFFLINE=1 $(BIN)/python -m pytest --quiet -n 2 --dist loadfile
+
+quality: $(STAMP)
+	@$(BIN)/ruff check
+	@$(BIN)/ruff format --check
+	@$(BIN)/mypy
+
+style: $(STAMP)
+	@$(BIN)/ruff check --fix
+	@$(BIN)/ruff format

@@ -1,0 +1,70 @@
+"""Asterisk core sounds: telephone prompts by professional voices, here as interfering speech.
+
+The folder of a voice tells language, gender and name (en_US_f_Allison). Prompts have no emotion,
+and their text is the prompt's key, not a transcript.
+"""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path, PurePath
+
+import datasets
+
+from data_builders.corpora.audio_folder import Description, load_audio_folder
+
+# Allison Smith speaks the English and the Spanish prompts: one speaker.
+SPEAKERS = {
+    "Allison": "asterisk_allison_smith",
+    "June": "asterisk_june_wallack",
+    "Carlo": "asterisk_carlo_flora",
+    "IvrvoiceRU": "asterisk_ivrvoice_ru",
+}
+LICENCES = {
+    "Allison": "CC-BY-SA-3.0",
+    "June": "CC-BY-SA-3.0",
+    "Carlo": "CC-BY-3.0",
+    "IvrvoiceRU": "CC-BY-3.0",
+}
+VOICE_FOLDER = re.compile(rf"([a-z]{{2}})_([A-Z]{{2}})_([fm])_({'|'.join(SPEAKERS)})")
+
+
+def load_asterisk(data_dir: Path | None, cache_dir: Path) -> datasets.Dataset:
+    """Reads the prompts of the four known Asterisk voices.
+
+    Args:
+        data_dir (`Path`, *optional*): the folder that holds the voices' folders.
+        cache_dir (`Path`): where scans and resampled copies are kept.
+
+    Returns:
+        `datasets.Dataset`: utterances with `UTTERANCE_FEATURES`, emotion "".
+
+    Raises:
+        CorpusError: the folder is missing, is not Asterisk's, or holds unusable audio.
+    """
+    return load_audio_folder(
+        "asterisk",
+        data_dir,
+        cache_dir,
+        expected="voice folders such as en_US_f_Allison/conf-full.flac (or .wav)",
+        describe=_describe,
+    )
+
+
+def _describe(path: PurePath) -> Description | None:
+    voice = VOICE_FOLDER.fullmatch(path.parts[0])
+    prompt = PurePath(*path.parts[1:]).with_suffix("").as_posix() if voice else ""
+    # The release also holds files of silence and one of screaming monkeys: no speech.
+    if voice is None or prompt.startswith("silence/") or prompt == "tt-monkeys":
+        return None
+    language, country, gender, name = voice.groups()
+    return Description(
+        name=f"{path.parts[0]}/{prompt}",
+        speaker_id=SPEAKERS[name],
+        gender="female" if gender == "f" else "male",
+        emotion="",
+        session="",
+        text=prompt,
+        language=f"{language}-{country}",
+        licence=LICENCES[name],
+    )

@@ -1,0 +1,63 @@
+"""A Denoised set (paper, section II-B): emotional speech as a trained extractor hears it.
+
+`training.denoise_corpus` writes it: metadata.parquet with the columns of `UTTERANCE_FEATURES` and
+more (the split each row belongs to, the SI-SDR it reached), and the waveforms below audio/.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import datasets
+
+from data_builders.audio import scan_audio_files
+from data_builders.corpora.audio_folder import require_folder
+from data_builders.schema import UTTERANCE_FEATURES, CorpusError
+
+METADATA_FILE = "metadata.parquet"
+
+
+def load_denoised(data_dir: Path | None, cache_dir: Path) -> datasets.Dataset:
+    """Reads a Denoised set.
+
+    Args:
+        data_dir (`Path`, *optional*): the folder that `training.denoise_corpus` wrote.
+        cache_dir (`Path`): where the scan is kept.
+
+    Returns:
+        `datasets.Dataset`: every column of the metadata; `UTTERANCE_FEATURES`, `split` and others.
+
+    Raises:
+        CorpusError: the folder is missing, is no Denoised set, or misses audio.
+    """
+    root = require_folder("denoised", data_dir)
+    metadata_path = root / METADATA_FILE
+    if not metadata_path.is_file():
+        raise CorpusError(
+            f"denoised: {root} holds no {METADATA_FILE}; write the set with "
+            f"python -m training.denoise_corpus"
+        )
+    metadata = datasets.Dataset.from_parquet(
+        str(metadata_path), cache_dir=str(cache_dir / "datasets"), keep_in_memory=True
+    )
+    missing_columns = sorted({*UTTERANCE_FEATURES, "split"} - set(metadata.column_names))
+    if missing_columns:
+        raise CorpusError(f"{metadata_path}: the columns {missing_columns} are missing")
+    # Relative to the folder, so that it can be moved.
+    files = [root / path for path in metadata["path"]]
+    missing = [path for path in files if not (path.is_relative_to(root) and path.is_file())]
+    if missing:
+        raise CorpusError(
+            f"denoised: {len(missing)} files named in {metadata_path} are not there, such as "
+            f"{missing[0]}; run python -m training.denoise_corpus again"
+        )
+    scanned = scan_audio_files(root, files, cache_dir, "denoised")
+    measured = {
+        "path": [entry.path for entry in scanned],
+        "duration_seconds": [entry.duration_seconds for entry in scanned],
+        "speech_start_seconds": [entry.speech_start_seconds for entry in scanned],
+        "speech_end_seconds": [entry.speech_end_seconds for entry in scanned],
+    }
+    columns = {**metadata[:], **measured}
+    features = datasets.Features({**metadata.features, **UTTERANCE_FEATURES})
+    return datasets.Dataset.from_dict(columns, features=features)

@@ -1,0 +1,90 @@
+"""EMO-DB, the Berlin database of emotional speech: ten actors, German (Burkhardt et al., 2005).
+
+Reads the maker's release (16 kHz wav, wav/03a01Fa.wav) and converted copies with the same names.
+"""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path, PurePath
+
+import datasets
+
+from data_builders.corpora.audio_folder import Description, load_audio_folder
+
+SPEAKER_GENDERS = {
+    "03": "male",
+    "08": "female",
+    "09": "female",
+    "10": "male",
+    "11": "male",
+    "12": "male",
+    "13": "female",
+    "14": "female",
+    "15": "male",
+    "16": "female",
+}
+# The first letters of the German words.
+EMOTION_WORDS = {
+    "W": "angry",
+    "L": "bored",
+    "E": "disgust",
+    "A": "fearful",
+    "F": "happy",
+    "T": "sad",
+    "N": "neutral",
+}
+SENTENCES = {
+    "a01": "Der Lappen liegt auf dem Eisschrank.",
+    "a02": "Das will sie am Mittwoch abgeben.",
+    "a04": "Heute abend könnte ich es ihm sagen.",
+    "a05": "Das schwarze Stück Papier befindet sich da oben neben dem Holzstück.",
+    "a07": "In sieben Stunden wird es soweit sein.",
+    "b01": "Was sind denn das für Tüten, die da unter dem Tisch stehen?",
+    "b02": "Sie haben es gerade hochgetragen und jetzt gehen sie wieder runter.",
+    "b03": "An den Wochenenden bin ich jetzt immer nach Hause gefahren und habe Agnes besucht.",
+    "b09": "Ich will das eben wegbringen und dann mit Karl was trinken gehen.",
+    "b10": "Die wird auf dem Platz sein, wo wir sie immer hinlegen.",
+}
+
+# speaker, sentence, emotion, take
+FILE_NAME = re.compile(r"(\d\d)([ab]\d\d)([WLEAFTN])([a-z])")
+
+
+def load_emodb(data_dir: Path | None, cache_dir: Path) -> datasets.Dataset:
+    """Reads EMO-DB.
+
+    Args:
+        data_dir (`Path`, *optional*): the corpus folder.
+        cache_dir (`Path`): where scans and resampled copies are kept.
+
+    Returns:
+        `datasets.Dataset`: utterances of all seven emotions, with `UTTERANCE_FEATURES`.
+
+    Raises:
+        CorpusError: the folder is missing, is not EMO-DB, or holds unusable audio.
+    """
+    return load_audio_folder(
+        "emodb",
+        data_dir,
+        cache_dir,
+        expected="wav/03a01Fa.wav (or .flac) and so on",
+        describe=_describe,
+    )
+
+
+def _describe(path: PurePath) -> Description | None:
+    match = FILE_NAME.fullmatch(path.stem)
+    if match is None or match[1] not in SPEAKER_GENDERS or match[2] not in SENTENCES:
+        return None
+    speaker, sentence, emotion, _ = match.groups()
+    return Description(
+        name=path.stem,
+        speaker_id=f"emodb_{speaker}",
+        gender=SPEAKER_GENDERS[speaker],
+        emotion=EMOTION_WORDS[emotion],
+        session="",
+        text=SENTENCES[sentence],
+        language="de-DE",
+        licence="CC0-1.0",
+    )

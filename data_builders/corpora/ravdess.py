@@ -1,0 +1,71 @@
+"""RAVDESS speech: 24 actors, eight emotions, two sentences (Livingstone and Russo, 2018).
+
+Reads the maker's release (48 kHz wav in Actor_01 ... Actor_24, with or without the folder
+Audio_Speech_Actors_01-24 above them) and converted copies with the same names.
+"""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path, PurePath
+
+import datasets
+
+from data_builders.corpora.audio_folder import Description, load_audio_folder
+
+EMOTION_WORDS = {
+    "01": "neutral",
+    "02": "calm",
+    "03": "happy",
+    "04": "sad",
+    "05": "angry",
+    "06": "fearful",
+    "07": "disgust",
+    "08": "surprised",
+}
+STATEMENTS = {"01": "Kids are talking by the door", "02": "Dogs are sitting by the door"}
+NUM_ACTORS = 24
+ACTORS_PER_SESSION = 4
+
+# modality 03 (audio only), channel 01 (speech), emotion, intensity, statement, repetition, actor
+FILE_NAME = re.compile(r"03-01-(0[1-8])-(0[12])-(0[12])-(0[12])-(\d\d)")
+
+
+def load_ravdess(data_dir: Path | None, cache_dir: Path) -> datasets.Dataset:
+    """Reads RAVDESS speech; sessions are six groups of four actors, two men and two women each.
+
+    Args:
+        data_dir (`Path`, *optional*): the corpus folder.
+        cache_dir (`Path`): where scans and resampled copies are kept.
+
+    Returns:
+        `datasets.Dataset`: utterances of all eight emotions, with `UTTERANCE_FEATURES`.
+
+    Raises:
+        CorpusError: the folder is missing, is not RAVDESS, or holds unusable audio.
+    """
+    return load_audio_folder(
+        "ravdess",
+        data_dir,
+        cache_dir,
+        expected="Actor_01/03-01-01-01-01-01-01.wav (or .flac) and so on",
+        describe=_describe,
+    )
+
+
+def _describe(path: PurePath) -> Description | None:
+    match = FILE_NAME.fullmatch(path.stem)
+    if match is None or not 1 <= int(match[5]) <= NUM_ACTORS:
+        return None
+    emotion, _, statement, _, actor = match.groups()
+    return Description(
+        name=path.stem,
+        speaker_id=f"ravdess_{actor}",
+        # Odd actors are men, even ones women.
+        gender="male" if int(actor) % 2 else "female",
+        emotion=EMOTION_WORDS[emotion],
+        session=str((int(actor) - 1) // ACTORS_PER_SESSION + 1),
+        text=STATEMENTS[statement],
+        language="en-US",
+        licence="CC-BY-NC-SA-4.0",
+    )

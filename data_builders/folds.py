@@ -1,0 +1,96 @@
+"""Folds: which speakers are trained on, which choose the checkpoint, and which are tested on."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Literal
+
+import datasets
+import numpy as np
+
+from data_builders.schema import GENDERS, CorpusError
+
+Protocol = Literal["validated", "paper"]
+SPLITS = ("train", "validation", "test")
+HELD_OUT_SHARE = 0.2
+
+
+def split_by_session(
+    corpus: datasets.Dataset, fold: int, protocol: Protocol = "validated"
+) -> dict[str, datasets.Dataset]:
+    """Leaves one session out for the test (paper, section III-A).
+
+    Args:
+        corpus (`datasets.Dataset`): utterances; those without a session belong to no split.
+        fold (`int`): 1-based; the test session is the one at this place.
+        protocol (`str`): "validated" also keeps the next session (cyclic) for validation; "paper"
+            trains on all but the test session and has no validation utterances.
+
+    Returns:
+        `dict[str, datasets.Dataset]`: the splits "train", "validation" and "test".
+
+    Raises:
+        CorpusError: there are too few sessions, or no such fold.
+    """
+    if protocol not in ("validated", "paper"):
+        raise CorpusError(f"unknown protocol {protocol!r}: use 'validated' or 'paper'")
+    session_of_row: list[str] = corpus["session"][:]
+    sessions = sorted({*session_of_row} - {""}, key=lambda name: (len(name), name))
+    needed = 3 if protocol == "validated" else 2
+    if len(sessions) < needed:
+        raise CorpusError(
+            f"protocol {protocol!r} needs at least {needed} sessions, the corpus has "
+            f"{len(sessions)}: {sessions}"
+        )
+    if not 1 <= fold <= len(sessions):
+        raise CorpusError(f"fold {fold} does not exist: use 1 to {len(sessions)}")
+    split_of_session = dict.fromkeys(sessions, "train")
+    if protocol == "validated":
+        split_of_session[sessions[fold % len(sessions)]] = "validation"
+    split_of_session[sessions[fold - 1]] = "test"
+    return _select(corpus, [split_of_session.get(session, "") for session in session_of_row])
+
+
+def split_by_speaker(corpus: datasets.Dataset, seed: int = 0) -> dict[str, datasets.Dataset]:
+    """Holds speakers out: about 60 % train, 20 % validation, 20 % test, genders alternating.
+
+    Args:
+        corpus (`datasets.Dataset`): utterances of at least three speakers.
+        seed (`int`): seed of the assignment.
+
+    Returns:
+        `dict[str, datasets.Dataset]`: the splits "train", "validation" and "test".
+
+    Raises:
+        CorpusError: there are fewer than three speakers.
+    """
+    speaker_of_row: list[str] = corpus["speaker_id"][:]
+    gender_of_speaker = dict(zip(speaker_of_row, corpus["gender"][:], strict=True))
+    if len(gender_of_speaker) < len(SPLITS):
+        raise CorpusError(
+            f"three splits need at least three speakers, the corpus has {len(gender_of_speaker)}: "
+            f"{sorted(gender_of_speaker)}"
+        )
+    speakers = _alternate_genders(gender_of_speaker, np.random.default_rng(seed))
+    held_out = max(1, round(HELD_OUT_SHARE * len(speakers)))
+    split_of_speaker = dict.fromkeys(speakers, "train")
+    split_of_speaker.update(dict.fromkeys(speakers[:held_out], "test"))
+    split_of_speaker.update(dict.fromkeys(speakers[held_out : 2 * held_out], "validation"))
+    return _select(corpus, [split_of_speaker[speaker] for speaker in speaker_of_row])
+
+
+def _alternate_genders(gender_of_speaker: dict[str, str], rng: np.random.Generator) -> list[str]:
+    """Shuffled speakers, one of each gender in turn, so that any slice holds both."""
+    queues = []
+    for gender in (*GENDERS, *sorted({*gender_of_speaker.values()} - {*GENDERS})):
+        speakers = sorted(name for name, value in gender_of_speaker.items() if value == gender)
+        queues.append([speakers[position] for position in rng.permutation(len(speakers))])
+    ordered = []
+    for turn in range(max(len(queue) for queue in queues)):
+        ordered += [queue[turn] for queue in queues if turn < len(queue)]
+    return ordered
+
+
+def _select(corpus: datasets.Dataset, split_of_row: Sequence[str]) -> dict[str, datasets.Dataset]:
+    assigned = np.asarray(split_of_row)
+    return {split: corpus.select(np.flatnonzero(assigned == split)) for split in SPLITS}

@@ -1,0 +1,1 @@
+"""Metrics, checkpoint evaluation, studies, tables and figures."""

@@ -1,0 +1,1 @@
+"""The `evaluate` metric modules of this project; each also loads by its folder."""

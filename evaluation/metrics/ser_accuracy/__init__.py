@@ -1,0 +1,1 @@
+"""Emotion recognition accuracies; `evaluate.load` reads `ser_accuracy.py` alone."""

@@ -1,0 +1,1 @@
+"""SI-SDR and its improvement; `evaluate.load` reads `si_sdr.py` alone."""

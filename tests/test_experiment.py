@@ -1,0 +1,321 @@
+"""The study runner, with programs that take no time in the place of trainings."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from evaluation import experiment
+from evaluation.progress import StudyProgress, format_minutes, fraction_done
+from evaluation.study import Step, StudyError, load_study, plan_study
+
+REPOSITORY = Path(__file__).resolve().parent.parent
+
+# Stands in for train.py: writes a line a call, and the marks that the test asks for.
+PROGRAM = """
+import sys, time, yaml, pathlib
+config = yaml.safe_load(open(sys.argv[sys.argv.index("--config") + 1]))
+folder = pathlib.Path(config["output_dir"])
+print(" 50%|#####     | 5/10 [00:01<00:01]")
+with open(folder / "calls.txt", "a") as calls:
+    calls.write(" ".join(sys.argv[1:]) + "\\n")
+time.sleep(config.get("sleep", 0))
+if config.get("fail"):
+    raise SystemExit("the loss is no number")
+(folder / "model.txt").write_text("weights")
+"""
+
+
+@pytest.fixture
+def study_file(tmp_path: Path) -> Path:
+    (tmp_path / "recipe.yaml").write_text("stage: extraction\nmixing_seed: 3\n")
+    recipe = str(tmp_path / "recipe.yaml")
+    study = {
+        "name": "tiny",
+        "folds": [1, 2],
+        "seeds": [0],
+        "data": {"targets": ["generated"], "interferers": ["generated_pool"], "mixing_seed": 9},
+        "steps": [
+            {"name": "first", "train": recipe},
+            {"name": "second", "train": recipe, "arguments": {"extractor": "{first}"}},
+        ],
+        "cells": [
+            {"name": "cell", "tables": ["II"], "model": "SC", "arguments": {"model": "{second}"}}
+        ],
+    }
+    return write_study(tmp_path / "study.yaml", study)
+
+
+@pytest.fixture(autouse=True)
+def quick_programs(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    program = tmp_path / "program.py"
+    program.write_text(PROGRAM)
+    monkeypatch.setattr(
+        experiment,
+        "step_command",
+        lambda step, config: [sys.executable, str(program), "--config", str(config)],
+    )
+    monkeypatch.setattr(experiment, "evaluate_checkpoint", write_cell)
+    monkeypatch.setattr(experiment, "write_tables", lambda folder: "the tables")
+    monkeypatch.setattr(experiment, "write_figures", lambda folder, corpus_dir: None)
+    monkeypatch.setattr(experiment, "POLL_SECONDS", 0.02)
+
+
+def write_cell(labels: dict[str, Any], output: str, model: str, **arguments: Any) -> None:
+    result = {**labels, **arguments, "checkpoint": model, "minutes": 0.1}
+    experiment.write_json(Path(output), result)
+
+
+def write_study(path: Path, study: dict[str, Any]) -> Path:
+    path.write_text(yaml.safe_dump(study))
+    return path
+
+
+def changed(path: Path, **changes: Any) -> Path:
+    return write_study(path, {**yaml.safe_load(path.read_text()), **changes})
+
+
+def run(study: Path, output_dir: Path, *more: str) -> None:
+    arguments = ["--study", str(study), "--output_dir", str(output_dir), *more]
+    experiment.run_study(experiment.parse_arguments(arguments))
+
+
+def calls(output_dir: Path) -> dict[str, int]:
+    """How often the program of each step was called, by folder."""
+    return {
+        str(path.parent.relative_to(output_dir / "steps")): len(path.read_text().splitlines())
+        for path in sorted(output_dir.glob("steps/*/*/calls.txt"))
+    }
+
+
+def test_a_study_runs_its_steps_and_cells_for_every_fold(study_file: Path, tmp_path: Path) -> None:
+    run(study_file, tmp_path / "out")
+
+    assert calls(tmp_path / "out") == {
+        "fold1_seed0/first": 1,
+        "fold1_seed0/second": 1,
+        "fold2_seed0/first": 1,
+        "fold2_seed0/second": 1,
+    }
+    cell = json.loads((tmp_path / "out/cells/cell_fold2_seed0.json").read_text())
+    assert cell["checkpoint"] == str(tmp_path / "out/steps/fold2_seed0/second")
+    assert (cell["fold"], cell["seed"], cell["protocol"]) == (2, 0, "validated")
+
+
+def test_what_is_done_is_skipped(study_file: Path, tmp_path: Path) -> None:
+    run(study_file, tmp_path / "out", "--folds", "1")
+    run(study_file, tmp_path / "out")
+
+    assert set(calls(tmp_path / "out").values()) == {1}
+
+
+def test_the_more_specific_argument_wins(study_file: Path, tmp_path: Path) -> None:
+    run(study_file, tmp_path / "out", "--folds", "2")
+
+    config = yaml.safe_load((tmp_path / "out/steps/fold2_seed0/second/config.yaml").read_text())
+    assert config == {
+        "targets": ["generated"],  # of the study
+        "interferers": ["generated_pool"],
+        "mixing_seed": 3,  # of the recipe, over the study
+        "stage": "extraction",
+        "extractor": str(tmp_path / "out/steps/fold2_seed0/first"),
+        "fold": 2,
+        "seed": 0,
+        "protocol": "validated",
+        "output_dir": str(tmp_path / "out/steps/fold2_seed0/second"),
+    }
+
+
+def test_a_failed_step_shows_the_end_of_its_log_and_is_run_again(
+    study_file: Path, tmp_path: Path
+) -> None:
+    steps = yaml.safe_load(study_file.read_text())["steps"]
+    steps[1]["arguments"]["fail"] = True
+    broken = changed(study_file, steps=steps)
+    with pytest.raises(StudyError, match="the loss is no number") as error:
+        run(broken, tmp_path / "out", "--folds", "1")
+    assert str(tmp_path / "out/logs/second_fold1_seed0.log") in str(error.value)
+
+    # There is no checkpoint yet, so the repaired step may take the folder.
+    steps[1]["arguments"]["fail"] = False
+    run(changed(study_file, steps=steps), tmp_path / "out", "--folds", "1")
+    assert calls(tmp_path / "out") == {"fold1_seed0/first": 1, "fold1_seed0/second": 2}
+
+
+def test_a_training_made_with_other_settings_is_not_passed_off_as_this_one(
+    study_file: Path, tmp_path: Path
+) -> None:
+    run(study_file, tmp_path / "out", "--folds", "1")
+    (tmp_path / "recipe.yaml").write_text("stage: extraction\nmixing_seed: 4\n")
+
+    with pytest.raises(StudyError, match="fold1_seed0/first was made with other settings"):
+        run(study_file, tmp_path / "out", "--folds", "1")
+
+
+def test_a_cell_with_other_settings_is_evaluated_again(study_file: Path, tmp_path: Path) -> None:
+    run(study_file, tmp_path / "out", "--folds", "1")
+    cells = yaml.safe_load(study_file.read_text())["cells"]
+    cells[0]["arguments"]["condition"] = "clean"
+    run(changed(study_file, cells=cells), tmp_path / "out", "--folds", "1")
+
+    cell = json.loads((tmp_path / "out/cells/cell_fold1_seed0.json").read_text())
+    assert cell["condition"] == "clean"
+    assert set(calls(tmp_path / "out").values()) == {1}
+
+
+def test_results_are_the_same_where_the_corpora_lie_elsewhere(
+    study_file: Path, tmp_path: Path
+) -> None:
+    run(study_file, tmp_path / "out", "--folds", "1", "--corpus_dir", str(tmp_path / "here"))
+    run(study_file, tmp_path / "out", "--folds", "1", "--corpus_dir", str(tmp_path / "there"))
+
+    assert set(calls(tmp_path / "out").values()) == {1}
+    config = yaml.safe_load((tmp_path / "out/steps/fold1_seed0/first/config.yaml").read_text())
+    assert config["corpus_dir"] == str(tmp_path / "here")
+
+
+def test_a_dry_run_prints_the_plan_and_writes_nothing(
+    study_file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run(study_file, tmp_path / "out", "--dry_run")
+
+    printed = capsys.readouterr().out
+    assert "fold 2, seed 0: train second extraction" in printed
+    assert "fold 1, seed 0: evaluate cell (Table II)" in printed
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGKILL])
+def test_a_study_that_was_killed_goes_on(study_file: Path, tmp_path: Path, how: int) -> None:
+    steps = yaml.safe_load(study_file.read_text())["steps"]
+    steps[1]["arguments"]["sleep"] = 3
+    study = changed(study_file, steps=steps)
+    out = tmp_path / "out"
+    process = subprocess.Popen(
+        [sys.executable, "-c", KILLED_RUN, str(study), str(out), str(tmp_path / "program.py")],
+        cwd=REPOSITORY,
+        stdout=subprocess.DEVNULL,
+    )
+    marker = out / "steps/fold1_seed0/second/calls.txt"
+    deadline = time.monotonic() + 60
+    while not marker.exists() and time.monotonic() < deadline:
+        time.sleep(0.02)
+    os.kill(process.pid, how)
+    process.wait(timeout=30)
+    assert not (out / "cells").exists()
+    assert not (marker.parent / "model.txt").exists()
+
+    run(study, out, "--folds", "1")
+
+    assert calls(out) == {"fold1_seed0/first": 1, "fold1_seed0/second": 2}
+    assert (out / "cells/cell_fold1_seed0.json").exists()
+
+
+KILLED_RUN = """
+import sys
+from evaluation import experiment
+study, out, program = sys.argv[1:]
+experiment.step_command = lambda step, config: [sys.executable, program, "--config", str(config)]
+experiment.main(["--study", study, "--output_dir", out, "--folds", "1"])
+"""
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"fold": [1]}, "unknown key `fold`, did you mean `folds`"),
+        ({"steps": [{"name": "a", "train": "missing.yaml"}]}, "missing.yaml does not exist"),
+        ({"steps": [{"name": "a"}]}, "step a wants one of `train` and `denoise`"),
+        ({"steps": [{"train": "a.yaml"}]}, "the key `name` is missing"),
+        ({"steps": [], "cells": []}, "has no steps"),
+        (
+            {"cells": [{"name": "c", "arguments": {"model": "{secnd}"}}]},
+            "{secnd} names no earlier step of the study, did you mean `second`",
+        ),
+        ({"cells": [{"name": "c", "table": "II"}]}, "unknown key `table`, did you mean `tables`"),
+        ({"cells": [{"name": "c"}, {"name": "c"}]}, "the name c is used twice"),
+    ],
+)
+def test_a_wrong_study_names_the_key_and_the_fix(
+    study_file: Path, tmp_path: Path, changes: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(StudyError) as error:
+        plan_study(load_study(changed(study_file, **changes)), tmp_path / "out")
+    assert message in str(error.value)
+
+
+def test_a_step_cannot_build_on_a_later_one(study_file: Path, tmp_path: Path) -> None:
+    steps = yaml.safe_load(study_file.read_text())["steps"][::-1]
+    with pytest.raises(StudyError, match="names no earlier step"):
+        plan_study(load_study(changed(study_file, steps=steps)), tmp_path / "out")
+
+
+def test_a_fingerprint_follows_the_steps_behind_it(study_file: Path, tmp_path: Path) -> None:
+    def fingerprints() -> dict[str, str]:
+        plan = plan_study(load_study(study_file), tmp_path / "out", folds=[1])
+        return {unit.name: unit.fingerprint for unit in plan}
+
+    before = fingerprints()
+    steps = yaml.safe_load(study_file.read_text())["steps"]
+    steps[0]["arguments"] = {"learning_rate": 0.5}
+    changed(study_file, steps=steps)
+    after = fingerprints()
+    assert {name for name in before if before[name] != after[name]} == {"first", "second", "cell"}
+
+
+def test_a_mistake_in_a_cell_is_found_before_anything_is_trained(
+    study_file: Path, tmp_path: Path
+) -> None:
+    cells = yaml.safe_load(study_file.read_text())["cells"]
+    cells[0]["arguments"]["gender"] = "same"
+    with pytest.raises(StudyError, match="unknown argument `gender`, did you mean `gender_state`"):
+        run(changed(study_file, cells=cells), tmp_path / "out")
+    cells[0]["arguments"] = {"model": "{second}", "condition": "denoised"}
+    with pytest.raises(StudyError, match="cell cell: Condition 'denoised' needs denoised_dir"):
+        run(changed(study_file, cells=cells), tmp_path / "out")
+    assert not calls(tmp_path / "out")
+
+
+def test_the_training_bar_counts_not_the_validation_bar(tmp_path: Path) -> None:
+    log = tmp_path / "log"
+    bars = [
+        "Scanning corpus: 100%|####| 900/900 [00:01<00:00, 1file/s]",
+        "  0%|    | 0/100 [00:00<?, ?it/s]",
+        " 20%|##  | 20/100 [00:02<00:08, 10.0it/s]",
+        "100%|####| 8/8 [00:00<00:00, 10.0it/s]",
+    ]
+    log.write_text("\n\r".join(bars))
+    assert fraction_done(log, 0) == pytest.approx(0.2)
+    log.write_text("denoising:  48%|####      | 65/136 [00:42<00:45,  1.56mixture/s]")
+    assert fraction_done(log, 0) == pytest.approx(65 / 136)
+    assert fraction_done(log, log.stat().st_size) is None
+
+
+def test_remaining_time_is_what_the_waiting_parts_are_known_to_take(
+    study_file: Path, tmp_path: Path
+) -> None:
+    plan = plan_study(load_study(study_file), tmp_path / "out")
+    progress = StudyProgress("tiny", plan, [False] * 6, {"first": 2.0, "second": 4.0, "cell": 1.0})
+    first = plan[0]
+    assert isinstance(first, Step)
+    progress.start(first)
+    assert progress.remaining_minutes(first, None) == pytest.approx(14.0, abs=0.01)
+
+    unknown = StudyProgress("tiny", plan, [False] * 6, {"first": 2.0})
+    unknown.start(first)
+    assert unknown.remaining_minutes(first, None) is None
+
+
+def test_minutes_are_shown_as_a_clock() -> None:
+    assert format_minutes(0.7) == "0:42"
+    assert format_minutes(12.0833) == "12:05"
+    assert format_minutes(187) == "3 h 07 min"

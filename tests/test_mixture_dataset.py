@@ -1,0 +1,285 @@
+"""Mixtures: the same bytes in every worker, new ones in every epoch, frozen ones for evaluation."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from corpus_layouts import write_corpora
+from torch.utils.data import DataLoader
+
+from data_builders import MixtureDataset, load_mixtures
+from data_builders.audio import read_audio
+from data_builders.mixing import mean_power, mix, scale_to_snr
+from data_builders.planner import UtteranceTable
+from data_builders.schema import EMOTIONS, IGNORED_LABEL, CorpusError
+
+EVERYBODY = ("ravdess", "emodb", "asterisk")
+
+
+@pytest.fixture(scope="module")
+def corpora(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_corpora(tmp_path_factory.mktemp("corpora"))
+
+
+def ravdess_mixtures(corpora: Path, **keywords: Any) -> MixtureDataset:
+    settings: dict[str, Any] = {"targets": "ravdess", "interferers": EVERYBODY, **keywords}
+    return load_mixtures(corpus_dir=corpora, cache_dir=corpora / "cache", **settings)
+
+
+def digest(example: dict[str, Any]) -> str:
+    bytes_of_example = hashlib.sha256()
+    for name in ("mixture", "enrollment", "target"):
+        assert example[name].dtype == np.float32
+        bytes_of_example.update(example[name].tobytes())
+    bytes_of_example.update(repr([example["spec"], example["label"]]).encode())
+    return bytes_of_example.hexdigest()
+
+
+def whole(table: UtteranceTable, utterance_id: str) -> np.ndarray:
+    return read_audio(table.paths[table.row_of_id[utterance_id]])
+
+
+HARD: dict[str, Any] = {
+    "snr_range_db": (-5.0, 5.0),
+    "segment_seconds": 0.5,
+    "enrollment_seconds": 0.4,
+    "speed_factors": (0.9, 1.0, 1.1),
+    "trim_silence": True,
+}
+
+
+@pytest.mark.filterwarnings("ignore:This DataLoader will create:UserWarning")
+def test_the_bytes_do_not_depend_on_the_number_of_workers(corpora: Path) -> None:
+    expected = None
+    for num_workers in (0, 1, 4):
+        mixtures = ravdess_mixtures(corpora, **HARD)
+        mixtures.set_epoch(3)
+        loader = DataLoader(
+            mixtures, batch_size=4, num_workers=num_workers, collate_fn=lambda batch: batch
+        )
+        found = [digest(example) for batch in loader for example in batch]
+        expected = expected or found
+        assert found == expected
+    assert expected is not None
+    assert len(set(expected)) == len(mixtures) == 32
+
+
+def test_persistent_workers_see_the_next_epoch(corpora: Path) -> None:
+    mixtures = ravdess_mixtures(corpora)
+    loader = DataLoader(
+        mixtures,
+        batch_size=4,
+        num_workers=2,
+        persistent_workers=True,
+        collate_fn=lambda batch: batch,
+    )
+    epochs = []
+    for epoch in range(3):
+        mixtures.set_epoch(epoch)
+        specs = [example["spec"] for batch in loader for example in batch]
+        assert {spec["epoch"] for spec in specs} == {epoch}
+        epochs.append([spec["interferer_offset"] for spec in specs])
+    assert epochs[0] != epochs[1] != epochs[2]
+
+
+def test_evaluation_mixtures_are_the_same_in_every_epoch(corpora: Path) -> None:
+    for split in ("validation", "test"):
+        mixtures = ravdess_mixtures(corpora, split=split)
+        before = [digest(mixtures[index]) for index in range(len(mixtures))]
+        mixtures.set_epoch(7)
+        assert [digest(mixtures[index]) for index in range(len(mixtures))] == before
+        assert mixtures.epoch == 0
+
+
+def test_the_mixture_is_the_target_and_the_interferer_at_the_snr(corpora: Path) -> None:
+    mixtures = ravdess_mixtures(corpora, snr_range_db=(-5.0, 5.0))
+    planner = mixtures.planner
+    assert planner.interferers is not None
+    for index in range(len(mixtures)):
+        example = mixtures[index]
+        spec = mixtures.plan(index)
+        target = whole(planner.targets, example["utterance_id"])
+        interferer = whole(planner.interferers, example["interferer_id"])
+        np.testing.assert_array_equal(example["target"], target)
+        np.testing.assert_array_equal(
+            example["enrollment"], whole(planner.enrollments, spec.enrollment_id)
+        )
+        scaled = scale_to_snr(target, interferer, example["snr_db"])
+        np.testing.assert_array_equal(
+            example["mixture"], mix(target, scaled, spec.interferer_offset)
+        )
+        assert -5.0 <= example["snr_db"] <= 5.0
+
+
+def test_a_segment_is_a_part_of_the_whole_at_the_level_of_the_whole(corpora: Path) -> None:
+    """What was read in part equals what was read whole, in the first epoch and in later ones."""
+    mixtures = ravdess_mixtures(corpora, segment_seconds=0.5, enrollment_seconds=0.4)
+    planner = mixtures.planner
+    assert planner.interferers is not None
+    cropped = 0
+    for epoch in (0, 1, 0):
+        mixtures.set_epoch(epoch)
+        for index in range(len(mixtures)):
+            example, spec = mixtures[index], mixtures.plan(index)
+            target = whole(planner.targets, spec.target_id)
+            interferer = whole(planner.interferers, str(spec.interferer_id))
+            part = target[spec.target_start : spec.target_start + 8000]
+            np.testing.assert_array_equal(example["target"], part)
+            enrollment = whole(planner.enrollments, spec.enrollment_id)
+            np.testing.assert_array_equal(
+                example["enrollment"],
+                enrollment[spec.enrollment_start : spec.enrollment_start + 6400],
+            )
+            scaled = scale_to_snr(target, interferer, 0.0)
+            np.testing.assert_array_equal(
+                example["mixture"], mix(part, scaled, spec.interferer_offset)
+            )
+            cropped += spec.interferer_offset < 0
+    assert cropped > 10
+
+
+def test_levels_are_those_of_the_trimmed_utterance_when_silence_is_trimmed(corpora: Path) -> None:
+    mixtures = ravdess_mixtures(corpora, trim_silence=True)
+    planner = mixtures.planner
+    assert planner.interferers is not None
+    example, spec = mixtures[5], mixtures.plan(5)
+    regions = []
+    for table, utterance_id in (
+        (planner.targets, spec.target_id),
+        (planner.interferers, str(spec.interferer_id)),
+    ):
+        first, stop = table.region(table.row_of_id[utterance_id], True)
+        samples = whole(table, utterance_id)
+        assert 0 < stop - first < len(samples)
+        regions.append(samples[first:stop])
+    np.testing.assert_array_equal(example["target"], regions[0])
+    scaled = scale_to_snr(regions[0], regions[1], 0.0)
+    np.testing.assert_array_equal(
+        example["mixture"], mix(regions[0], scaled, spec.interferer_offset)
+    )
+
+
+def test_a_voice_at_another_speed_keeps_its_level_and_changes_its_length(corpora: Path) -> None:
+    usual = ravdess_mixtures(corpora, interferers=None)
+    faster = ravdess_mixtures(corpora, interferers=None, speed_factors=(1.25,))
+    for index in range(4):
+        before, after = usual[index], faster[index]
+        for name in ("target", "enrollment"):
+            assert len(after[name]) == -(-len(before[name]) * 4 // 5)
+            # A burst of noise loses what the new limit, 6.4 kHz before, cuts off.
+            ratio = mean_power(after[name]) / mean_power(before[name])
+            assert 0.6 < ratio < 1.0
+        assert before["spec"]["enrollment_id"] == after["spec"]["enrollment_id"]
+
+
+def test_clean_speech_is_its_own_mixture(corpora: Path) -> None:
+    example = ravdess_mixtures(corpora, interferers=None)[3]
+    np.testing.assert_array_equal(example["mixture"], example["target"])
+    assert not np.shares_memory(example["mixture"], example["target"])
+    assert np.isnan(example["snr_db"])
+    assert example["interferer_id"] == example["interferer_corpus"] == ""
+    assert example["gender_state"] == ""
+
+
+def test_an_example_tells_what_it_is_made_of(corpora: Path) -> None:
+    seen = set()
+    mixtures = ravdess_mixtures(corpora)
+    for index in range(len(mixtures)):
+        example = mixtures[index]
+        actor = int(example["utterance_id"][-2:])
+        assert example["speaker_id"] == f"ravdess_{actor:02d}"
+        word = {"01": "neutral", "03": "happy", "04": "sad", "05": "angry"}[
+            example["utterance_id"].split("-")[2]
+        ]
+        assert example["label"] == EMOTIONS.index(word)
+        assert example["interferer_id"].startswith(example["interferer_corpus"] + "/")
+        assert example["spec"]["target_id"] == example["utterance_id"]
+        if example["interferer_corpus"] == "ravdess":
+            same = (actor - int(example["interferer_id"][-2:])) % 2 == 0
+            assert example["gender_state"] == ("same" if same else "different")
+        seen.add(example["interferer_corpus"])
+    assert seen == set(EVERYBODY)
+
+
+def test_any_recorded_plan_can_be_rendered_again(corpora: Path) -> None:
+    mixtures = ravdess_mixtures(corpora, **HARD)
+    mixtures.set_epoch(5)
+    spec, example = mixtures.plan(2), mixtures[2]
+    mixtures.set_epoch(0)
+    assert digest(mixtures.render(spec)) == digest(example)
+    assert digest(mixtures[2]) != digest(example)
+
+
+@pytest.mark.parametrize("fold", [1, 2, 3])
+def test_no_speaker_is_heard_in_two_splits(fold: int, corpora: Path) -> None:
+    heard = []
+    for split in ("train", "validation", "test"):
+        planner = ravdess_mixtures(corpora, split=split, fold=fold).planner
+        assert planner.interferers is not None
+        tables = (planner.targets, planner.enrollments, planner.interferers)
+        heard.append({speaker for table in tables for speaker in table.speaker_ids})
+    assert not heard[0] & heard[1]
+    assert not heard[0] & heard[2]
+    assert not heard[1] & heard[2]
+    tested = {f"ravdess_{actor:02d}" for actor in range(4 * fold - 3, 4 * fold + 1)}
+    assert {speaker for speaker in heard[2] if speaker.startswith("ravdess")} == tested
+    # 12 actors, 10 speakers of EMO-DB and 4 of Asterisk: nobody is left out.
+    assert sum(len(speakers) for speakers in heard) == 26
+
+
+def test_targets_are_chosen_by_emotion(corpora: Path) -> None:
+    def labels(**keywords: Any) -> list[int]:
+        mixtures = ravdess_mixtures(corpora, interferers=None, **keywords)
+        return sorted({mixtures[index]["label"] for index in range(len(mixtures))})
+
+    assert labels() == [0, 1, 2, 3]
+    assert labels(emotions=("happy", "angry")) == [1, 3]
+    prompts = {"targets": "asterisk", "emotions": None, "enrollment_emotion": None}
+    assert labels(**prompts) == [IGNORED_LABEL]
+    with pytest.raises(CorpusError, match=r"unknown emotions \['joy'\]"):
+        labels(emotions=("joy",))
+    with pytest.raises(CorpusError, match="train split has no target utterances of the emotions"):
+        labels(targets="emodb", emotions=("sad",))
+
+
+def test_fewer_examples_are_spread_over_all_speakers(corpora: Path) -> None:
+    mixtures = ravdess_mixtures(corpora, split="test", max_examples=4)
+    assert len(mixtures) == 4
+    assert len({mixtures[index]["speaker_id"] for index in range(4)}) == 4
+    assert len(ravdess_mixtures(corpora, split="test", max_examples=1000)) == 32
+    with pytest.raises(ValueError, match="max_examples"):
+        ravdess_mixtures(corpora, max_examples=0)
+
+
+def test_folders_by_name_win_over_the_common_root(corpora: Path, tmp_path: Path) -> None:
+    (tmp_path / "ravdess").mkdir()
+    with pytest.raises(CorpusError, match="is not that corpus"):
+        load_mixtures(targets="ravdess", interferers=None, corpus_dir=tmp_path, cache_dir=tmp_path)
+    mixtures = load_mixtures(
+        targets="ravdess",
+        interferers=None,
+        corpus_dir=tmp_path,
+        corpus_dirs={"ravdess": corpora / "ravdess"},
+        cache_dir=corpora / "cache",
+    )
+    assert len(mixtures) == 32
+
+
+def test_requests_that_have_no_examples_are_explained(corpora: Path) -> None:
+    with pytest.raises(CorpusError, match="unknown split 'dev': use one of train, validation"):
+        ravdess_mixtures(corpora, split="dev")
+    with pytest.raises(CorpusError, match="protocol 'paper' has no validation split"):
+        ravdess_mixtures(corpora, split="validation", protocol="paper")
+    with pytest.raises(CorpusError, match="no corpus is named"):
+        ravdess_mixtures(corpora, targets=[])
+
+
+def test_mixtures_feed_a_batch_of_tensors(corpora: Path) -> None:
+    example = next(iter(DataLoader(ravdess_mixtures(corpora), batch_size=1, num_workers=1)))
+    assert example["mixture"].dtype == torch.float32
+    assert example["mixture"].shape == example["target"].shape

@@ -1,0 +1,1 @@
+"""Training: arguments, collator, trainer, and the program that writes the Denoised set."""

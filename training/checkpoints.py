@@ -1,0 +1,87 @@
+"""Where a training resumes: folders that a killed training left half written are passed over."""
+
+from __future__ import annotations
+
+import json
+import logging
+import re
+import zipfile
+from pathlib import Path
+
+from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
+
+logger = logging.getLogger(__name__)
+
+# Trainer writes them in this order, the state last.
+CHECKPOINT_FILES = ("model.safetensors", "optimizer.pt", "scheduler.pt", "trainer_state.json")
+
+
+class CheckpointError(ValueError):
+    """A folder that a training cannot resume from; the message names it and what is missing."""
+
+
+def find_resume_checkpoint(resume_from_checkpoint: str | None, output_dir: str) -> str | None:
+    """Resolves `--resume_from_checkpoint`.
+
+    Args:
+        resume_from_checkpoint (`str`, *optional*): a checkpoint folder, or "auto" for the last
+            complete one in `output_dir`, if there is one.
+        output_dir (`str`): folder of the training.
+
+    Returns:
+        `str`: the folder to resume from, or `None` to start from the beginning.
+
+    Raises:
+        CheckpointError: the named folder is no complete checkpoint.
+    """
+    if resume_from_checkpoint is None:
+        return None
+    if resume_from_checkpoint == "auto":
+        return _last_complete_checkpoint(Path(output_dir))
+    problem = checkpoint_problem(Path(resume_from_checkpoint))
+    if problem:
+        raise CheckpointError(
+            f"--resume_from_checkpoint {resume_from_checkpoint}: {problem}. Name a folder "
+            "checkpoint-<step> that a training wrote, or 'auto' for the last one in --output_dir"
+        )
+    return resume_from_checkpoint
+
+
+def checkpoint_problem(folder: Path) -> str | None:
+    """What keeps a training from resuming from a folder.
+
+    Args:
+        folder (`Path`): the folder to look at.
+
+    Returns:
+        `str`: the first problem found, or `None` for a complete checkpoint.
+    """
+    if not folder.is_dir():
+        return "there is no such folder"
+    for name in CHECKPOINT_FILES:
+        if not (folder / name).is_file():
+            return f"is no checkpoint of a training, {name} is missing"
+    try:
+        json.loads((folder / "trainer_state.json").read_text(encoding="utf-8"))
+    except ValueError:
+        return "trainer_state.json was cut off"
+    # Torch saves zip archives, whose directory comes last.
+    for path in [*folder.glob("*.pt"), *folder.glob("rng_state*.pth")]:
+        if not zipfile.is_zipfile(path):
+            return f"{path.name} was cut off"
+    return None
+
+
+def _last_complete_checkpoint(output_dir: Path) -> str | None:
+    pattern = re.compile(rf"{PREFIX_CHECKPOINT_DIR}-(\d+)")
+    steps = {
+        int(match.group(1)): path
+        for path in output_dir.glob(f"{PREFIX_CHECKPOINT_DIR}-*")
+        if (match := pattern.fullmatch(path.name))
+    }
+    for step in sorted(steps, reverse=True):
+        problem = checkpoint_problem(steps[step])
+        if problem is None:
+            return str(steps[step])
+        logger.warning("%s is passed over: %s", steps[step], problem)
+    return None
