@@ -28,7 +28,7 @@ from transformers.utils.logging import disable_progress_bar
 
 from evaluation.evaluate_checkpoint import EvaluationArguments, evaluate_checkpoint
 from evaluation.figures import write_figures
-from evaluation.progress import StudyProgress, fraction_done, say
+from evaluation.progress import StudyProgress, fraction_done, say, unit_key
 from evaluation.study import REPOSITORY, Cell, Step, StudyError, load_study, plan_study, suggest
 from evaluation.tables import write_tables
 
@@ -87,9 +87,10 @@ def run_study(arguments: argparse.Namespace) -> None:
     study = load_study(arguments.study)
     plan = plan_study(study, output_dir, arguments.folds, arguments.seeds, overrides)
     check_cells(plan)
-    progress = StudyProgress(
-        study["name"], plan, [is_done(unit) for unit in plan], minutes_by_name(plan)
-    )
+    done = [unit for unit in plan if is_done(unit)]
+    # Another fold or seed will take as long.
+    known_minutes = {unit_key(unit): read_record(unit)["minutes"] for unit in done}
+    progress = StudyProgress(study["name"], plan, done, known_minutes)
     progress.print_plan(output_dir)
     if arguments.dry_run:
         return
@@ -145,11 +146,6 @@ def is_done(unit: Step | Cell) -> bool:
             "to make it again, or give another --output_dir"
         )
     return same and bool(record["done"])
-
-
-def minutes_by_name(plan: Sequence[Step | Cell]) -> dict[str, float]:
-    """What the steps and cells that are done took, by name: another fold will take as long."""
-    return {unit.name: read_record(unit)["minutes"] for unit in plan if is_done(unit)}
 
 
 def run_step(step: Step, output_dir: Path, progress: StudyProgress) -> None:

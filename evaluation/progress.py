@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from evaluation.study import Cell, Step
 
 PRINT_EVERY_SECONDS = 20.0
 TAIL_BYTES = 16_384
+UnitKey = tuple[str, str]
 # The bars of a training and of its validation, which have no title, and that of a denoising.
 _BAR = re.compile(r"(?:^|[\r\n])(?:denoising:)? *\d+%\|[^|]*\| *(\d+)/(\d+) \[")
 
@@ -21,21 +22,21 @@ class StudyProgress:
     Args:
         name: name of the study.
         plan: its steps and cells in their order.
-        done: for each of them whether it was done before this run.
-        known_minutes: minutes that a step or cell of a name took before, by name.
+        done: those of them that were done before this run.
+        known_minutes: minutes that steps and cells took before, by `unit_key`.
     """
 
     def __init__(
         self,
         name: str,
         plan: Sequence[Step | Cell],
-        done: Sequence[bool],
-        known_minutes: dict[str, float],
+        done: Sequence[Step | Cell],
+        known_minutes: Mapping[UnitKey, float],
     ) -> None:
         self.name = name
         self.plan = list(plan)
-        self.waiting = [unit for unit, is_done in zip(plan, done, strict=True) if not is_done]
-        self.minutes_by_name = dict(known_minutes)
+        self.waiting = [unit for unit in plan if unit not in done]
+        self.known_minutes = dict(known_minutes)
         self.started = time.monotonic()
         self.unit_started = self.started
         self.printed = self.started
@@ -70,7 +71,7 @@ class StudyProgress:
     def finish(self, unit: Step | Cell, minutes: float) -> None:
         """Says that a step or cell is done, and keeps its minutes for the estimates."""
         self.waiting.remove(unit)
-        self.minutes_by_name[unit.name] = minutes
+        self.known_minutes[unit_key(unit)] = minutes
         say(f"    {unit.name}: done in {format_minutes(minutes)}")
 
     def remaining_minutes(self, unit: Step | Cell, fraction: float | None) -> float | None:
@@ -98,17 +99,22 @@ class StudyProgress:
         return total
 
     def _expected_minutes(self, unit: Step | Cell) -> float | None:
-        if unit.name in self.minutes_by_name:
-            return self.minutes_by_name[unit.name]
-        alike = {other.name for other in self.plan if _kind(other) == _kind(unit)}
-        known = [minutes for name, minutes in self.minutes_by_name.items() if name in alike]
-        return sum(known) / len(known) if known else None
+        key = unit_key(unit)
+        if key in self.known_minutes:
+            return self.known_minutes[key]
+        alike = [minutes for (kind, _), minutes in self.known_minutes.items() if kind == key[0]]
+        return sum(alike) / len(alike) if alike else None
 
     def _clock(self, unit: Step | Cell, fraction: float | None) -> str:
         elapsed = format_minutes((time.monotonic() - self.started) / 60)
         remaining = self.remaining_minutes(unit, fraction)
         left = "" if remaining is None else f", about {format_minutes(remaining)} left"
         return f"  ({elapsed} gone{left})"
+
+
+def unit_key(unit: Step | Cell) -> UnitKey:
+    """What a step or cell has in common with that of another fold or seed: its kind and name."""
+    return (unit.program if isinstance(unit, Step) else "evaluate", unit.name)
 
 
 def say(line: str) -> None:
@@ -154,7 +160,3 @@ def format_minutes(minutes: float) -> str:
     if seconds < 3600:
         return f"{seconds // 60}:{seconds % 60:02d}"
     return f"{seconds // 3600} h {seconds % 3600 // 60:02d} min"
-
-
-def _kind(unit: Step | Cell) -> str:
-    return unit.program if isinstance(unit, Step) else "evaluate"

@@ -38,7 +38,8 @@ STUDY_KEYS = {"name", "protocol", "folds", "seeds", "data", "steps", "cells"}
 STEP_KEYS = {"name", "train", "denoise", "arguments"}
 LABEL_KEYS = {"name", "tables", "model", "method", "train_set", "test_set"}
 CELL_KEYS = LABEL_KEYS | {"arguments"}
-PLACEHOLDER = re.compile(r"\{(\w+)\}")
+# A name in braces, but no ${VARIABLE}: that one is the recipe's, expanded by the program.
+PLACEHOLDER = re.compile(r"(?<!\$)\{(\w+)\}")
 
 
 class StudyError(ValueError):

@@ -109,6 +109,9 @@ class TseSerFeatureExtractor(FeatureExtractionMixin):
         count: int | None = None,
         allow_silence: bool = False,
     ) -> list[np.ndarray]:
+        if hasattr(waveforms, "__array__"):
+            waveforms = np.asarray(waveforms)
+            self._check_layout(name, waveforms)
         if len(waveforms) and np.isscalar(waveforms[0]):
             waveforms = [np.asarray(waveforms)]
         if len(waveforms) == 0:
@@ -120,6 +123,18 @@ class TseSerFeatureExtractor(FeatureExtractionMixin):
             for index, waveform in enumerate(waveforms)
         ]
 
+    def _check_layout(self, name: str, waveforms: np.ndarray) -> None:
+        # Audio readers give channels last, which would pass for a batch of very short waveforms.
+        if waveforms.ndim == 2 and waveforms.shape[1] < self._min_samples <= waveforms.shape[0]:
+            raise ValueError(
+                f"The {name}s have shape {waveforms.shape}, as one recording of "
+                f"{waveforms.shape[1]} channels: average its channels first."
+            )
+
+    @property
+    def _min_samples(self) -> int:
+        return round(self.min_duration_seconds * self.sampling_rate)
+
     def _check(self, name: str, waveform: np.ndarray, allow_silence: bool) -> np.ndarray:
         if waveform.ndim != 1:
             raise ValueError(
@@ -128,10 +143,9 @@ class TseSerFeatureExtractor(FeatureExtractionMixin):
             )
         if waveform.size == 0:
             raise ValueError(f"The {name} is empty: pass a recording with speech.")
-        min_samples = round(self.min_duration_seconds * self.sampling_rate)
-        if waveform.size < min_samples:
+        if waveform.size < self._min_samples:
             raise ValueError(
-                f"The {name} has {waveform.size} samples, fewer than {min_samples} "
+                f"The {name} has {waveform.size} samples, fewer than {self._min_samples} "
                 f"({self.min_duration_seconds} s): pass a longer recording."
             )
         if not np.issubdtype(waveform.dtype, np.floating):
@@ -139,13 +153,15 @@ class TseSerFeatureExtractor(FeatureExtractionMixin):
                 f"The {name} has {waveform.dtype} samples: convert them to float in -1..1 (divide "
                 "16-bit PCM by 32768)."
             )
+        with np.errstate(over="ignore"):
+            waveform = waveform.astype(np.float32)
         if not np.isfinite(waveform).all():
             raise ValueError(
                 f"The {name} holds NaN or infinite samples: repair or leave out the recording."
             )
         if not allow_silence and not waveform.any():
             raise ValueError(f"The {name} is silent: pass a recording with speech.")
-        return waveform.astype(np.float32)
+        return waveform
 
 
 def _divided(waveforms: list[np.ndarray], scales: list[float]) -> list[np.ndarray]:

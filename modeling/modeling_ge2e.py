@@ -75,7 +75,9 @@ class Ge2eSpeakerEncoder(nn.Module):
             raise ValueError(f"{path} does not hold a GE2E speaker encoder: {error}") from error
 
     def train(self, mode: bool = True) -> "Ge2eSpeakerEncoder":
-        """Stay in evaluation mode: the encoder is frozen."""
+        """Stay in evaluation mode, frozen."""
+        # Again here, as `from_pretrained` makes all parameters trainable before it calls `eval`.
+        self.requires_grad_(False)
         return super().train(False)
 
     def forward(self, waveform: Tensor, lengths: Tensor) -> Tensor:

@@ -114,6 +114,8 @@ class ShiftCnnBlock(nn.Module):
                 self.config.shift_divisor,
                 self.config.bidirectional_shift,
             )
+            # The last valid frames move into the padding, where the convolution would see them.
+            identity = identity * frame_mask
         if self.shift_placement == "inplace":
             hidden_states = identity
         update = self.depthwise_conv(hidden_states.transpose(1, 2)).transpose(1, 2)
@@ -287,14 +289,15 @@ class ShiftCnnForEmotionClassification(ShiftCnnPreTrainedModel):
         # waveform.
         if self.config.freeze_encoder:
             self.encoder.requires_grad_(False)
-        elif self.config.freeze_feature_encoder and hasattr(self.encoder, "model"):
-            feature_encoder = getattr(self.encoder.model, "feature_extractor", None)
-            if feature_encoder is not None:
-                feature_encoder.requires_grad_(False)
+        else:
+            for part in self.encoder.fixed_parts(self.config.freeze_feature_encoder):
+                part.requires_grad_(False)
 
     def train(self, mode: bool = True) -> "ShiftCnnForEmotionClassification":
-        """Set training mode; a frozen encoder stays in evaluation mode, without dropout."""
+        """Set training mode; a frozen encoder stays frozen and in evaluation mode."""
         super().train(mode)
+        # Again here, as `from_pretrained` makes all parameters trainable before it calls `eval`.
+        self._freeze()
         if self.config.freeze_encoder:
             self.encoder.eval()
         return self

@@ -1,6 +1,6 @@
 """Speech encoders behind one interface: waveform and mask in, frames and frame mask out."""
 
-from typing import TypeAlias, cast
+from typing import Any, TypeAlias, cast
 
 import torch
 from torch import Tensor, nn
@@ -46,6 +46,10 @@ class LogMelSpeechEncoder(nn.Module):
         )
         self.hidden_size = config.hidden_size
 
+    def fixed_parts(self, freeze_feature_encoder: bool) -> list[nn.Module | nn.Parameter]:
+        """What fine-tuning leaves as it is: nothing."""
+        return []
+
     def forward(self, waveform: Tensor, attention_mask: Tensor) -> tuple[Tensor, Tensor]:
         """See [`build_speech_encoder`]."""
         hidden_states = (
@@ -78,6 +82,10 @@ class WhisperSpeechEncoder(nn.Module):
         self.hidden_size = config.d_model
         if encoder_layer is not None:
             self.model.register_module("layer_norm", nn.Identity())
+
+    def fixed_parts(self, freeze_feature_encoder: bool) -> list[nn.Module | nn.Parameter]:
+        """What fine-tuning leaves as it is: the positions, which are sinusoids."""
+        return [self.model.embed_positions]
 
     def input_features(self, waveform: Tensor) -> Tensor:
         """Whisper's log-mel features `(batch_size, num_mel_bins, 2 * max_source_positions)`."""
@@ -117,6 +125,17 @@ class WaveformSpeechEncoder(nn.Module):
         self.model.feature_extractor._requires_grad = False
         if encoder_layer is not None and getattr(config, "do_stable_layer_norm", False):
             self.model.encoder.layer_norm = nn.Identity()
+
+    def fixed_parts(self, freeze_feature_encoder: bool) -> list[nn.Module | nn.Parameter]:
+        """What fine-tuning leaves as it is: the convolutions, on request, and what is unused."""
+        parts: list[nn.Module | nn.Parameter] = []
+        if freeze_feature_encoder:
+            parts.append(self.model.feature_extractor)
+        config = self.model.config
+        uses_mask_vector = config.apply_spec_augment and config.mask_time_prob > 0
+        if hasattr(self.model, "masked_spec_embed") and not uses_mask_vector:
+            parts.append(self.model.masked_spec_embed)
+        return parts
 
     def forward(self, waveform: Tensor, attention_mask: Tensor) -> tuple[Tensor, Tensor]:
         """See [`build_speech_encoder`]."""
@@ -172,8 +191,15 @@ def build_speech_encoder(config: PreTrainedConfig, encoder_layer: int | None) ->
 
 
 def load_speech_encoder_config(name_or_path: str, max_duration_seconds: float) -> PreTrainedConfig:
-    """Config of a pretrained encoder; Whisper's window is cut to `max_duration_seconds`."""
+    """
+    Config of a pretrained encoder.
+
+    Whisper's window is cut to `max_duration_seconds`; SpecAugment inside the encoder is off, as the
+    head has it on the encoder's output.
+    """
     config = AutoConfig.from_pretrained(name_or_path)
+    if hasattr(config, "apply_spec_augment"):
+        config.apply_spec_augment = False
     if config.model_type == "whisper":
         positions_per_second = WHISPER_SAMPLING_RATE // (2 * WHISPER_HOP_LENGTH)
         config.max_source_positions = min(
@@ -192,11 +218,20 @@ def load_speech_encoder_weights(encoder: PretrainedSpeechEncoder, name_or_path: 
         ValueError: the checkpoint lacks weights that the encoder needs.
     """
     if isinstance(encoder, WhisperSpeechEncoder):
-        # The class picks the encoder's part out of a whole checkpoint by its prefix.
-        source = WhisperEncoder.from_pretrained(name_or_path, dtype=torch.float32)
+        loaded: Any = WhisperEncoder.from_pretrained(
+            name_or_path,
+            dtype=torch.float32,
+            key_mapping={r"^(model\.)?encoder\.": ""},
+            output_loading_info=True,
+        )
     else:
-        source = AutoModel.from_pretrained(name_or_path, dtype=torch.float32)
-    state = source.state_dict()
+        loaded = AutoModel.from_pretrained(
+            name_or_path, dtype=torch.float32, output_loading_info=True
+        )
+    source, report = loaded
+    # What a checkpoint lacks, `from_pretrained` fills with random weights.
+    absent = set(report["missing_keys"]) - {"masked_spec_embed"}
+    state = {name: value for name, value in source.state_dict().items() if name not in absent}
     positions = "embed_positions.weight"
     if positions in state:
         state[positions] = state[positions][: encoder.model.max_source_positions]

@@ -184,6 +184,20 @@ def test_a_wrong_model_config_is_refused(tmp_path: Path, text: str, message: str
         build_model(model_args, "extraction")
 
 
+@pytest.mark.parametrize(
+    ("stage", "name"),
+    [
+        ("joint", "extractor_name_or_path"),
+        ("classification", "model_name_or_path"),
+        ("classification", "classifier_name_or_path"),
+    ],
+)
+def test_a_checkpoint_that_is_not_there_is_named(tmp_path: Path, stage: Any, name: str) -> None:
+    model_args, _, _ = parse(tmp_path, f"{name}: {tmp_path}/none")
+    with pytest.raises(RecipeError, match=f"--{name} {tmp_path}/none: no model is there"):
+        build_model(model_args, stage)
+
+
 def test_a_stage_without_a_model_says_what_is_missing(tmp_path: Path) -> None:
     model_args, _, _ = parse(tmp_path, "")
     with pytest.raises(RecipeError, match="--extractor_config"):

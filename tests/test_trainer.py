@@ -9,11 +9,17 @@ import numpy as np
 import pytest
 import torch
 from tiny_training import ToyMixtures, tiny_model, tiny_trainer
-from transformers import EvalPrediction, set_seed
+from transformers import (
+    EvalPrediction,
+    TrainerControl,
+    TrainerState,
+    TrainingArguments,
+    set_seed,
+)
 
 from data_builders import load_mixtures
 from training.arguments import Stage
-from training.trainer import EpochSampler, stage_metrics
+from training.trainer import EpochCallback, stage_metrics
 
 
 def seeded_model(stage: Stage, **fields: Any) -> Any:
@@ -83,7 +89,7 @@ def test_the_extractor_has_a_learning_rate_of_its_own(tmp_path: Path) -> None:
     assert len(rates) == sum(1 for _ in model.parameters())
 
 
-def test_each_epoch_is_handed_to_the_dataset_once(tmp_path: Path) -> None:
+def test_each_epoch_is_handed_to_the_dataset(tmp_path: Path) -> None:
     dataset = ToyMixtures(8)
     tiny_trainer(
         seeded_model("extraction"), tmp_path, "extraction", train_dataset=dataset, max_steps=6
@@ -119,16 +125,17 @@ def test_workers_that_live_on_render_the_epoch_that_is_trained(
     assert seen == [[0], [0], [1], [1]]
 
 
-def test_the_order_of_an_epoch_depends_on_seed_and_epoch_alone() -> None:
-    first, second = EpochSampler(20, seed=3), EpochSampler(20, seed=3)
-    list(first)
-    first.set_epoch(4)
-    second.set_epoch(4)
-    assert list(first) == list(second)
-    second.set_epoch(5)
-    assert list(first) != list(second)
-    assert sorted(second) == list(range(20))
-    assert list(EpochSampler(20, seed=2)) != list(EpochSampler(20, seed=3))
+@pytest.mark.parametrize(("global_step", "epoch"), [(0, 0), (2, 0), (3, 1), (4, 1), (5, 1), (6, 2)])
+def test_the_epoch_is_right_where_a_training_resumes(
+    tmp_path: Path, global_step: int, epoch: int
+) -> None:
+    # Five batches, two to a step: three steps an epoch, as Trainer counts them.
+    dataset = ToyMixtures(5)
+    loader = torch.utils.data.DataLoader(dataset)
+    args = TrainingArguments(str(tmp_path), gradient_accumulation_steps=2, use_cpu=True)
+    state, control = TrainerState(global_step=global_step), TrainerControl()
+    EpochCallback().on_epoch_begin(args, state, control, train_dataloader=loader)
+    assert dataset.epochs == [epoch]
 
 
 @pytest.mark.parametrize(

@@ -21,6 +21,7 @@ from training.arguments import ModelArguments, Stage
 from training.recipe_parser import RecipeError
 
 Config = TypeVar("Config", bound=PreTrainedConfig)
+Model = TypeVar("Model", bound=PreTrainedModel)
 
 MODEL_CLASSES: dict[str, type[PreTrainedModel]] = {
     "extraction": TdSpeakerBeamForSpeechExtraction,
@@ -43,7 +44,7 @@ def build_model(model_args: ModelArguments, stage: Stage) -> PreTrainedModel:
         RecipeError: an argument that the stage needs is missing, or a config file is wrong.
     """
     if model_args.model_name_or_path is not None:
-        return MODEL_CLASSES[stage].from_pretrained(model_args.model_name_or_path)
+        return load_pretrained(MODEL_CLASSES[stage], model_args, "model_name_or_path")
     if stage == "extraction":
         return _build_extractor(model_args)
     if stage == "classification":
@@ -53,7 +54,9 @@ def build_model(model_args: ModelArguments, stage: Stage) -> PreTrainedModel:
 
 def _build_extractor(model_args: ModelArguments) -> TdSpeakerBeamForSpeechExtraction:
     if model_args.extractor_name_or_path is not None:
-        return TdSpeakerBeamForSpeechExtraction.from_pretrained(model_args.extractor_name_or_path)
+        return load_pretrained(
+            TdSpeakerBeamForSpeechExtraction, model_args, "extractor_name_or_path"
+        )
     if model_args.extractor_config is None:
         raise RecipeError(
             "an extractor needs --extractor_config (sizes) or --extractor_name_or_path"
@@ -77,7 +80,9 @@ def _build_extractor(model_args: ModelArguments) -> TdSpeakerBeamForSpeechExtrac
 
 def _build_classifier(model_args: ModelArguments) -> ShiftCnnForEmotionClassification:
     if model_args.classifier_name_or_path is not None:
-        return ShiftCnnForEmotionClassification.from_pretrained(model_args.classifier_name_or_path)
+        return load_pretrained(
+            ShiftCnnForEmotionClassification, model_args, "classifier_name_or_path"
+        )
     if model_args.classifier_config is None:
         raise RecipeError(
             "a classifier needs --classifier_config (sizes) or --classifier_name_or_path"
@@ -87,9 +92,12 @@ def _build_classifier(model_args: ModelArguments) -> ShiftCnnForEmotionClassific
         return ShiftCnnForEmotionClassification(config)
     fields = _read_json(model_args.classifier_config)
     fields.pop("encoder_config", None)
-    return ShiftCnnForEmotionClassification.from_encoder_pretrained(
-        model_args.encoder_name_or_path, **fields
-    )
+    try:
+        return ShiftCnnForEmotionClassification.from_encoder_pretrained(
+            model_args.encoder_name_or_path, **fields
+        )
+    except OSError as error:
+        raise _not_there("encoder_name_or_path", model_args.encoder_name_or_path) from error
 
 
 def _build_joint(model_args: ModelArguments) -> PreTrainedModel:
@@ -100,6 +108,33 @@ def _build_joint(model_args: ModelArguments) -> PreTrainedModel:
     }
     return TseSerForEmotionClassification.from_sub_models_pretrained(
         _build_extractor(model_args), _build_classifier(model_args), **weights
+    )
+
+
+def load_pretrained(model_class: type[Model], arguments: Any, name: str) -> Model:
+    """Loads the checkpoint that an argument names.
+
+    Args:
+        model_class (`type`): class of the model.
+        arguments (`Any`): argument dataclass.
+        name (`str`): its field that holds a folder or hub id.
+
+    Returns:
+        `PreTrainedModel`: the model.
+
+    Raises:
+        RecipeError: there is no such checkpoint.
+    """
+    try:
+        return model_class.from_pretrained(getattr(arguments, name))
+    except OSError as error:
+        raise _not_there(name, getattr(arguments, name)) from error
+
+
+def _not_there(name: str, value: str) -> RecipeError:
+    return RecipeError(
+        f"--{name} {value}: no model is there. Name the output folder of a finished training, "
+        "another model folder, or a hub id that can be reached"
     )
 
 

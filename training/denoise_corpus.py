@@ -34,6 +34,7 @@ from data_builders.schema import SAMPLING_RATE, CorpusError
 from modeling import TdSpeakerBeamForSpeechExtraction, TseSerFeatureExtractor
 from modeling.signal_losses import si_snr
 from training.arguments import DataArguments, mixture_keywords
+from training.build_model import load_pretrained
 from training.collator import TseSerCollator
 from training.recipe_parser import RecipeError, RecipeParser
 
@@ -146,7 +147,9 @@ def denoise_corpus(data_args: DataArguments, denoise_args: DenoiseArguments) -> 
         sources = read_sources(data_args)
     if metadata_path.is_file():
         return metadata_path
-    model = TdSpeakerBeamForSpeechExtraction.from_pretrained(denoise_args.extractor_name_or_path)
+    model = load_pretrained(
+        TdSpeakerBeamForSpeechExtraction, denoise_args, "extractor_name_or_path"
+    )
     model.to(state.device).eval()
     rows = []
     total = sum(len(share(job, state)) for job in jobs)

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterator, Sized
+from collections.abc import Sized
 from typing import Any
 
 import numpy as np
 import torch
 from torch import nn
 from torch.nn import functional as F
-from torch.utils.data import DataLoader, Dataset, Sampler
+from torch.utils.data import DataLoader
 from transformers import (
     EvalPrediction,
     Trainer,
@@ -32,39 +32,11 @@ from training.arguments import TseSerTrainingArguments
 LOSS_PARTS = ("extraction_loss", "classification_loss", "si_snr")
 
 
-class EpochSampler(Sampler[int]):
-    """Indices in an order drawn from (seed, epoch), so that a resumed epoch has the order it had.
-
-    Args:
-        num_examples (`int`): length of the dataset.
-        seed (`int`): seed of all epochs.
-    """
-
-    def __init__(self, num_examples: int, seed: int) -> None:
-        self.num_examples = num_examples
-        self.seed = seed
-        self.epoch = 0
-
-    def set_epoch(self, epoch: int) -> None:
-        """Chooses the order of the next iteration."""
-        self.epoch = epoch
-
-    def __len__(self) -> int:
-        return self.num_examples
-
-    def __iter__(self) -> Iterator[int]:
-        rng = np.random.default_rng([self.seed, self.epoch])
-        return iter(rng.permutation(self.num_examples).tolist())
-
-
 class EpochCallback(TrainerCallback):
-    """Hands the epoch to dataset and sampler before the first batch of an epoch is drawn.
+    """Hands the epoch to the dataset before the first batch of an epoch is drawn.
 
-    accelerate tells a dataset only where the sampler wants no epoch, and forgets a sampler that
-    shards and skips at once (several processes that resume inside an epoch).
+    accelerate does so too, but not with several processes, nor in an epoch that is resumed.
     """
-
-    sampler: EpochSampler | None = None
 
     def on_epoch_begin(
         self,
@@ -78,8 +50,6 @@ class EpochCallback(TrainerCallback):
         updates_per_epoch = math.ceil(len(train_dataloader) / args.gradient_accumulation_steps)
         epoch = state.global_step // updates_per_epoch
         train_dataloader.dataset.set_epoch(epoch)
-        if self.sampler is not None:
-            self.sampler.set_epoch(epoch)
 
 
 class TrainingClock(TrainerCallback, ExportableState):
@@ -144,9 +114,8 @@ class TseSerTrainer(Trainer):
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         self._loss_parts = LossParts()
-        self._epochs = EpochCallback()
         kwargs.setdefault("compute_metrics", stage_metrics)
-        kwargs["callbacks"] = [*(kwargs.get("callbacks") or []), self._epochs, TrainingClock()]
+        kwargs["callbacks"] = [*(kwargs.get("callbacks") or []), EpochCallback(), TrainingClock()]
         super().__init__(*args, **kwargs)
         # The models average over the batch. Were they given a count of items, Trainer would leave
         # out its division by the accumulation steps.
@@ -187,13 +156,6 @@ class TseSerTrainer(Trainer):
                 f"{batch_size} over all processes: lower per_device_train_batch_size or add speech"
             )
         return super().train(*args, **kwargs)
-
-    def _get_train_sampler(self, train_dataset: Dataset | None = None) -> Sampler | None:
-        if self.args.train_sampling_strategy != "random":
-            return super()._get_train_sampler(train_dataset)
-        seed = self.args.seed if self.args.data_seed is None else self.args.data_seed
-        self._epochs.sampler = EpochSampler(self.num_train_examples, seed)
-        return self._epochs.sampler
 
     def _get_dataloader(self, *args: Any, **kwargs: Any) -> DataLoader:
         drop_last = self.args.dataloader_drop_last

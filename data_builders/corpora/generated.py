@@ -27,7 +27,7 @@ import soundfile
 from datasets.utils import tqdm
 
 from data_builders import audio
-from data_builders.corpora import espeak, generated_sentences, generated_voices
+from data_builders.corpora import espeak, generated_voices
 from data_builders.corpora.generated_sentences import POOL_SENTENCES, SESSION_SENTENCES
 from data_builders.corpora.generated_voices import Voice, emotional_voices, pool_voices
 from data_builders.schema import EMOTIONS, SAMPLING_RATE, UTTERANCE_FEATURES, CorpusError
@@ -118,9 +118,13 @@ def _version() -> str:
             "pip install espeakng-loader"
         ) from error
     digest = hashlib.sha256(espeak_version.encode())
-    makers = (audio, espeak, generated_sentences, generated_voices)
-    for source in (__file__, *(maker.__file__ for maker in makers)):
-        digest.update(Path(source).read_bytes())
+    here = Path(__file__).parent
+    for source in (
+        here.parent / "audio.py",
+        here / "espeak.py",
+        *sorted(here.glob("generated*.py")),
+    ):
+        digest.update(source.read_bytes())
     return digest.hexdigest()[:16]
 
 

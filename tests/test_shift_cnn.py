@@ -1,0 +1,302 @@
+"""The classifier's head, its temporal shift, SpecAugment, input and loss."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from tiny_models import ragged_waveforms, relative_error, scatter_parameters, tiny_classifier
+from torch import Tensor
+
+from modeling import ShiftCnnConfig, ShiftCnnHead
+from modeling.checkpoint_conversion import convert_shiftser_head_state_dict
+from modeling.configuration_shift_cnn import LogMelConfig
+from modeling.modeling_shift_cnn import classification_loss, random_spans, temporal_shift
+
+LOG_MEL = {"model_type": "log_mel", "num_mel_bins": 16, "hidden_size": 16}
+
+
+def tiny_head(num_channels: int = 16, **fields: Any) -> ShiftCnnHead:
+    torch.manual_seed(0)
+    head = ShiftCnnHead(ShiftCnnConfig(encoder_config=LOG_MEL, **fields), num_channels)
+    scatter_parameters(head)
+    return head.eval()
+
+
+@pytest.mark.parametrize(
+    ("dtype", "prefix", "tolerance", "gradient_tolerance"),
+    [(torch.float32, "", 1e-5, 1e-3), (torch.float64, "f64.", 1e-10, 1e-8)],
+    ids=["float32", "float64"],
+)
+@pytest.mark.parametrize(("case", "placement"), [("uni", "residual"), ("noshift", "none")])
+def test_head_equals_the_public_one(
+    vectors_dir: Path,
+    case: str,
+    placement: str,
+    dtype: torch.dtype,
+    prefix: str,
+    tolerance: float,
+    gradient_tolerance: float,
+) -> None:
+    tensors = load_file(vectors_dir / "shift_cnn" / f"shiftcnn_{case}.safetensors")
+    head = ShiftCnnHead(ShiftCnnConfig(encoder_config=LOG_MEL, shift_placement=placement), 48)
+    head.to(dtype).eval()
+    state = {k.removeprefix("state."): v for k, v in tensors.items() if k.startswith("state.")}
+    head.load_state_dict(convert_shiftser_head_state_dict(state))
+    frames = tensors["input"].to(dtype).requires_grad_()
+
+    logits = head(frames)
+    loss = classification_loss(logits, tensors["labels"], label_smoothing=0.0)
+    loss.backward()
+
+    assert relative_error(logits, tensors[f"{prefix}logits"]) < tolerance
+    assert relative_error(loss, tensors[f"{prefix}loss_ce"]) < tolerance
+    assert frames.grad is not None
+    assert relative_error(frames.grad, tensors[f"{prefix}grad_input"]) < gradient_tolerance
+    start = f"{prefix}grad."
+    gradients = convert_shiftser_head_state_dict(
+        {k.removeprefix(start): v for k, v in tensors.items() if k.startswith(start)}
+    )
+    parameters = dict(head.named_parameters())
+    # SpecAugment's vector plays no part in evaluation mode.
+    assert parameters.keys() - gradients.keys() == {"masked_spec_embed"}
+    for name, expected in gradients.items():
+        gradient = parameters[name].grad
+        assert gradient is not None
+        assert relative_error(gradient, expected) < gradient_tolerance, name
+
+
+def test_temporal_shift_equals_the_public_one(vectors_dir: Path) -> None:
+    tensors = load_file(vectors_dir / "shift_cnn" / "temporal_shift.safetensors")
+    pattern = re.compile(
+        r"(?:out\.(odd\.)?(zero)|ideal\.(odd\.)?(repeat))\.bi([01])\.s(\d+)\.d(\d+)"
+    )
+    cases = [(pattern.fullmatch(name), value) for name, value in tensors.items()]
+    checked = 0
+    for match, expected in cases:
+        if match is None:
+            continue
+        is_odd = match[1] or match[3]
+        frames = tensors["input_odd" if is_odd else "input"]
+        before = frames.clone()
+        shifted = temporal_shift(
+            frames, int(match[6]), int(match[7]), match[5] == "1", match[2] or match[4]
+        )
+        assert torch.equal(shifted, expected), match[0]
+        assert torch.equal(frames, before), "the input was changed in place"
+        checked += 1
+    # Two inputs, two paddings, one or two directions, strides 1 and 2, four divisors.
+    assert checked == 2 * 2 * 2 * 2 * 4
+
+
+def test_temporal_shift_moves_one_part_of_the_channels() -> None:
+    frames = torch.arange(1.0, 25.0).reshape(1, 6, 4)
+    shifted = temporal_shift(frames, stride=2, divisor=4, bidirectional=True)
+    assert shifted[0, :, 0].tolist() == [0, 0, *frames[0, :4, 0].tolist()]
+    assert shifted[0, :, 1].tolist() == [*frames[0, 2:, 1].tolist(), 0, 0]
+    assert torch.equal(shifted[..., 2:], frames[..., 2:])
+    assert not temporal_shift(frames, stride=9, divisor=4)[..., 0].any()
+
+
+def test_placement_decides_what_the_second_block_sees() -> None:
+    frames = torch.randn(2, 20, 16)
+    heads = {name: tiny_head(shift_placement=name) for name in ("residual", "inplace", "none")}
+    logits = {name: head(frames) for name, head in heads.items()}
+    assert relative_error(logits["residual"], logits["none"]) > 1e-4
+    assert relative_error(logits["inplace"], logits["residual"]) > 1e-4
+    # One block alone is not shifted.
+    one_block = [
+        tiny_head(num_blocks=1, shift_placement=name)(frames) for name in ("residual", "none")
+    ]
+    assert torch.equal(*one_block)
+
+
+@pytest.mark.parametrize("placement", ["residual", "inplace", "none"])
+@pytest.mark.parametrize("bidirectional", [False, True])
+def test_padded_frames_change_nothing(placement: str, bidirectional: bool) -> None:
+    head = tiny_head(
+        shift_placement=placement, bidirectional_shift=bidirectional, shift_divisor=4
+    ).double()
+    frames = torch.randn(2, 31, 16, dtype=torch.float64)
+    mask = torch.ones(2, 31)
+    mask[1, 17:] = 0
+    logits = head(frames, mask)
+    for row, length in enumerate((31, 17)):
+        alone = head(frames[row : row + 1, :length])
+        assert relative_error(logits[row], alone[0]) < 1e-9
+
+
+def test_padding_counts_in_the_mean_on_request() -> None:
+    frames, mask = torch.randn(1, 20, 16), torch.ones(1, 20)
+    mask[:, 12:] = 0
+    as_published = tiny_head(mask_padding=False)
+    assert torch.equal(as_published(frames, mask), as_published(frames))
+    assert relative_error(tiny_head()(frames, mask), as_published(frames)) > 1e-4
+
+
+def test_spec_augment_acts_in_training_only() -> None:
+    head = tiny_head(mask_time_prob=0.5, mask_time_length=4)
+    frames = torch.randn(2, 40, 16)
+    assert torch.equal(head(frames), head(frames))
+    head.train()
+    assert not torch.equal(head(frames), head(frames))
+    head.config.apply_spec_augment = False
+    assert torch.equal(head(frames), head(frames))
+
+
+def test_spec_augment_learns_its_vector_and_clears_channels() -> None:
+    head = tiny_head(mask_time_prob=1.0, mask_time_length=50, mask_feature_prob=0.3).train()
+    torch.manual_seed(0)
+    augmented = head._spec_augment(torch.randn(64, 10, 16))
+    # A span as long as the utterance starts with probability one: all frames are the vector.
+    kept = augmented != 0
+    assert torch.equal(augmented, head.masked_spec_embed.expand_as(augmented) * kept)
+    assert 0 < kept.float().mean() < 1
+    augmented.sum().backward()
+    gradient = head.masked_spec_embed.grad
+    assert gradient is not None and gradient.all()
+
+
+@pytest.mark.parametrize(("probability", "span", "length"), [(0.05, 10, 375), (0.3, 4, 50)])
+def test_random_spans_have_their_length_and_number(
+    probability: float, span: int, length: int
+) -> None:
+    torch.manual_seed(0)
+    spans = random_spans(4000, length, probability, span, torch.device("cpu"))
+    # Spans that start apart fill this part; some overlap.
+    covered = spans.float().mean().item()
+    assert 0.8 * probability < covered < 1.0 * probability
+    runs = re.findall("1+", "".join("1" if hit else "0" for hit in [*spans[0].tolist(), False]))
+    assert min(len(run) for run in runs) >= span if runs else True
+    lengths = [
+        len(run)
+        for row in spans[:200].int().tolist()
+        for run in re.findall("1+", "".join(map(str, row)))
+    ]
+    assert min(lengths) == span
+
+
+@pytest.mark.parametrize(
+    ("num_mel_bins", "encoder", "max_duration_seconds"),
+    [(16, "log_mel", 0.25), (16, "whisper", 0.25)],
+)
+def test_the_waveform_is_cut_to_its_longest_duration(
+    num_mel_bins: int, encoder: str, max_duration_seconds: float
+) -> None:
+    model = tiny_classifier(encoder, max_duration_seconds=max_duration_seconds)
+    waveform = torch.randn(1, 6000)
+    assert torch.equal(model(waveform).logits, model(waveform[:, :4000]).logits)
+    assert not torch.equal(model(waveform).logits, model(waveform[:, :3000]).logits)
+    # In a batch the shorter one keeps its own statistics.
+    mask = torch.ones(2, 6000, dtype=torch.long)
+    mask[1, 2000:] = 0
+    batch = waveform.expand(2, -1)
+    assert relative_error(model(batch, mask).logits[1], model(waveform[:, :2000]).logits[0]) < 1e-5
+
+
+def test_level_and_offset_do_not_matter() -> None:
+    model = tiny_classifier()
+    (waveform,) = ragged_waveforms((4000,), 1)
+    logits = model(waveform[None]).logits
+    assert relative_error(model(1e-3 * waveform[None] + 0.01).logits, logits) < 1e-3
+    plain = tiny_classifier(normalize_input=False)
+    assert relative_error(plain(0.1 * waveform[None]).logits, plain(waveform[None]).logits) > 1e-2
+
+
+def test_silence_is_classified_with_a_finite_gradient() -> None:
+    model = tiny_classifier()
+    waveform = torch.zeros(1, 4000, requires_grad=True)
+    loss = model(waveform, labels=torch.tensor([1])).loss
+    loss.backward()
+    assert loss.isfinite()
+    assert waveform.grad is not None and waveform.grad.isfinite().all()
+
+
+def test_ignored_labels_are_left_out_of_the_mean() -> None:
+    logits = torch.randn(4, 4, requires_grad=True)
+    labels = torch.tensor([2, -100, 0, -100])
+    expected = torch.nn.functional.cross_entropy(logits[[0, 2]], labels[[0, 2]])
+    loss = classification_loss(logits, labels, label_smoothing=0.0)
+    assert relative_error(loss, expected) < 1e-6
+    loss.backward()
+    assert logits.grad is not None and not logits.grad[[1, 3]].any()
+
+
+def test_all_labels_ignored_give_zero_loss_and_gradient() -> None:
+    model = tiny_classifier()
+    loss = model(torch.randn(2, 4000), labels=torch.tensor([-100, -100])).loss
+    loss.backward()
+    assert loss == 0
+    gradients = [p.grad for p in model.parameters() if p.grad is not None]
+    assert gradients and not any(gradient.any() for gradient in gradients)
+
+
+def test_label_smoothing_spreads_the_target() -> None:
+    logits, labels = torch.randn(3, 4), torch.tensor([0, 3, 1])
+    log_probabilities = logits.log_softmax(dim=-1)
+    hard = -log_probabilities[torch.arange(3), labels].mean()
+    uniform = -log_probabilities.mean()
+    loss = classification_loss(logits, labels, label_smoothing=0.2)
+    assert relative_error(loss, 0.8 * hard + 0.2 * uniform) < 1e-6
+    model = tiny_classifier(label_smoothing=0.2)
+    output = model(torch.randn(3, 4000), labels=labels)
+    assert torch.equal(output.loss, classification_loss(output.logits, labels, 0.2))
+
+
+def test_labels_are_the_four_emotions_or_numbered() -> None:
+    assert ShiftCnnConfig(encoder_config=LOG_MEL).id2label == {
+        0: "neutral",
+        1: "happy",
+        2: "sad",
+        3: "angry",
+    }
+    assert tiny_classifier(num_labels=7)(torch.randn(1, 4000)).logits.shape == (1, 7)
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"shift_placement": "both"}, "`shift_placement` must be one of 'residual', .* 'both'"),
+        ({"conv_kernel_size": 6}, "`conv_kernel_size` must be odd .* got 6"),
+        ({"num_blocks": 0}, "`num_blocks` must be at least 1, got 0"),
+        ({"shift_divisor": 1, "bidirectional_shift": True}, "`shift_divisor` must be at least 2"),
+        ({"max_duration_seconds": 0}, "`max_duration_seconds` must be positive, got 0"),
+        ({"mask_time_prob": 1.5}, "`mask_time_prob` must lie between 0 and 1, got 1.5"),
+        ({"mask_time_length": 0}, "`mask_time_length` must be at least 1, got 0"),
+        ({"classifier_dropout": -0.1}, "`classifier_dropout` must lie between 0 and 1"),
+        ({"label_smoothing": 2}, "`label_smoothing` must lie between 0 and 1, got 2"),
+        ({"sampling_rate": 8000}, "`sampling_rate` must be the encoder's, 16000 Hz, got 8000"),
+        ({"encoder_config": {"model_type": "nobody"}}, "Unrecognized model type .* nobody"),
+        ({"encoder_config": LOG_MEL | {"num_layers": 0}}, "`num_layers` must be at least 1"),
+    ],
+)
+def test_a_config_out_of_range_names_the_field(fields: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        ShiftCnnConfig(**({"encoder_config": LOG_MEL} | fields))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"input_values": torch.ones(4000)}, "`input_values` must have shape .batch_size, num_sa"),
+        ({"input_values": torch.ones(2, 399)}, "`input_values` must hold at least 400 samples"),
+        ({"attention_mask": torch.zeros(2, 4000)}, "`input_values` must .* mask leaves 0 in one"),
+        ({"attention_mask": torch.ones(1, 4000)}, "attention mask of `input_values` must have its"),
+        ({"labels": torch.tensor([0, 1, 2])}, "`labels` must have one row for each of the 2 rows"),
+        ({"labels": torch.tensor(0)}, "`labels` must have one row for each of the 2 rows"),
+    ],
+)
+def test_bad_input_names_the_argument(arguments: dict[str, Tensor], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        tiny_classifier()(**({"input_values": torch.ones(2, 4000)} | arguments))
+
+
+def test_log_mel_config_stays_ours_through_a_dict() -> None:
+    config = ShiftCnnConfig(encoder_config=LOG_MEL)
+    again = ShiftCnnConfig.from_dict(config.to_dict())
+    assert isinstance(again.encoder_config, LogMelConfig)
+    assert again.encoder_config.num_mel_bins == 16

@@ -1,0 +1,377 @@
+"""The extractor: equal to the reference vectors, indifferent to padding, trainable throughout."""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from tiny_models import (
+    PROJECTION_FIELDS,
+    padding_errors,
+    ragged_waveforms,
+    relative_error,
+    tiny_extractor,
+)
+from torch import Tensor
+
+from modeling import TdSpeakerBeamConfig, TdSpeakerBeamForSpeechExtraction
+from modeling.checkpoint_conversion import convert_asteroid_state_dict
+
+MIXTURE_LENGTHS = (1403, 901, 1164)
+ENROLLMENT_LENGTHS = (700, 1003, 816)
+
+
+def config_of(constructor: dict[str, Any]) -> TdSpeakerBeamConfig:
+    """Our config for the keywords of the public constructor."""
+    return TdSpeakerBeamConfig(
+        num_filters=constructor["n_filters"],
+        kernel_size=constructor["kernel_size"],
+        stride=constructor["stride"],
+        bottleneck_channels=constructor["bn_chan"],
+        hidden_channels=constructor.get("hid_chan", 512),
+        skip_channels=constructor["skip_chan"] or 0,
+        num_blocks=constructor["n_blocks"],
+        num_repeats=constructor["n_repeats"],
+        norm_type=constructor.get("norm_type", "gLN").lower(),
+        mask_activation=constructor["mask_act"],
+        causal=constructor.get("causal", False),
+        adaptation_type=constructor["adapt_layer_type"],
+        adaptation_layer=constructor["i_adapt_layer"],
+        speaker_embedding_dim=constructor["adapt_enroll_dim"],
+        sampling_rate=constructor["sample_rate"],
+    )
+
+
+def tensors_below(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    return {
+        name.removeprefix(prefix): value
+        for name, value in tensors.items()
+        if name.startswith(prefix)
+    }
+
+
+@pytest.mark.parametrize(
+    ("dtype", "prefix", "tolerance", "gradient_tolerance"),
+    [(torch.float32, "", 1e-5, 1e-3), (torch.float64, "f64.", 1e-10, 1e-8)],
+    ids=["float32", "float64"],
+)
+@pytest.mark.parametrize("case", ["A", "B", "C", "D"])
+def test_outputs_and_gradients_equal_the_public_model(
+    vectors_dir: Path,
+    case: str,
+    dtype: torch.dtype,
+    prefix: str,
+    tolerance: float,
+    gradient_tolerance: float,
+) -> None:
+    folder = vectors_dir / "td_speakerbeam"
+    config = config_of(json.loads((folder / f"tdsb_{case}.json").read_text())["constructor"])
+    tensors = load_file(folder / f"tdsb_{case}.safetensors")
+    model: Any = TdSpeakerBeamForSpeechExtraction(config)
+    model.to(dtype).eval()
+    model.load_state_dict(convert_asteroid_state_dict(tensors_below(tensors, "state."), config))
+    mixture = tensors["mixture"].to(dtype).requires_grad_()
+    enrollment = tensors["enrollment"].to(dtype).requires_grad_()
+
+    output = model(mixture, enrollment_values=enrollment, target_values=tensors["target"].to(dtype))
+    output.loss.backward()
+
+    estimate = tensors[f"{prefix}estimate"][:, 0]
+    embedding = tensors[f"{prefix}enrollment_embedding"]
+    assert relative_error(output.extracted_values, estimate) < tolerance
+    assert relative_error(output.speaker_embeddings, embedding) < tolerance
+    assert relative_error(output.loss, tensors[f"{prefix}loss"]) < tolerance
+    for values, name in ((mixture, "mixture"), (enrollment, "enrollment")):
+        assert values.grad is not None
+        expected = tensors[f"{prefix}grad_input.{name}"]
+        assert relative_error(values.grad, expected) < gradient_tolerance, name
+    gradients = convert_asteroid_state_dict(tensors_below(tensors, f"{prefix}grad."), config)
+    parameters = dict(model.named_parameters())
+    assert gradients.keys() == parameters.keys()
+    for name, expected in gradients.items():
+        gradient = parameters[name].grad
+        assert gradient is not None
+        assert relative_error(gradient, expected) < gradient_tolerance, name
+
+
+def test_mask_equals_the_public_model(vectors_dir: Path) -> None:
+    folder = vectors_dir / "td_speakerbeam"
+    config = config_of(json.loads((folder / "tdsb_A.json").read_text())["constructor"])
+    tensors = load_file(folder / "tdsb_A.safetensors")
+    model = TdSpeakerBeamForSpeechExtraction(config).eval()
+    model.load_state_dict(convert_asteroid_state_dict(tensors_below(tensors, "state."), config))
+
+    frames = model.encoder(tensors["mixture"][:, None])
+    mask = model.estimate_mask(frames, None, tensors["enrollment_embedding"])
+
+    assert relative_error(mask, tensors["mask"][:, 0]) < 1e-5
+
+
+@pytest.fixture(scope="module")
+def recipe_size_extractor() -> TdSpeakerBeamForSpeechExtraction:
+    torch.manual_seed(0)
+    return TdSpeakerBeamForSpeechExtraction(TdSpeakerBeamConfig(kernel_size=16, stride=8))
+
+
+def test_recipe_size_has_the_public_parameters_but_the_dead_ones(
+    vectors_dir: Path, recipe_size_extractor: TdSpeakerBeamForSpeechExtraction
+) -> None:
+    default = json.loads((vectors_dir / "td_speakerbeam" / "default_init.json").read_text())
+    assert config_of(default["constructor"]).to_diff_dict() == (
+        TdSpeakerBeamConfig(kernel_size=16, stride=8, sampling_rate=8000).to_diff_dict()
+    )
+    expected = default["init"]["n_params"] - default["init"]["n_dead"]
+    assert sum(p.numel() for p in recipe_size_extractor.parameters()) == expected
+
+
+def test_initial_statistics_are_the_public_ones(
+    vectors_dir: Path, recipe_size_extractor: TdSpeakerBeamForSpeechExtraction
+) -> None:
+    default = json.loads((vectors_dir / "td_speakerbeam" / "default_init.json").read_text())
+    stats = default["init"]["stats"]
+    # The names are converted as those of a state dict whose values are the indices of the rows.
+    names = {name: torch.tensor(index) for index, name in enumerate(stats)}
+    converted = convert_asteroid_state_dict(names, recipe_size_extractor.config)
+    rows = list(stats.values())
+    parameters = dict(recipe_size_extractor.named_parameters())
+    assert len(converted) == len(stats)
+    for name, index in converted.items():
+        shape, mean, std, largest = rows[int(index)]
+        parameter = parameters[name].detach()
+        assert list(parameter.shape) == shape, name
+        count = parameter.numel()
+        if std == 0:
+            assert parameter.eq(mean).all(), name
+            continue
+        # Six standard errors of each statistic; a uniform draw ends at its bound.
+        assert abs(parameter.mean().item()) < 6 * std / math.sqrt(count), name
+        assert parameter.std().item() == pytest.approx(std, rel=6 / math.sqrt(count)), name
+        is_filter_bank = name.endswith("coder.weight")
+        assert parameter.abs().max().item() == pytest.approx(
+            largest, rel=0.25 if is_filter_bank else 0.1
+        ), name
+
+
+def test_every_layer_starts_like_the_first_of_its_kind(
+    recipe_size_extractor: TdSpeakerBeamForSpeechExtraction,
+) -> None:
+    auxiliary_network: Any = recipe_size_extractor.auxiliary_network
+    network: Any
+    for network in (recipe_size_extractor.mask_estimator, auxiliary_network.network):
+        first = dict(network.blocks[0].named_parameters())
+        for block in network.blocks[1:]:
+            for name, parameter in block.named_parameters():
+                bound = first[name].abs().max().item()
+                assert parameter.abs().max().item() == pytest.approx(bound, rel=0.1), name
+
+
+FORMS = [
+    {"norm_type": norm_type, "causal": causal, "skip_channels": skip_channels}
+    for norm_type in ("gln", "cln", "cgln", "bn")
+    for causal in (False, True)
+    for skip_channels in (8, 0)
+] + [
+    {"adaptation_type": "muladd", "speaker_embedding_dim": 16},
+    {"adaptation_type": "muladd", "speaker_embedding_dim": 16, "skip_channels": 0},
+    {"adaptation_type": "concat", "speaker_embedding_dim": 5},
+    {"adaptation_type": "concat", "skip_channels": 0},
+    {"adaptation_type": "concat", "adaptation_layer": 3},
+    {"adaptation_layer": 3},
+    {"encoder_activation": "relu", "mask_activation": "sigmoid"},
+    {"mask_activation": "tanh", "kernel_size": 21, "stride": 5, "conv_kernel_size": 5},
+    {"mask_activation": "softplus", "kernel_size": 10, "stride": 10},
+    {"mask_activation": "linear", "conv_kernel_size": 1},
+]
+
+
+def name_of(fields: dict[str, Any]) -> str:
+    return "-".join(f"{name}={value}" for name, value in fields.items())
+
+
+@pytest.mark.parametrize("fields", FORMS, ids=name_of)
+def test_padding_changes_nothing(fields: dict[str, Any]) -> None:
+    model = tiny_extractor(**fields)
+    waveforms = {
+        "input_values": ragged_waveforms(MIXTURE_LENGTHS, 1),
+        "enrollment_values": ragged_waveforms(ENROLLMENT_LENGTHS, 2),
+        "target_values": ragged_waveforms(MIXTURE_LENGTHS, 3),
+    }
+    errors = padding_errors(model, waveforms)
+    assert errors.keys() >= {"extracted_values", "speaker_embeddings", "si_snr", "loss"}
+    assert errors.pop("gradients") < 1e-4
+    assert max(errors.values()) < 1e-5, errors
+    errors = padding_errors(model.double(), waveforms)
+    assert max(errors.values()) < 1e-9, errors
+
+
+def test_padding_changes_nothing_with_a_speaker_encoder() -> None:
+    model = tiny_extractor(**PROJECTION_FIELDS)
+    waveforms = {
+        "input_values": ragged_waveforms(MIXTURE_LENGTHS, 1),
+        # Two windows, one, and one that is not full.
+        "enrollment_values": ragged_waveforms((38400, 27000, 9000), 2),
+        "target_values": ragged_waveforms(MIXTURE_LENGTHS, 3),
+    }
+    errors = padding_errors(model, waveforms)
+    assert errors.pop("gradients") < 1e-4
+    assert max(errors.values()) < 1e-5, errors
+
+
+def test_a_full_mask_is_no_mask() -> None:
+    model = tiny_extractor()
+    mixture, enrollment = torch.randn(2, 2, 1203).unbind()
+    mask = torch.ones(2, 1203, dtype=torch.long)
+    plain = model(mixture, enrollment_values=enrollment)
+    masked = model(mixture, mask, enrollment, mask)
+    assert relative_error(masked.extracted_values, plain.extracted_values) < 1e-5
+
+
+def test_a_given_embedding_replaces_the_enrollment() -> None:
+    model = tiny_extractor()
+    mixture, enrollment = torch.randn(2, 2, 1203).unbind()
+    expected = model(mixture, enrollment_values=enrollment)
+    embedding = model.get_speaker_embeddings(enrollment)
+    actual = model(mixture, speaker_embeddings=embedding)
+    assert torch.equal(actual.extracted_values, expected.extracted_values)
+    assert torch.equal(actual.speaker_embeddings, expected.speaker_embeddings)
+    other = model(mixture, enrollment_values=enrollment.flip(0))
+    assert relative_error(other.extracted_values, expected.extracted_values) > 1e-3
+
+
+@pytest.mark.parametrize("num_samples", [16, 17, 23, 24, 25])
+def test_the_output_has_the_length_of_the_mixture(num_samples: int) -> None:
+    model = tiny_extractor()
+    output = model(torch.randn(1, num_samples), enrollment_values=torch.randn(1, 500))
+    assert output.extracted_values.shape == (1, num_samples)
+    # What is left over after the last hop is silent.
+    assert not output.extracted_values[:, 16 + (num_samples - 16) // 8 * 8 :].any()
+
+
+@pytest.mark.parametrize("norm_type", ["cln", "cgln", "bn"])
+def test_a_causal_extractor_does_not_look_ahead(norm_type: str) -> None:
+    model = tiny_extractor(norm_type=norm_type, causal=True)
+    mixture, embedding = torch.randn(1, 1600), torch.randn(1, 16)
+    changed = mixture.clone()
+    changed[:, 800:] = torch.randn(800)
+    before = model(mixture, speaker_embeddings=embedding).extracted_values
+    after = model(changed, speaker_embeddings=embedding).extracted_values
+    # The filter that first sees the change starts a filter length before it.
+    assert torch.equal(before[:, : 800 - 16], after[:, : 800 - 16])
+    assert not torch.allclose(before[:, 800:], after[:, 800:])
+
+
+@pytest.mark.parametrize("causal", [False, True])
+def test_the_depthwise_convolution_is_the_dilated_one(causal: bool) -> None:
+    model = tiny_extractor(conv_kernel_size=5, causal=causal)
+    block: Any = model.mask_estimator.blocks[1]
+    conv = block.depthwise_conv
+    frames = torch.randn(2, 12, 77)
+    padding = (8, 0) if causal else (4, 4)
+    expected = torch.nn.functional.conv1d(
+        torch.nn.functional.pad(frames, padding), conv.weight, conv.bias, dilation=2, groups=12
+    )
+    assert relative_error(conv(frames), expected) < 1e-5
+
+
+def test_the_mixture_and_enrollment_may_be_silent() -> None:
+    model = tiny_extractor()
+    mixture = torch.zeros(1, 1203, requires_grad=True)
+    output = model(mixture, enrollment_values=torch.zeros(1, 1203), target_values=mixture.detach())
+    output.loss.backward()
+    assert output.extracted_values.isfinite().all()
+    assert all(p.grad is not None and p.grad.isfinite().all() for p in model.parameters())
+
+
+@pytest.mark.parametrize(
+    "fields", [*FORMS, PROJECTION_FIELDS], ids=[*map(name_of, FORMS), "projection"]
+)
+def test_every_parameter_gets_a_gradient(fields: dict[str, Any]) -> None:
+    model = tiny_extractor(**fields).train()
+    mixture, enrollment, target = torch.randn(3, 2, 1203).unbind()
+    model(mixture, enrollment_values=enrollment, target_values=target).loss.backward()
+    frozen = {name for name, p in model.named_parameters() if not p.requires_grad}
+    assert all(name.startswith("speaker_encoder.") for name in frozen)
+    for name, parameter in model.named_parameters():
+        if name not in frozen:
+            assert parameter.grad is not None and parameter.grad.any(), name
+
+
+def test_a_tuple_comes_back_on_request() -> None:
+    model = tiny_extractor()
+    mixture = torch.randn(1, 800)
+    extracted, embedding = model(mixture, enrollment_values=mixture, return_dict=False)
+    assert extracted.shape == (1, 800)
+    assert embedding.shape == (1, model.config.embedding_size)
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"norm_type": "BN"}, "`norm_type` must be one of 'gln', 'cln', 'cgln', 'bn', got 'BN'"),
+        ({"mask_activation": "softmax"}, "`mask_activation` must be one of 'relu', .* 'softmax'"),
+        ({"encoder_activation": "gelu"}, "`encoder_activation` must be one of None, 'relu'"),
+        ({"adaptation_type": "att"}, "`adaptation_type` must be one of 'mul', .* got 'att'"),
+        ({"auxiliary_type": "lstm"}, "`auxiliary_type` must be one of 'tcn', 'projection'"),
+        ({"speaker_encoder": "xvector"}, "`speaker_encoder` must be one of None, 'ge2e'"),
+        ({"speaker_encoder": "ge2e"}, "needs `auxiliary_type='projection'`"),
+        (PROJECTION_FIELDS | {"sampling_rate": 8000}, "`sampling_rate` must be 16000 for"),
+        (PROJECTION_FIELDS | {"external_embedding_dim": 192}, "`external_embedding_dim` must be 2"),
+        ({"conv_kernel_size": 4}, "`conv_kernel_size` must be odd .* got 4"),
+        ({"adaptation_layer": 24}, "`adaptation_layer` must lie between 0 and 23 .* got 24"),
+        ({"adaptation_layer": -1}, "`adaptation_layer` must lie between 0 and 23 .* got -1"),
+        ({"speaker_embedding_dim": 64}, "`speaker_embedding_dim` must be 1 x .* = 128 .* got 64"),
+        ({"adaptation_type": "muladd"}, "`speaker_embedding_dim` must be 2 x .* = 256 .* got 128"),
+        ({"skip_channels": 64}, "`skip_channels` must be 0 or equal `bottleneck_channels`"),
+        ({"skip_channels": -1}, "`skip_channels` must be 0 .* or more, got -1"),
+        ({"stride": 64}, "`stride` must lie between 1 and `kernel_size` .*32.* got 64"),
+        ({"num_filters": 0}, "`num_filters` must be at least 1, got 0"),
+    ],
+)
+def test_a_config_out_of_range_names_the_field(fields: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        TdSpeakerBeamConfig(**fields)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"input_values": torch.ones(800)}, "`input_values` must have shape .batch_size, num_sam"),
+        ({"input_values": torch.ones(2, 1, 800)}, "`input_values` must have shape .* average the"),
+        ({"input_values": torch.ones(2, 15)}, "`input_values` must hold at least 16 samples"),
+        ({"input_values": torch.ones(0, 800)}, "`input_values` must hold at least 16 samples"),
+        ({"enrollment_values": None}, "Pass `enrollment_values` .* or `speaker_embeddings`"),
+        ({"enrollment_values": torch.ones(800)}, "`enrollment_values` must have shape"),
+        ({"enrollment_values": torch.ones(2, 0)}, "`enrollment_values` must hold at least 16 sam"),
+        ({"enrollment_values": torch.ones(3, 800)}, r"must have shape \(2, 16\), got \(3, 16\): p"),
+        ({"speaker_embeddings": torch.ones(2, 8)}, r"`speaker_embeddings` must have shape \(2, 16"),
+        ({"target_values": torch.ones(2, 799)}, "`target_values` must have the shape of `input_v"),
+        ({"target_values": torch.ones(1, 800)}, "`target_values` must have the shape of `input_v"),
+        ({"attention_mask": torch.ones(2, 799)}, "attention mask of `input_values` must have its"),
+        ({"attention_mask": torch.zeros(2, 800)}, "`input_values` must .* mask leaves 0 in one"),
+        (
+            {"enrollment_attention_mask": torch.ones(1, 800)},
+            "attention mask of `enrollment_values` must have its shape",
+        ),
+        (
+            {"enrollment_attention_mask": torch.arange(1600).reshape(2, 800) >= 800},
+            "`enrollment_values` must hold at least 16 valid samples",
+        ),
+    ],
+)
+def test_bad_input_names_the_argument(arguments: dict[str, Tensor | None], message: str) -> None:
+    good = {"input_values": torch.ones(2, 800), "enrollment_values": torch.ones(2, 800)}
+    with pytest.raises(ValueError, match=message):
+        tiny_extractor()(**(good | arguments))
+
+
+def test_a_projection_without_speaker_encoder_asks_for_embeddings() -> None:
+    model = tiny_extractor(auxiliary_type="projection", external_embedding_dim=6)
+    with pytest.raises(ValueError, match=r"pass `speaker_embeddings` of shape \(batch_size, 6\)"):
+        model(torch.ones(2, 800), enrollment_values=torch.ones(2, 800))
+    output = model(torch.randn(2, 800), speaker_embeddings=torch.randn(2, 6))
+    assert output.extracted_values.shape == (2, 800)

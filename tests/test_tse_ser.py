@@ -1,0 +1,387 @@
+"""The combined model: padding, gradients across the two models, losses, saving and loading."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from tiny_models import (
+    EXTRACTOR_FIELDS,
+    PROJECTION_FIELDS,
+    encoder_config,
+    padding_errors,
+    ragged_waveforms,
+    relative_error,
+    tiny_classifier,
+    tiny_extractor,
+    tiny_tse_ser,
+)
+from torch import Tensor
+from transformers import (
+    AutoConfig,
+    AutoFeatureExtractor,
+    AutoModel,
+    AutoModelForAudioClassification,
+    PreTrainedModel,
+)
+
+from modeling import (
+    ShiftCnnConfig,
+    ShiftCnnForEmotionClassification,
+    TdSpeakerBeamConfig,
+    TdSpeakerBeamForSpeechExtraction,
+    TseSerConfig,
+    TseSerFeatureExtractor,
+    TseSerForEmotionClassification,
+)
+
+ENCODERS = ["log_mel", "whisper", "wav2vec2_group", "hubert_group", "wav2vec2_layer"]
+LABELS = torch.tensor([0, 3, 1])
+
+
+def joint_batch(num_rows: int = 2, num_samples: int = 4003) -> dict[str, Tensor]:
+    generator = torch.Generator().manual_seed(1)
+    mixture, enrollment, target = torch.randn(3, num_rows, num_samples, generator=generator)
+    return {
+        "input_values": mixture,
+        "enrollment_values": enrollment,
+        "target_values": target,
+        "labels": LABELS[:num_rows],
+    }
+
+
+@pytest.mark.parametrize("encoder", ["log_mel", "whisper", "wav2vec2_layer", "hubert_layer"])
+def test_padding_changes_nothing(encoder: str) -> None:
+    model = tiny_tse_ser(encoder)
+    lengths = (4003, 2501, 3110)
+    waveforms = {
+        "input_values": ragged_waveforms(lengths, 1),
+        "enrollment_values": ragged_waveforms((1900, 2603, 2216), 2),
+        "target_values": ragged_waveforms(lengths, 3),
+    }
+    errors = padding_errors(model, waveforms, LABELS)
+    assert errors.keys() >= {"extracted_values", "speaker_embeddings", "si_snr", "logits", "loss"}
+    assert errors.pop("gradients") < 1e-4
+    assert max(errors.values()) < 1e-5, errors
+    errors = padding_errors(model.double(), waveforms, LABELS)
+    assert max(errors.values()) < 1e-9, errors
+
+
+@pytest.mark.parametrize("encoder", ["wav2vec2_group", "hubert_group"])
+def test_a_group_norm_encoder_sees_the_padding(encoder: str) -> None:
+    """A property of the base models, which the docs of the encoder state: not a bound, a fact."""
+    model = tiny_classifier(encoder)
+    errors = padding_errors(model, {"input_values": ragged_waveforms((4003, 2501), 1)}, LABELS[:2])
+    assert errors["logits"] > 1e-4
+    layer_norm = tiny_classifier(encoder.replace("group", "layer"))
+    errors = padding_errors(
+        layer_norm, {"input_values": ragged_waveforms((4003, 2501), 1)}, LABELS[:2]
+    )
+    assert errors["logits"] < 1e-5
+
+
+@pytest.mark.parametrize("encoder", ENCODERS)
+def test_cross_entropy_alone_trains_the_extractor_through_a_frozen_encoder(encoder: str) -> None:
+    model = tiny_tse_ser(encoder).train()
+    assert not any(module.training for module in model.classifier.encoder.modules())
+    assert model.classifier.head.training and model.extractor.training
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    batch = joint_batch()
+    del batch["target_values"]
+    optimizer = torch.optim.AdamW(model.parameters(), lr=0.1, weight_decay=0.1)
+
+    model(**batch).loss.backward()
+    optimizer.step()
+
+    for name, parameter in model.extractor.named_parameters():
+        assert parameter.grad is not None and parameter.grad.any(), name
+    for name, value in model.state_dict().items():
+        is_frozen = name.startswith("classifier.encoder.")
+        assert torch.equal(value, before[name]) == is_frozen, name
+
+
+@pytest.mark.parametrize(
+    ("encoder", "fields"),
+    [
+        ("log_mel", {}),
+        ("log_mel", {"freeze_encoder": False}),
+        ("whisper", {"freeze_encoder": False}),
+        ("whisper", {"freeze_encoder": False, "encoder_layer": 2}),
+        ("wav2vec2_group", {"freeze_encoder": False}),
+        ("wav2vec2_layer", {"freeze_encoder": False, "encoder_layer": 2}),
+        ("hubert_group", {"freeze_encoder": False, "freeze_feature_encoder": False}),
+        ("wavlm_group", {"freeze_encoder": False}),
+    ],
+)
+def test_joint_training_leaves_no_parameter_dead(encoder: str, fields: dict[str, Any]) -> None:
+    classifier = tiny_classifier(encoder, mask_time_prob=0.5, mask_time_length=2, **fields)
+    model = TseSerForEmotionClassification.from_sub_models_pretrained(tiny_extractor(), classifier)
+    torch.manual_seed(0)
+    model.train()
+    model(**joint_batch()).loss.backward()
+    for name, parameter in model.named_parameters():
+        if parameter.requires_grad:
+            assert parameter.grad is not None, name
+            # The softmax over keys cancels what all of them share.
+            assert parameter.grad.any() or "k_proj.bias" in name, name
+    if encoder == "whisper":
+        whisper: Any = model.classifier.encoder.model
+        assert not whisper.embed_positions.weight.requires_grad
+    trainable = {name for name, p in model.classifier.encoder.named_parameters() if p.requires_grad}
+    assert bool(trainable) == (fields.get("freeze_encoder") is False)
+    is_waveform_encoder = encoder not in ("log_mel", "whisper")
+    if is_waveform_encoder and fields.get("freeze_feature_encoder", True):
+        assert not any("feature_extractor" in name for name in trainable)
+
+
+def test_the_loss_is_the_weighted_sum_of_its_parts() -> None:
+    model = tiny_tse_ser(extraction_loss_weight=0.5, classification_loss_weight=3.0)
+    output = model(**joint_batch())
+    expected = 0.5 * output.extraction_loss + 3.0 * output.classification_loss
+    assert relative_error(output.loss, expected) < 1e-6
+    assert relative_error(output.extraction_loss, -output.si_snr.mean()) < 1e-6
+
+
+def test_a_missing_target_or_label_leaves_the_other_loss() -> None:
+    model = tiny_tse_ser(extraction_loss_weight=0.5, classification_loss_weight=3.0)
+    batch = joint_batch()
+    both = model(**batch)
+    labels, target = batch.pop("labels"), batch.pop("target_values")
+
+    output = model(**batch, labels=labels)
+    assert torch.equal(output.loss, 3.0 * both.classification_loss)
+    assert output.extraction_loss is None and output.si_snr is None
+    output = model(**batch, target_values=target)
+    assert torch.equal(output.loss, 0.5 * both.extraction_loss)
+    assert output.classification_loss is None
+    output = model(**batch)
+    assert output.loss is None
+    assert torch.equal(output.logits, both.logits)
+
+
+def test_unlabelled_rows_train_the_extraction_alone() -> None:
+    model = tiny_tse_ser()
+    batch = joint_batch() | {"labels": torch.tensor([-100, -100])}
+    output = model(**batch)
+    output.loss.backward()
+    assert output.classification_loss == 0
+    assert not any(p.grad is not None and p.grad.any() for p in model.classifier.parameters())
+    assert all(p.grad is not None and p.grad.any() for p in model.extractor.parameters())
+
+
+@pytest.mark.parametrize("target", ["silence", "the extracted signal", "the mixture"])
+def test_losses_stay_finite_on_degenerate_targets(target: str) -> None:
+    model = tiny_tse_ser()
+    batch = joint_batch()
+    batch["target_values"] = {
+        "silence": torch.zeros_like(batch["input_values"]),
+        "the extracted signal": model(**batch).extracted_values.detach(),
+        "the mixture": batch["input_values"],
+    }[target]
+    output = model(**batch)
+    output.loss.backward()
+    assert output.loss.isfinite()
+    for name, parameter in model.named_parameters():
+        if parameter.requires_grad and name != "classifier.head.masked_spec_embed":
+            assert parameter.grad is not None and parameter.grad.isfinite().all(), name
+
+
+def test_the_classifier_hears_the_extracted_speech_at_unit_level() -> None:
+    model = tiny_tse_ser()
+    batch = joint_batch()
+    output = model(**batch)
+    alone = model.classifier(100 * output.extracted_values)
+    assert relative_error(output.logits, alone.logits) < 1e-4
+
+
+def test_sub_models_can_be_folders(tmp_path: Path) -> None:
+    combined = tiny_tse_ser()
+    combined.extractor.save_pretrained(tmp_path / "extractor")
+    combined.classifier.save_pretrained(tmp_path / "classifier")
+    loaded = TseSerForEmotionClassification.from_sub_models_pretrained(
+        str(tmp_path / "extractor"), str(tmp_path / "classifier")
+    ).eval()
+    batch = joint_batch()
+    assert torch.equal(loaded(**batch).loss, combined(**batch).loss)
+    trainable = {name for name, p in loaded.named_parameters() if p.requires_grad}
+    assert trainable == {name for name, p in combined.named_parameters() if p.requires_grad}
+    assert not any(name.startswith("classifier.encoder.") for name in trainable)
+
+
+def test_an_embedding_is_computed_once_for_many_mixtures() -> None:
+    model = tiny_tse_ser()
+    batch = joint_batch()
+    expected = model(**batch)
+    embedding = model.get_speaker_embeddings(batch.pop("enrollment_values"))
+    assert torch.equal(model(**batch, speaker_embeddings=embedding).logits, expected.logits)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"input_values": torch.ones(2, 399), "target_values": None}, "at least 400 samples a row"),
+        ({"enrollment_values": None}, "Pass `enrollment_values` .* or `speaker_embeddings`"),
+        ({"enrollment_values": torch.ones(1, 4003)}, "pass one row of `enrollment_values`"),
+        ({"target_values": torch.ones(2, 4000)}, "`target_values` must have the shape"),
+        ({"labels": torch.tensor([0])}, "`labels` must have one row for each of the 2"),
+    ],
+)
+def test_bad_input_names_the_argument(arguments: dict[str, Tensor], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        tiny_tse_ser()(**(joint_batch() | arguments))
+
+
+def test_a_config_that_does_not_fit_together_names_the_field() -> None:
+    with pytest.raises(ValueError, match=r"8000 Hz.*16000 Hz.*one `sampling_rate`"):
+        TseSerConfig(extractor_config={"sampling_rate": 8000})
+    with pytest.raises(ValueError, match="`extraction_loss_weight` must be at least 0, got -1"):
+        TseSerConfig(extraction_loss_weight=-1)
+
+
+def test_the_classifier_gives_the_labels() -> None:
+    labels = {"id2label": {0: "calm", 1: "tense", 2: "tired"}}
+    config = TseSerConfig(classifier_config={"encoder_config": encoder_config("log_mel")} | labels)
+    assert config.num_labels == 3
+    assert config.id2label == labels["id2label"]
+    again = TseSerConfig.from_dict(config.to_dict())
+    assert again.id2label == labels["id2label"]
+
+
+def saved_model(name: str) -> PreTrainedModel:
+    """`kind/form`: an extractor of a norm, or models on a speech encoder (`:layer` truncates)."""
+    kind, form = name.split("/")
+    if kind == "extractor":
+        return tiny_extractor(**(PROJECTION_FIELDS if form == "ge2e" else {"norm_type": form}))
+    encoder, _, layer = form.partition(":")
+    classifier = tiny_classifier(encoder, encoder_layer=int(layer) if layer else None)
+    if kind == "classifier":
+        return classifier
+    extractor = tiny_extractor(**PROJECTION_FIELDS)
+    return TseSerForEmotionClassification.from_sub_models_pretrained(extractor, classifier).eval()
+
+
+def saved_config(folder: Path) -> Any:
+    """The saved config without `dtype`, which loading writes into nested configs too."""
+
+    def without_dtype(fields: dict[str, Any]) -> dict[str, Any]:
+        fields.pop("dtype", None)
+        return fields
+
+    return json.loads((folder / "config.json").read_text(), object_hook=without_dtype)
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "extractor/gln",
+        "extractor/bn",
+        "extractor/ge2e",
+        "classifier/log_mel",
+        "classifier/whisper:1",
+        "classifier/hubert_layer:1",
+        "classifier/wavlm_group",
+        "tse_ser/log_mel",
+        "tse_ser/whisper",
+        "tse_ser/wav2vec2_layer",
+    ],
+)
+def test_a_saved_model_comes_back_bit_by_bit(name: str, tmp_path: Path) -> None:
+    model = saved_model(name)
+    model.save_pretrained(tmp_path)
+    auto_class = AutoModel if name.startswith("extractor") else AutoModelForAudioClassification
+    loaded = auto_class.from_pretrained(tmp_path)
+
+    assert type(loaded) is type(model)
+    assert not loaded.training
+    loaded.save_pretrained(tmp_path / "again")
+    assert saved_config(tmp_path / "again") == saved_config(tmp_path)
+    for kind in ("named_parameters", "named_buffers"):
+        tensors = dict(getattr(model, kind)())
+        loaded_tensors = dict(getattr(loaded, kind)())
+        assert tensors.keys() == loaded_tensors.keys()
+        for key, value in tensors.items():
+            # Mel filters and windows are buffers that no file holds.
+            assert torch.equal(value, loaded_tensors[key]), key
+            assert value.requires_grad == loaded_tensors[key].requires_grad, key
+    batch = joint_batch()
+    if name.startswith("classifier"):
+        batch = {"input_values": batch["input_values"]}
+    elif name.startswith("extractor"):
+        del batch["labels"]
+    output = model(**batch)
+    for key, value in loaded(**batch).items():
+        assert torch.equal(value, output[key]), key
+
+
+def test_auto_classes_know_the_models(tmp_path: Path) -> None:
+    for config, auto_class, model_class in (
+        (TdSpeakerBeamConfig(**EXTRACTOR_FIELDS), AutoModel, TdSpeakerBeamForSpeechExtraction),
+        (
+            ShiftCnnConfig(encoder_config=encoder_config("log_mel")),
+            AutoModelForAudioClassification,
+            ShiftCnnForEmotionClassification,
+        ),
+    ):
+        assert type(auto_class.from_config(config)) is model_class
+        config.save_pretrained(tmp_path / config.model_type)
+        assert type(AutoConfig.from_pretrained(tmp_path / config.model_type)) is type(config)
+    TseSerFeatureExtractor(min_duration_seconds=0.5).save_pretrained(tmp_path / "td_speakerbeam")
+    extractor = AutoFeatureExtractor.from_pretrained(tmp_path / "td_speakerbeam")
+    assert isinstance(extractor, TseSerFeatureExtractor)
+    assert extractor.min_duration_seconds == 0.5
+
+
+REMOTE_PROGRAM = """
+import sys
+sys.modules["modeling"] = None  # an installed package must not be what answers
+from safetensors.torch import load_file, save_file
+from transformers import AutoFeatureExtractor, AutoModel, AutoModelForAudioClassification
+folder = sys.argv[1]
+batch = load_file("batch.safetensors")
+model = AutoModelForAudioClassification.from_pretrained(folder + "/tse_ser", trust_remote_code=True)
+assert type(model).__module__.startswith("transformers_modules."), type(model)
+features = AutoFeatureExtractor.from_pretrained(folder + "/tse_ser", trust_remote_code=True)
+assert type(features).__module__.startswith("transformers_modules."), type(features)
+extractor = AutoModel.from_pretrained(folder + "/extractor", trust_remote_code=True)
+features([batch["input_values"][0].numpy()])
+extracted = extractor(**batch).extracted_values
+save_file({"logits": model(**batch).logits, "extracted_values": extracted}, "answer.safetensors")
+"""
+
+
+def test_saved_code_loads_in_a_process_without_the_package(tmp_path: Path) -> None:
+    model = TseSerForEmotionClassification.from_sub_models_pretrained(
+        tiny_extractor(**PROJECTION_FIELDS), tiny_classifier("whisper")
+    ).eval()
+    model.save_pretrained(tmp_path / "models" / "tse_ser")
+    model.extractor.save_pretrained(tmp_path / "models" / "extractor")
+    TseSerFeatureExtractor().save_pretrained(tmp_path / "models" / "tse_ser")
+    batch = {name: joint_batch()[name] for name in ("input_values", "enrollment_values")}
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    save_file(
+        {name: value.contiguous() for name, value in batch.items()}, elsewhere / "batch.safetensors"
+    )
+
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+    done = subprocess.run(
+        [sys.executable, "-c", REMOTE_PROGRAM, str(tmp_path / "models")],
+        cwd=elsewhere,
+        env=environment | {"HF_MODULES_CACHE": str(tmp_path / "modules")},
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+
+    assert done.returncode == 0, done.stderr
+    answer = load_file(elsewhere / "answer.safetensors")
+    expected = model(**batch)
+    assert relative_error(answer["logits"], expected.logits) < 1e-6
+    assert relative_error(answer["extracted_values"], expected.extracted_values) < 1e-6
