@@ -29,7 +29,7 @@ from transformers.utils.logging import disable_progress_bar
 from evaluation.evaluate_checkpoint import EvaluationArguments, evaluate_checkpoint
 from evaluation.figures import write_figures
 from evaluation.progress import StudyProgress, fraction_done, say, unit_key
-from evaluation.study import REPOSITORY, Cell, Step, StudyError, load_study, plan_study, suggest
+from evaluation.study import REPOSITORY, Cell, Step, StudyError, load_study, plan_study, read_yaml, suggest
 from evaluation.tables import write_tables
 
 POLL_SECONDS = 0.5
@@ -67,6 +67,11 @@ def parse_arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument(
         "--corpus_dir", help="folder that holds the corpora (ravdess/, emodb/, ...)"
     )
+    parser.add_argument(
+        "--accelerate_config",
+        type=Path,
+        help="YAML file for `accelerate launch`, such as recipes/accelerate/cpu_2_processes.yaml",
+    )
     parser.add_argument("--dry_run", action="store_true", help="print the plan and stop")
     return parser.parse_args(argv)
 
@@ -85,6 +90,7 @@ def run_study(arguments: argparse.Namespace) -> None:
         {"corpus_dir": str(Path(arguments.corpus_dir).resolve())} if arguments.corpus_dir else {}
     )
     study = load_study(arguments.study)
+    launcher = Launcher(arguments.accelerate_config)
     plan = plan_study(study, output_dir, arguments.folds, arguments.seeds, overrides)
     check_cells(plan)
     done = [unit for unit in plan if is_done(unit)]
@@ -100,7 +106,7 @@ def run_study(arguments: argparse.Namespace) -> None:
                 continue
             progress.start(unit)
             if isinstance(unit, Step):
-                run_step(unit, output_dir, progress)
+                run_step(unit, output_dir, launcher, progress)
             else:
                 labels = {**unit.labels, "fingerprint": unit.fingerprint}
                 evaluate_checkpoint(labels, output=str(unit.path), **unit.arguments)
@@ -148,12 +154,13 @@ def is_done(unit: Step | Cell) -> bool:
     return same and bool(record["done"])
 
 
-def run_step(step: Step, output_dir: Path, progress: StudyProgress) -> None:
+def run_step(step: Step, output_dir: Path, launcher: Launcher, progress: StudyProgress) -> None:
     """Runs one training or denoising in a process of its own, from its last checkpoint on.
 
     Args:
         step: what to run.
         output_dir: folder of the study: the log goes into its `logs`.
+        launcher: how programs are started.
         progress: told how far the step is.
 
     Raises:
@@ -170,7 +177,8 @@ def run_step(step: Step, output_dir: Path, progress: StudyProgress) -> None:
     log_path.parent.mkdir(parents=True, exist_ok=True)
     started = time.monotonic()
     try:
-        run_logged(step_command(step, config_path), log_path, lambda f: progress.update(step, f))
+        command = launcher.command(step, config_path)
+        run_logged(command, launcher.threads, log_path, lambda f: progress.update(step, f))
         record["done"] = True
     finally:
         # The minutes of an attempt that was cut off count too.
@@ -178,31 +186,54 @@ def run_step(step: Step, output_dir: Path, progress: StudyProgress) -> None:
         write_json(step.output_dir / STEP_RECORD, record)
 
 
-def step_command(step: Step, config_path: Path) -> list[str]:
-    """The command line of a step; a training goes on from its last complete checkpoint."""
-    # Quiet: the launcher's own traceback would hide the program's message.
-    command = [sys.executable, "-m", "accelerate.commands.launch", "--quiet"]
-    command += [*PROGRAMS[step.program], "--config", str(config_path)]
-    return [*command, "--resume_from_checkpoint", "auto"] if step.program == "train" else command
+class Launcher:
+    """Starts the programs of a study with `accelerate launch`.
+
+    Args:
+        config: its YAML file; None for what accelerate finds by itself.
+
+    Raises:
+        StudyError: if the file is missing or no YAML.
+    """
+
+    def __init__(self, config: Path | None = None) -> None:
+        # Quiet: the launcher's own traceback would hide the program's message.
+        self.options = ["--quiet"]
+        processes = 1
+        if config is not None:
+            processes = int(read_yaml(config).get("num_processes", 1))
+            self.options += ["--config_file", str(config.resolve())]
+        # accelerate gives a process one thread unless it is told otherwise.
+        self.threads = max(1, len(os.sched_getaffinity(0)) // processes)
+
+    def command(self, step: Step, config_path: Path) -> list[str]:
+        """The command line of a step; a training goes on from its last complete checkpoint."""
+        command = [sys.executable, "-m", "accelerate.commands.launch", *self.options]
+        command += [*PROGRAMS[step.program], "--config", str(config_path)]
+        if step.program == "train":
+            command += ["--resume_from_checkpoint", "auto"]
+        return command
 
 
 def run_logged(
-    command: Sequence[str], log_path: Path, report: Callable[[float | None], None]
+    command: Sequence[str],
+    threads: int,
+    log_path: Path,
+    report: Callable[[float | None], None],
 ) -> None:
     """Runs a command from the repository's root, its output added to a log file.
 
     Args:
         command: program and arguments.
+        threads: of each process, unless the environment says otherwise.
         log_path: where its output goes.
         report: called again and again with how far the program's progress bar is, 0 to 1.
 
     Raises:
         StudyError: if the command fails, with the end of the log.
     """
-    # accelerate gives a process one thread unless it is told otherwise; a bar that redraws ten
-    # times a second would fill the log.
-    cores = str(len(os.sched_getaffinity(0)))
-    environment = {"OMP_NUM_THREADS": cores, "TQDM_MININTERVAL": "5", **os.environ}
+    # A bar that redraws ten times a second would fill the log.
+    environment = {"OMP_NUM_THREADS": str(threads), "TQDM_MININTERVAL": "5", **os.environ}
     with log_path.open("a", encoding="utf-8") as log:
         log.write(f"$ {' '.join(command)}\n")
         log.flush()

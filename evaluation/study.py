@@ -104,7 +104,7 @@ def load_study(path: str | Path) -> dict[str, Any]:
     Raises:
         StudyError: if the file is missing, or a key is unknown, missing or used twice.
     """
-    study = _read_yaml(Path(path))
+    study = read_yaml(Path(path))
     _check_keys(study, STUDY_KEYS, required=STUDY_KEYS - {"protocol", "data"}, where=str(path))
     study = {"protocol": "validated", "data": {}, **study}
     for kind, known in (("steps", STEP_KEYS), ("cells", CELL_KEYS)):
@@ -165,7 +165,7 @@ def _plan_step(
     output_dir: Path,
 ) -> Step:
     program = "train" if "train" in entry else "denoise"
-    recipe = _read_yaml(REPOSITORY / entry[program])
+    recipe = read_yaml(REPOSITORY / entry[program])
     config = {**data, **recipe, **common, **entry.get("arguments", {})}
     return Step(
         name=entry["name"],
@@ -227,7 +227,12 @@ def _fingerprint(settings: list[Any], steps: Mapping[str, Step]) -> str:
     return hashlib.sha256("\n".join([text, *behind]).encode()).hexdigest()[:16]
 
 
-def _read_yaml(path: Path) -> dict[str, Any]:
+def read_yaml(path: Path) -> dict[str, Any]:
+    """Reads a YAML file of `key: value` lines.
+
+    Raises:
+        StudyError: if it is missing or something else.
+    """
     try:
         content = yaml.safe_load(path.read_text(encoding="utf-8"))
     except FileNotFoundError:

@@ -73,16 +73,19 @@ class LogMelSpectrogram(nn.Module):
             of the mel power.
         """
         padding = self.window_length // 2
-        waveform = F.pad(waveform[:, None], (padding, padding), mode=self.pad_mode)[:, 0]
-        spectrum = torch.stft(
-            waveform,
-            self.window_length,
-            self.hop_length,
-            window=self.window,
-            center=False,
-            return_complex=True,
-        )
-        # real^2 + imag^2 rather than abs()^2: its gradient is finite where the spectrum is zero.
-        power = torch.view_as_real(spectrum[..., :-1]).square().sum(dim=-1)
-        mel_power = self.mel_filters.T @ power
-        return torch.log10(mel_power.clamp(min=LOG_FLOOR))
+        # Half precision has neither the range nor the digits for power spectra.
+        with torch.autocast(device_type=waveform.device.type, enabled=False):
+            waveform = waveform.to(self.window.dtype)
+            waveform = F.pad(waveform[:, None], (padding, padding), mode=self.pad_mode)[:, 0]
+            spectrum = torch.stft(
+                waveform,
+                self.window_length,
+                self.hop_length,
+                window=self.window,
+                center=False,
+                return_complex=True,
+            )
+            # real^2 + imag^2, not abs()^2: its gradient is finite where the spectrum is zero.
+            power = torch.view_as_real(spectrum[..., :-1]).square().sum(dim=-1)
+            mel_power = self.mel_filters.T @ power
+            return torch.log10(mel_power.clamp(min=LOG_FLOOR))

@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -71,7 +72,7 @@ class Ge2eSpeakerEncoder(nn.Module):
             )
         try:
             self.load_state_dict(load_file(path))
-        except RuntimeError as error:
+        except (RuntimeError, SafetensorError) as error:
             raise ValueError(f"{path} does not hold a GE2E speaker encoder: {error}") from error
 
     def train(self, mode: bool = True) -> "Ge2eSpeakerEncoder":

@@ -167,7 +167,9 @@ class ShiftCnnHead(nn.Module):
         for block in self.blocks:
             hidden_states = block(hidden_states, frame_mask)
         hidden_states = self.norm(hidden_states) * frame_mask
-        pooled = hidden_states.sum(dim=1) / frame_mask.sum(dim=1).clamp(min=1)
+        dtype = torch.promote_types(hidden_states.dtype, torch.float32)
+        num_frames = frame_mask.sum(dim=1, dtype=dtype).clamp(min=1)
+        pooled = (hidden_states.sum(dim=1, dtype=dtype) / num_frames).to(hidden_states.dtype)
         return self.classifier(self.dropout(pooled))
 
     def _spec_augment(self, hidden_states: Tensor) -> Tensor:
@@ -310,10 +312,10 @@ class ShiftCnnForEmotionClassification(ShiftCnnPreTrainedModel):
         valid samples.
         """
         max_samples = round(self.config.max_duration_seconds * self.config.sampling_rate)
-        input_values, attention_mask = (
-            input_values[:, :max_samples],
-            attention_mask[:, :max_samples],
-        )
+        # Half precision cannot hold the energy of seconds of audio.
+        dtype = torch.promote_types(input_values.dtype, torch.float32)
+        input_values = input_values[:, :max_samples].to(dtype)
+        attention_mask = attention_mask[:, :max_samples]
         if not self.config.normalize_input:
             return input_values * attention_mask, attention_mask
         centered = masked_center(input_values, attention_mask)

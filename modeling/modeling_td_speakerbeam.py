@@ -99,7 +99,10 @@ class AuxiliaryNetwork(nn.Module):
         output = self.network(frames, frame_mask)
         if frame_mask is None:
             return output.mean(dim=-1)
-        return (output * frame_mask).sum(dim=-1) / frame_mask.sum(dim=-1)
+        # Half precision can neither count thousands of frames nor add them up.
+        dtype = torch.promote_types(output.dtype, torch.float32)
+        frame_sums = (output * frame_mask).sum(dim=-1, dtype=dtype)
+        return frame_sums / frame_mask.sum(dim=-1, dtype=dtype)
 
 
 class TdSpeakerBeamPreTrainedModel(PreTrainedModel):
@@ -297,7 +300,13 @@ class TdSpeakerBeamForSpeechExtraction(TdSpeakerBeamPreTrainedModel):
                 f"{tuple(speaker_embeddings.shape)}: pass one row of `enrollment_values` or of "
                 "`speaker_embeddings` a mixture."
             )
-        return self.auxiliary_network(speaker_embeddings) if is_projection else speaker_embeddings
+        if not is_projection:
+            return speaker_embeddings
+        if self.config.speaker_encoder is not None:
+            # Unit length over many dimensions is next to nothing in each: the adapted block would
+            # start almost switched off.
+            speaker_embeddings = speaker_embeddings * math.sqrt(size)
+        return self.auxiliary_network(speaker_embeddings)
 
 
 __all__ = [

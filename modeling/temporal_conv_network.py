@@ -21,12 +21,16 @@ class GlobalLayerNorm(nn.Module):
         if frame_mask is None:
             # One group over all channels is the same function, in one fused kernel.
             return F.group_norm(hidden_states, 1, self.weight, self.bias, GLOBAL_NORM_EPSILON)
-        count = frame_mask.sum(dim=(1, 2), keepdim=True) * hidden_states.shape[1]
-        mean = (hidden_states * frame_mask).sum(dim=(1, 2), keepdim=True) / count
-        centered = (hidden_states - mean) * frame_mask
-        variance = centered.square().sum(dim=(1, 2), keepdim=True) / count
-        normalized = centered * torch.rsqrt(variance + GLOBAL_NORM_EPSILON)
-        return (normalized * self.weight[:, None] + self.bias[:, None]) * frame_mask
+        # Written for few passes over the signal: they cost more than the arithmetic.
+        # Half precision can neither count the frames nor hold their energy.
+        dtype = torch.promote_types(hidden_states.dtype, torch.float32)
+        count = frame_mask.sum(dim=(1, 2), keepdim=True, dtype=dtype) * hidden_states.shape[1]
+        frame_sums = hidden_states @ frame_mask.transpose(1, 2)
+        mean = frame_sums.sum(dim=1, keepdim=True, dtype=dtype) / count
+        centered = torch.addcmul(-mean * frame_mask, hidden_states, frame_mask)
+        energy = torch.linalg.vector_norm(centered, dim=(1, 2), keepdim=True, dtype=dtype).square()
+        scale = torch.rsqrt(energy / count + GLOBAL_NORM_EPSILON) * self.weight[:, None]
+        return torch.addcmul(self.bias[:, None] * frame_mask, centered, scale)
 
 
 class ChannelwiseLayerNorm(nn.Module):

@@ -60,9 +60,9 @@ def quick_programs(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     program = tmp_path / "program.py"
     program.write_text(PROGRAM)
     monkeypatch.setattr(
-        experiment,
-        "step_command",
-        lambda step, config: [sys.executable, str(program), "--config", str(config)],
+        experiment.Launcher,
+        "command",
+        lambda launcher, step, config: [sys.executable, str(program), "--config", str(config)],
     )
     monkeypatch.setattr(experiment, "evaluate_checkpoint", write_cell)
     monkeypatch.setattr(experiment, "write_tables", lambda folder: "the tables")
@@ -224,7 +224,9 @@ KILLED_RUN = """
 import sys
 from evaluation import experiment
 study, out, program = sys.argv[1:]
-experiment.step_command = lambda step, config: [sys.executable, program, "--config", str(config)]
+experiment.Launcher.command = lambda launcher, step, config: [
+    sys.executable, program, "--config", str(config)
+]
 experiment.main(["--study", study, "--output_dir", out, "--folds", "1"])
 """
 
@@ -251,6 +253,17 @@ def test_a_wrong_study_names_the_key_and_the_fix(
     with pytest.raises(StudyError) as error:
         plan_study(load_study(changed(study_file, **changes)), tmp_path / "out")
     assert message in str(error.value)
+
+
+def test_the_cores_are_shared_by_the_processes_of_the_accelerate_config(tmp_path: Path) -> None:
+    config = tmp_path / "accelerate.yaml"
+    config.write_text("num_processes: 2\n")
+    launcher = experiment.Launcher(config)
+    assert launcher.options[-2:] == ["--config_file", str(config)]
+    assert launcher.threads == max(1, len(os.sched_getaffinity(0)) // 2)
+    assert experiment.Launcher().threads == len(os.sched_getaffinity(0))
+    with pytest.raises(StudyError, match="does not exist"):
+        experiment.Launcher(tmp_path / "missing.yaml")
 
 
 def test_a_step_cannot_build_on_a_later_one(study_file: Path, tmp_path: Path) -> None:

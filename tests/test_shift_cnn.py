@@ -207,6 +207,16 @@ def test_level_and_offset_do_not_matter() -> None:
     assert relative_error(plain(0.1 * waveform[None]).logits, plain(waveform[None]).logits) > 1e-2
 
 
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_half_precision_waveforms_are_levelled_in_single(dtype: torch.dtype) -> None:
+    model = tiny_classifier()
+    waveform = 3 * ragged_waveforms((120000,), 1)[0][None].to(dtype)
+    mask = torch.ones(1, 120000, dtype=torch.long)
+    level, _ = model.prepare_waveform(waveform, mask)
+    assert level.dtype == torch.float32
+    assert level.square().mean().item() == pytest.approx(1, abs=1e-4)
+
+
 def test_silence_is_classified_with_a_finite_gradient() -> None:
     model = tiny_classifier()
     waveform = torch.zeros(1, 4000, requires_grad=True)

@@ -278,10 +278,13 @@ def test_the_depthwise_convolution_is_the_dilated_one(causal: bool) -> None:
     assert relative_error(conv(frames), expected) < 1e-5
 
 
-def test_the_mixture_and_enrollment_may_be_silent() -> None:
-    model = tiny_extractor()
-    mixture = torch.zeros(1, 1203, requires_grad=True)
-    output = model(mixture, enrollment_values=torch.zeros(1, 1203), target_values=mixture.detach())
+@pytest.mark.parametrize("norm_type", ["gln", "cln", "cgln", "bn"])
+@pytest.mark.parametrize("masked", [False, True])
+def test_the_mixture_and_enrollment_may_be_silent(norm_type: str, masked: bool) -> None:
+    model = tiny_extractor(norm_type=norm_type)
+    mixture = torch.zeros(1, 1203)
+    mask = torch.ones(1, 1203, dtype=torch.long) if masked else None
+    output = model(mixture, mask, mixture, mask, target_values=mixture)
     output.loss.backward()
     assert output.extracted_values.isfinite().all()
     assert all(p.grad is not None and p.grad.isfinite().all() for p in model.parameters())
@@ -299,6 +302,21 @@ def test_every_parameter_gets_a_gradient(fields: dict[str, Any]) -> None:
     for name, parameter in model.named_parameters():
         if name not in frozen:
             assert parameter.grad is not None and parameter.grad.any(), name
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_half_precision_holds_thousands_of_padded_frames(dtype: torch.dtype) -> None:
+    """Their number and their energy are beyond what half precision counts."""
+    model = tiny_extractor(hidden_channels=64)
+    (waveform,) = ragged_waveforms((40003,), 1)
+    mask = torch.ones(1, 40003, dtype=torch.long)
+    mask[:, 30000:] = 0
+    expected = model(waveform[None], mask, waveform[None], mask)
+    with torch.autocast("cpu", dtype=dtype):
+        output = model(waveform[None], mask, waveform[None], mask)
+    tolerance = 10 * torch.finfo(dtype).eps
+    assert relative_error(output.speaker_embeddings, expected.speaker_embeddings) < tolerance
+    assert relative_error(output.extracted_values, expected.extracted_values) < tolerance
 
 
 def test_a_tuple_comes_back_on_request() -> None:

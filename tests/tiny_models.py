@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 from transformers import (
     HubertConfig,
     PreTrainedConfig,
@@ -150,6 +151,18 @@ def padded_batch(waveforms: list[Tensor]) -> tuple[Tensor, Tensor]:
     return values, mask
 
 
+def joint_batch(num_rows: int = 2, num_samples: int = 4003) -> dict[str, Tensor]:
+    """All forward arguments of the combined model, but masks."""
+    generator = torch.Generator().manual_seed(1)
+    mixture, enrollment, target = torch.randn(3, num_rows, num_samples, generator=generator)
+    return {
+        "input_values": mixture,
+        "enrollment_values": enrollment,
+        "target_values": target,
+        "labels": torch.tensor([0, 3, 1])[:num_rows],
+    }
+
+
 def relative_error(actual: Tensor, expected: Tensor, floor: float = 1e-30) -> float:
     """Largest deviation, relative to the largest expected value (or `floor`, if that is more)."""
     scale = max(expected.abs().max().item(), floor)
@@ -178,38 +191,40 @@ def padding_errors(
         if name in MASKS:
             batch[MASKS[name]] = mask
     output, gradients = _run(model, batch, labels)
-    num_rows = len(labels) if labels is not None else len(waveforms["input_values"])
-    errors = {"loss": 0.0, "gradients": 0.0}
-    loss_sum, gradient_sums = torch.zeros((), dtype=dtype), None
+    num_rows = len(waveforms["input_values"])
+    errors = {"gradients": 0.0}
+    losses, parameter_gradients = [], []
     for row in range(num_rows):
         alone = {
             name: rows[row][None].to(dtype).requires_grad_() for name, rows in waveforms.items()
         }
         row_labels = None if labels is None else labels[row : row + 1]
         row_output, row_gradients = _run(model, alone, row_labels)
-        loss_sum = loss_sum + row_output["loss"] / num_rows
+        losses.append(row_output["loss"])
         for name in OUTPUTS & row_output.keys():
             expected = row_output[name][0]
             actual = output[name][row, : len(expected)] if expected.dim() else output[name][row]
             errors[name] = max(errors.get(name, 0.0), relative_error(actual, expected))
-        for name, waveform in alone.items():
-            expected = row_gradients.pop(name) / num_rows
-            actual = gradients[name][row, : waveform.shape[1]]
-            errors["gradients"] = max(errors["gradients"], relative_error(actual, expected[0]))
-            if gradients[name][row, waveform.shape[1] :].any():
-                errors["gradients"] = float("inf")
-        if gradient_sums is None:
-            gradient_sums = {name: torch.zeros_like(value) for name, value in row_gradients.items()}
-        for name, gradient in row_gradients.items():
-            gradient_sums[name] += gradient / num_rows
-    assert gradient_sums is not None
-    errors["loss"] = relative_error(output["loss"], loss_sum)
-    # Gradients that vanish but for rounding, as a key's bias has them, are no measure.
-    floor = 1e-3 * max(gradient.abs().max().item() for gradient in gradient_sums.values())
-    for name, gradient in gradient_sums.items():
-        error = relative_error(gradients[name], gradient, floor)
-        errors["gradients"] = max(errors["gradients"], error)
+        for name in alone:
+            expected = row_gradients.pop(name)[0] / num_rows
+            padded = F.pad(expected, (0, gradients[name].shape[1] - len(expected)))
+            error = relative_error(gradients[name][row], padded)
+            errors["gradients"] = max(errors["gradients"], error)
+        parameter_gradients.append(row_gradients)
+    errors["loss"] = relative_error(output["loss"], torch.stack(losses).mean())
+    errors["gradients"] = max(errors["gradients"], _gradient_error(gradients, parameter_gradients))
     return errors
+
+
+def _gradient_error(gradients: dict[str, Tensor], row_gradients: list[dict[str, Tensor]]) -> float:
+    """Error of the parameters' gradients against the mean over the utterances alone."""
+    means = {
+        name: torch.stack([row[name] for row in row_gradients]).mean(dim=0)
+        for name in row_gradients[0]
+    }
+    # Gradients that vanish but for rounding, as a key's bias has them, are no measure.
+    floor = 1e-3 * max(mean.abs().max().item() for mean in means.values())
+    return max(relative_error(gradients[name], mean, floor) for name, mean in means.items())
 
 
 def _run(
