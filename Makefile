@@ -28,8 +28,11 @@ $(STAMP): pyproject.toml
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[demo,dev]'
 	@touch $@
 
+# Made for two CPU cores, and the same everywhere: a GPU is left alone.
+demo: export CUDA_VISIBLE_DEVICES =
 demo: $(STAMP)
-	@$(BIN)/python -m evaluation.experiment --study recipes/generated/study.yaml --output_dir $(DEMO_DIR)
+	@$(BIN)/python -m evaluation.experiment --study recipes/generated/study.yaml --output_dir $(DEMO_DIR) \
+		--accelerate_config recipes/accelerate/cpu_2_processes.yaml
 	@$(BIN)/python -m evaluation.demo --study recipes/generated/study.yaml --output_dir $(DEMO_DIR)
 
 test: $(STAMP)
