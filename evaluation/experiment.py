@@ -29,7 +29,16 @@ from transformers.utils.logging import disable_progress_bar
 from evaluation.evaluate_checkpoint import EvaluationArguments, evaluate_checkpoint
 from evaluation.figures import write_figures
 from evaluation.progress import StudyProgress, fraction_done, say, unit_key
-from evaluation.study import REPOSITORY, Cell, Step, StudyError, load_study, plan_study, read_yaml, suggest
+from evaluation.study import (
+    REPOSITORY,
+    Cell,
+    Step,
+    StudyError,
+    load_study,
+    plan_study,
+    read_yaml,
+    suggest,
+)
 from evaluation.tables import write_tables
 
 POLL_SECONDS = 0.5

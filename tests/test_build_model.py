@@ -1,0 +1,55 @@
+"""Where the parts of a new model come from: the speaker encoder that an extractor builds on."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from modeling.modeling_ge2e import Ge2eSpeakerEncoder
+from training.arguments import ModelArguments
+from training.build_model import build_model
+from training.recipe_parser import RecipeError
+
+
+@pytest.fixture
+def extractor_config(tmp_path: Path) -> str:
+    path = tmp_path / "extractor.json"
+    sizes = {
+        "num_filters": 8,
+        "bottleneck_channels": 4,
+        "hidden_channels": 4,
+        "skip_channels": 4,
+        "num_blocks": 2,
+        "num_repeats": 1,
+        "adaptation_layer": 0,
+        "speaker_embedding_dim": 4,
+    }
+    form = {"auxiliary_type": "projection", "speaker_encoder": "ge2e"}
+    path.write_text(json.dumps(sizes | form))
+    return str(path)
+
+
+def test_a_new_extractor_takes_the_weights_of_its_speaker_encoder(
+    extractor_config: str, tmp_path: Path
+) -> None:
+    weights = {k: torch.randn_like(v) for k, v in Ge2eSpeakerEncoder().state_dict().items()}
+    save_file(weights, tmp_path / "model.safetensors")
+    arguments = ModelArguments(extractor_config=extractor_config, speaker_encoder_dir=str(tmp_path))
+    model = build_model(arguments, "extraction")
+    for name, value in weights.items():
+        assert torch.equal(model.get_parameter(f"speaker_encoder.{name}"), value)
+        assert not model.get_parameter(f"speaker_encoder.{name}").requires_grad
+
+
+def test_an_untrained_speaker_encoder_is_refused(extractor_config: str, tmp_path: Path) -> None:
+    with pytest.raises(RecipeError, match="pass its weights by --speaker_encoder_dir"):
+        build_model(ModelArguments(extractor_config=extractor_config), "extraction")
+    wrong = ModelArguments(
+        extractor_config=extractor_config, speaker_encoder_dir=str(tmp_path / "nothing")
+    )
+    with pytest.raises(RecipeError, match=r"--speaker_encoder_dir: .*does not exist"):
+        build_model(wrong, "extraction")
