@@ -86,18 +86,23 @@ def render_tables(cells: Cells, training_minutes: float | None = None) -> str:
 
 
 def write_tables(
-    results_dir: str | os.PathLike[str], output_file: str | os.PathLike[str] | None = None
+    results_dir: str | os.PathLike[str],
+    output_file: str | os.PathLike[str] | None = None,
+    notes_file: str | os.PathLike[str] | None = None,
 ) -> str:
     """Renders the tables of a study into a file.
 
     Args:
         results_dir (path): folder of the study.
         output_file (path, optional): Markdown file; default: `tables.md` in the folder.
+        notes_file (path, optional): Markdown to put below the tables.
 
     Returns:
         `str`: the Markdown that was written.
     """
     text = render_tables(load_cells(results_dir), _training_minutes(Path(results_dir)))
+    if notes_file is not None:
+        text += "\n" + Path(notes_file).read_text(encoding="utf-8")
     path = Path(output_file) if output_file is not None else Path(results_dir) / "tables.md"
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(text, encoding="utf-8")
@@ -250,8 +255,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description="Render the tables of a study in Markdown.")
     parser.add_argument("--results", required=True, help="folder of the study")
     parser.add_argument("--output", help="Markdown file; default: tables.md in that folder")
+    parser.add_argument("--notes", help="Markdown file to put below the tables")
     arguments = parser.parse_args(argv)
-    print(write_tables(arguments.results, arguments.output))
+    print(write_tables(arguments.results, arguments.output, arguments.notes))
 
 
 if __name__ == "__main__":

@@ -206,3 +206,11 @@ def write_cells(folder: Path, cells: list[dict[str, Any]]) -> None:
     for entry in cells:
         path = folder / "cells" / f"{entry['name']}_fold{entry['fold']}_seed{entry['seed']}.json"
         path.write_text(json.dumps(entry))
+
+
+def test_notes_stand_below_the_tables(tmp_path: Path) -> None:
+    write_cells(tmp_path, [cell("a", ["II"], 0.8)])
+    notes = tmp_path / "notes.md"
+    notes.write_text("## How to read this\n", encoding="utf-8")
+    bare = write_tables(tmp_path)
+    assert write_tables(tmp_path, tmp_path / "out.md", notes) == bare + "\n## How to read this\n"
