@@ -7,8 +7,9 @@ from transformers import PreTrainedConfig
 
 from .input_checks import check_at_least, check_choice
 
-GE2E_EMBEDDING_DIM = 256
-GE2E_SAMPLING_RATE = 16000
+# Embedding size of each speaker encoder that can be built in.
+SPEAKER_ENCODER_DIMS = {"ge2e": 256, "log_mel_statistics": 80}
+SPEAKER_ENCODER_SAMPLING_RATE = 16000
 
 
 @strict
@@ -39,8 +40,9 @@ class TdSpeakerBeamConfig(PreTrainedConfig):
             all branches.
         auxiliary_type (`str`): `tcn`, the paper's network over the enrollment, or `projection`, a
             linear layer on the embedding of a speaker encoder.
-        speaker_encoder (`str`, *optional*): `ge2e` builds that encoder into a `projection` model;
-            `None` expects the caller to pass `speaker_embeddings`.
+        speaker_encoder (`str`, *optional*): what a `projection` model builds in: `ge2e`, or
+            `log_mel_statistics`, which needs no weights; `None` expects the caller to pass
+            `speaker_embeddings`.
         external_embedding_dim (`int`): size of the speaker encoder's embedding, for `projection`.
         sampling_rate (`int`): in Hz.
 
@@ -85,7 +87,7 @@ class TdSpeakerBeamConfig(PreTrainedConfig):
         check_choice(self, "mask_activation", activations)
         check_choice(self, "adaptation_type", ("mul", "muladd", "concat"))
         check_choice(self, "auxiliary_type", ("tcn", "projection"))
-        check_choice(self, "speaker_encoder", (None, "ge2e"))
+        check_choice(self, "speaker_encoder", (None, *SPEAKER_ENCODER_DIMS))
 
     def _check_sizes(self) -> None:
         check_at_least(self, 1, "num_filters", "kernel_size", "bottleneck_channels")
@@ -138,13 +140,13 @@ class TdSpeakerBeamConfig(PreTrainedConfig):
                 f"`speaker_encoder='{self.speaker_encoder}'` needs `auxiliary_type='projection'`."
             )
         for name, needed in (
-            ("external_embedding_dim", GE2E_EMBEDDING_DIM),
-            ("sampling_rate", GE2E_SAMPLING_RATE),
+            ("external_embedding_dim", SPEAKER_ENCODER_DIMS[self.speaker_encoder]),
+            ("sampling_rate", SPEAKER_ENCODER_SAMPLING_RATE),
         ):
             if getattr(self, name) != needed:
                 raise ValueError(
-                    f"`{name}` must be {needed} for `speaker_encoder='ge2e'`, got "
-                    f"{getattr(self, name)}."
+                    f"`{name}` must be {needed} for `speaker_encoder='{self.speaker_encoder}'`, "
+                    f"got {getattr(self, name)}."
                 )
 
     @property

@@ -20,6 +20,8 @@ from transformers.utils.generic import ModelOutput
 
 from .configuration_td_speakerbeam import TdSpeakerBeamConfig
 from .input_checks import check_waveform
+from .log_mel import LogMelSpectrogram
+from .log_mel_statistics import LogMelStatisticsEncoder
 from .modeling_ge2e import Ge2eSpeakerEncoder
 from .signal_losses import negative_si_snr
 from .temporal_conv_network import (
@@ -30,6 +32,10 @@ from .temporal_conv_network import (
     TemporalConvNetwork,
 )
 
+SPEAKER_ENCODERS: dict[str, type[nn.Module]] = {
+    "ge2e": Ge2eSpeakerEncoder,
+    "log_mel_statistics": LogMelStatisticsEncoder,
+}
 MASK_ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "relu": F.relu,
     "sigmoid": torch.sigmoid,
@@ -132,7 +138,7 @@ class TdSpeakerBeamPreTrainedModel(PreTrainedModel):
             init.uniform_(cast(Tensor, module.bias), -bound, bound)
         elif isinstance(module, nn.LSTM):
             super()._init_weights(module)
-        elif isinstance(module, Ge2eSpeakerEncoder):
+        elif isinstance(module, (Ge2eSpeakerEncoder, LogMelSpectrogram)):
             module.fill_buffers()
 
 
@@ -164,8 +170,8 @@ class TdSpeakerBeamForSpeechExtraction(TdSpeakerBeamPreTrainedModel):
             self.auxiliary_network = AuxiliaryNetwork(config)
         else:
             self.auxiliary_network = nn.Linear(config.external_embedding_dim, config.embedding_size)
-            if config.speaker_encoder == "ge2e":
-                self.speaker_encoder = Ge2eSpeakerEncoder()
+            if config.speaker_encoder is not None:
+                self.speaker_encoder = SPEAKER_ENCODERS[config.speaker_encoder]()
         self.post_init()
 
     def get_speaker_embeddings(

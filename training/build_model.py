@@ -64,7 +64,7 @@ def _build_extractor(model_args: ModelArguments) -> TdSpeakerBeamForSpeechExtrac
     model = TdSpeakerBeamForSpeechExtraction(
         read_config(model_args.extractor_config, TdSpeakerBeamConfig)
     )
-    if model.config.speaker_encoder is not None:
+    if model.config.speaker_encoder == "ge2e":
         if model_args.speaker_encoder_dir is None:
             raise RecipeError(
                 f"{model_args.extractor_config} builds on the speaker encoder "
