@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 import types
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pytest
@@ -95,7 +95,8 @@ def test_an_enrollment_without_mask_is_valid_throughout() -> None:
     model = tiny_extractor(**PROJECTION_FIELDS)
     enrollment = ragged_waveforms((40001,), 1)[0][None]
     embedding = model.get_speaker_embeddings(enrollment)
-    assert torch.equal(embedding[0], embed(model.speaker_encoder, enrollment[0]))
+    encoder = cast(Ge2eSpeakerEncoder, model.speaker_encoder)
+    assert torch.equal(embedding[0], embed(encoder, enrollment[0]))
     assert embedding.shape == (1, model.config.external_embedding_dim)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import datasets
 import numpy as np
@@ -49,7 +50,7 @@ def _embed_file(path: str) -> torch.Tensor:
 
 
 def test_an_extractor_builds_it_in_and_saves_nothing_of_it() -> None:
-    fields = {
+    fields: dict[str, Any] = {
         "num_filters": 8,
         "bottleneck_channels": 4,
         "hidden_channels": 4,
@@ -73,8 +74,11 @@ def test_an_extractor_builds_it_in_and_saves_nothing_of_it() -> None:
 
 
 def test_its_filters_survive_loading(tmp_path: Path) -> None:
-    fields = {"auxiliary_type": "projection", "speaker_encoder": "log_mel_statistics"}
-    sizes = {"num_filters": 8, "hidden_channels": 8, "num_repeats": 1}
+    fields: dict[str, Any] = {
+        "auxiliary_type": "projection",
+        "speaker_encoder": "log_mel_statistics",
+    }
+    sizes: dict[str, Any] = {"num_filters": 8, "hidden_channels": 8, "num_repeats": 1}
     config = TdSpeakerBeamConfig(**fields, **sizes, external_embedding_dim=STATISTICS_DIM)
     model = TdSpeakerBeamForSpeechExtraction(config).eval()
     model.save_pretrained(tmp_path)

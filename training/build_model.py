@@ -6,7 +6,7 @@ import dataclasses
 import difflib
 import json
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 from transformers import PreTrainedConfig, PreTrainedModel
 
@@ -17,6 +17,7 @@ from modeling import (
     TdSpeakerBeamForSpeechExtraction,
     TseSerForEmotionClassification,
 )
+from modeling.modeling_ge2e import Ge2eSpeakerEncoder
 from training.arguments import ModelArguments, Stage
 from training.recipe_parser import RecipeError
 
@@ -72,7 +73,8 @@ def _build_extractor(model_args: ModelArguments) -> TdSpeakerBeamForSpeechExtrac
                 "--speaker_encoder_dir"
             )
         try:
-            model.speaker_encoder.load_pretrained(model_args.speaker_encoder_dir)
+            encoder = cast(Ge2eSpeakerEncoder, model.speaker_encoder)
+            encoder.load_pretrained(model_args.speaker_encoder_dir)
         except ValueError as error:
             raise RecipeError(f"--speaker_encoder_dir: {error}") from error
     return model
