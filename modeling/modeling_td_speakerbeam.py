@@ -265,8 +265,8 @@ class TdSpeakerBeamForSpeechExtraction(TdSpeakerBeamPreTrainedModel):
         extracted_values = self._extract(input_values, attention_mask, speaker_embeddings)
         loss = si_snr = None
         if target_values is not None:
-            si_snr = -negative_si_snr(extracted_values, target_values, attention_mask)
-            loss = -si_snr.mean()
+            losses = negative_si_snr(extracted_values, target_values, attention_mask)
+            loss, si_snr = losses.mean(), -losses
         output = TdSpeakerBeamOutput(
             loss=loss,
             extracted_values=extracted_values,
