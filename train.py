@@ -31,6 +31,7 @@ from training.build_model import build_model
 from training.checkpoints import CheckpointError, find_resume_checkpoint
 from training.collator import TseSerCollator
 from training.facts import training_facts, write_facts
+from training.processes import leave_together
 from training.recipe_parser import RecipeError
 from training.trainer import TseSerTrainer
 
@@ -172,5 +173,6 @@ def save(trainer: TseSerTrainer, model_args: ModelArguments, data_args: DataArgu
 if __name__ == "__main__":
     try:
         main()
+        leave_together()
     except (RecipeError, CheckpointError, CorpusError) as error:
         sys.exit(f"train.py: error: {error}")

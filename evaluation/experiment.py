@@ -15,6 +15,7 @@ import dataclasses
 import fcntl
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -42,7 +43,9 @@ from evaluation.study import (
 from evaluation.tables import write_tables
 
 POLL_SECONDS = 0.5
-LOG_TAIL_LINES = 25
+LOG_TAIL_LINES = 60
+# How torchrun reports a process that a signal ended, and what a launcher without it returns.
+KILLED = re.compile(r"exitcode +: -\d+")
 STEP_RECORD = "step.json"  # in a step's folder: whether it is done, with which settings
 PROGRAMS = {
     "train": ["train.py"],
@@ -187,7 +190,11 @@ def run_step(step: Step, output_dir: Path, launcher: Launcher, progress: StudyPr
     started = time.monotonic()
     try:
         command = launcher.command(step, config_path)
-        run_logged(command, launcher.threads, log_path, lambda f: progress.update(step, f))
+        run_again_if_killed(
+            lambda: run_logged(
+                command, launcher.threads, log_path, lambda f: progress.update(step, f)
+            )
+        )
         record["done"] = True
     finally:
         # The minutes of an attempt that was cut off count too.
@@ -224,6 +231,29 @@ class Launcher:
         return command
 
 
+class KilledError(StudyError):
+    """A program that a signal ended, not an error of its own."""
+
+
+def run_again_if_killed(run: Callable[[], None]) -> None:
+    """Runs a program, and once more if a signal ended it: it goes on from its last checkpoint.
+
+    A machine that takes back memory, or a library that aborts while it shuts down, should not end
+    a night of trainings. A program that fails by itself would only fail again.
+
+    Args:
+        run: runs the program.
+
+    Raises:
+        StudyError: if the program fails, or is killed twice.
+    """
+    try:
+        run()
+    except KilledError as error:
+        say(f"{error}\nA signal ended it: going on from its last checkpoint")
+        run()
+
+
 def run_logged(
     command: Sequence[str],
     threads: int,
@@ -240,9 +270,15 @@ def run_logged(
 
     Raises:
         StudyError: if the command fails, with the end of the log.
+        KilledError: if a signal ended it.
     """
     # A bar that redraws ten times a second would fill the log.
-    environment = {"OMP_NUM_THREADS": str(threads), "TQDM_MININTERVAL": "5", **os.environ}
+    environment = {
+        "OMP_NUM_THREADS": str(threads),
+        "TQDM_MININTERVAL": "5",
+        "PYTHONFAULTHANDLER": "1",  # where in the program a signal struck
+        **os.environ,
+    }
     with log_path.open("a", encoding="utf-8") as log:
         log.write(f"$ {' '.join(command)}\n")
         log.flush()
@@ -264,7 +300,8 @@ def run_logged(
             stop(process)
     if process.returncode != 0:
         tail = "\n".join(log_path.read_text(encoding="utf-8").splitlines()[-LOG_TAIL_LINES:])
-        raise StudyError(
+        killed = process.returncode < 0 or KILLED.search(tail) is not None
+        raise (KilledError if killed else StudyError)(
             f"the command failed with exit code {process.returncode}:\n{tail}\n"
             f"The whole log: {log_path}. After the repair the same command goes on from here."
         )

@@ -29,6 +29,11 @@ print(" 50%|#####     | 5/10 [00:01<00:01]")
 with open(folder / "calls.txt", "a") as calls:
     calls.write(" ".join(sys.argv[1:]) + "\\n")
 time.sleep(config.get("sleep", 0))
+if config.get("abort"):
+    calls = len((folder / "calls.txt").read_text().splitlines())
+    if calls <= config["abort"]:
+        import os, signal
+        os.kill(os.getpid(), signal.SIGABRT)
 if config.get("fail"):
     raise SystemExit("the loss is no number")
 (folder / "model.txt").write_text("weights")
@@ -116,6 +121,37 @@ def test_what_is_done_is_skipped(study_file: Path, tmp_path: Path) -> None:
     run(study_file, tmp_path / "out")
 
     assert set(calls(tmp_path / "out").values()) == {1}
+
+
+def test_a_program_that_a_signal_ended_goes_on_once(
+    study_file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_study(tmp_path / "recipe.yaml", {"stage": "extraction", "abort": 1})
+
+    run(study_file, tmp_path / "out", "--folds", "1")
+
+    assert set(calls(tmp_path / "out").values()) == {2}
+    assert "Fatal Python error: Aborted" in capsys.readouterr().out  # and where it was
+
+
+def test_a_program_that_is_killed_twice_stops_the_study(study_file: Path, tmp_path: Path) -> None:
+    write_study(tmp_path / "recipe.yaml", {"stage": "extraction", "abort": 2})
+
+    with pytest.raises(StudyError, match="exit code -6"):
+        run(study_file, tmp_path / "out")
+
+    assert calls(tmp_path / "out") == {"fold1_seed0/first": 2}
+
+
+def test_a_program_that_fails_by_itself_is_not_started_again(
+    study_file: Path, tmp_path: Path
+) -> None:
+    write_study(tmp_path / "recipe.yaml", {"stage": "extraction", "fail": True})
+
+    with pytest.raises(StudyError, match="the loss is no number"):
+        run(study_file, tmp_path / "out")
+
+    assert calls(tmp_path / "out") == {"fold1_seed0/first": 1}
 
 
 def test_the_more_specific_argument_wins(study_file: Path, tmp_path: Path) -> None:

@@ -19,9 +19,11 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 import train
 from training import denoise_corpus
+from training.processes import leave_together
 
 if __name__ == "__main__":
     torch.set_num_threads(1)
     programs = {"train": train.main, "denoise": denoise_corpus.main}
     for program, arguments in json.loads(Path(sys.argv[1]).read_text(encoding="utf-8")):
         programs[program](arguments)
+    leave_together()

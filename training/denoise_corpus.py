@@ -36,6 +36,7 @@ from modeling.signal_losses import si_snr
 from training.arguments import DataArguments, mixture_keywords
 from training.build_model import load_pretrained
 from training.collator import TseSerCollator
+from training.processes import leave_together
 from training.recipe_parser import RecipeError, RecipeParser
 
 logger = logging.getLogger("denoise_corpus")
@@ -368,5 +369,6 @@ def write_metadata(rows: list[dict[str, Any]], path: Path) -> None:
 if __name__ == "__main__":
     try:
         main()
+        leave_together()
     except (RecipeError, CorpusError) as error:
         sys.exit(f"denoise_corpus: error: {error}")
