@@ -22,7 +22,7 @@ from corpus_layouts import (
     write_ravdess,
 )
 
-from data_builders import audio, load_corpus
+from data_builders import audio, load_corpus, scan
 from data_builders.audio import find_speech, read_audio, resample
 from data_builders.load import split_corpus
 from data_builders.schema import UTTERANCE_FEATURES, CorpusError
@@ -145,7 +145,7 @@ def test_the_second_load_decodes_nothing(tmp_path: Path, monkeypatch: pytest.Mon
     def refuse(*args: object) -> None:
         raise AssertionError("a file was decoded")
 
-    monkeypatch.setattr(audio, "_decode", refuse)
+    monkeypatch.setattr(scan, "_decode", refuse)
     assert load_corpus("ravdess", root, tmp_path / "cache")[:] == first[:]
     name = "03-01-01-01-01-01-01.flac"
     soundfile.write(root / "Actor_01" / name, burst(1, active_seconds=1.0), 16_000)
@@ -156,7 +156,7 @@ def test_the_second_load_decodes_nothing(tmp_path: Path, monkeypatch: pytest.Mon
 def test_a_moved_corpus_needs_no_new_scan(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     load_corpus("emodb", write_emodb(tmp_path / "before"), tmp_path / "cache")
     shutil.move(tmp_path / "before", tmp_path / "after")
-    monkeypatch.setattr(audio, "_decode", None)
+    monkeypatch.setattr(scan, "_decode", None)
     paths = load_corpus("emodb", tmp_path / "after", tmp_path / "cache")["path"][:]
     assert all(Path(path).is_relative_to(tmp_path / "after") for path in paths)
 

@@ -1,24 +1,111 @@
-"""The corpora, by name."""
+"""The corpora, by name, and their options.
+
+A corpus is named in recipes and on command lines as `name` or `name:option=value,option=value`;
+several values of one option are joined by "+": `iemocap:scenario=improvised`,
+`librispeech:subsets=train-clean-100+train-clean-360,hours=105+100,part=2`.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from pathlib import Path
+from typing import Any
 
 import datasets
 
 from data_builders.corpora.asterisk import load_asterisk
 from data_builders.corpora.denoised import load_denoised
 from data_builders.corpora.emodb import load_emodb
+from data_builders.corpora.esd import load_esd
+from data_builders.corpora.folder import load_folder
 from data_builders.corpora.generated import load_generated, load_generated_pool
+from data_builders.corpora.iemocap import load_iemocap
+from data_builders.corpora.librispeech import load_librispeech
 from data_builders.corpora.ravdess import load_ravdess
+from data_builders.schema import CorpusError
 
-# name -> function(folder of the corpus, cache folder)
-CORPORA: dict[str, Callable[[Path | None, Path], datasets.Dataset]] = {
+# name -> function(folder of the corpus, cache folder, **options)
+CORPORA: dict[str, Callable[..., datasets.Dataset]] = {
     "generated": load_generated,
     "generated_pool": load_generated_pool,
     "ravdess": load_ravdess,
     "emodb": load_emodb,
     "asterisk": load_asterisk,
+    "iemocap": load_iemocap,
+    "librispeech": load_librispeech,
+    "esd": load_esd,
+    "folder": load_folder,
     "denoised": load_denoised,
 }
+
+
+def _words(text: str) -> list[str]:
+    return text.split("+")
+
+
+def _numbers(text: str) -> list[float]:
+    return [float(number) for number in text.split("+")]
+
+
+def _truth(text: str) -> bool:
+    return {"true": True, "false": False}[text.lower()]
+
+
+# name -> option -> what makes its value of the text behind "="
+CORPUS_OPTIONS: dict[str, dict[str, Callable[[str], Any]]] = {
+    "iemocap": {"scenario": str},
+    "librispeech": {
+        "subsets": _words,
+        "hours": _numbers,
+        "part": int,
+        "seed": int,
+        "exclude_speakers": _words,
+        "measure_speech": _truth,
+        "hub": str,
+    },
+    "esd": {"part": str},
+    "folder": {"metadata": str, "name": str},
+}
+
+
+def parse_corpus_name(text: str) -> tuple[str, dict[str, Any]]:
+    """Takes a corpus with options apart.
+
+    Args:
+        text (`str`): "librispeech", or "librispeech:subsets=train-clean-100,hours=10".
+
+    Returns:
+        `tuple[str, dict[str, Any]]`: name of the corpus, and the options for its function.
+
+    Raises:
+        CorpusError: the corpus or an option is unknown, or a value makes no sense.
+    """
+    name, _, options_text = text.partition(":")
+    if name not in CORPORA:
+        raise CorpusError(f"unknown corpus {name!r}: use one of {', '.join(sorted(CORPORA))}")
+    options = {}
+    for entry in options_text.split(",") if options_text else []:
+        option, _, value = (part.strip() for part in entry.partition("="))
+        check_option(name, option)
+        try:
+            options[option] = CORPUS_OPTIONS[name][option](value)
+        except (ValueError, KeyError) as error:
+            raise CorpusError(f"{text}: {value!r} is no value of the option {option}") from error
+    return name, options
+
+
+def check_option(name: str, option: str) -> None:
+    """Refuses an option that a corpus does not have.
+
+    Args:
+        name (`str`): name of the corpus.
+        option (`str`): name of the option.
+
+    Raises:
+        CorpusError: the option is unknown.
+    """
+    known = CORPUS_OPTIONS.get(name, {})
+    if option not in known:
+        raise CorpusError(
+            f"{name}: unknown option {option!r}: "
+            + (f"use {', '.join(known)}" if known else "this corpus has none")
+        )

@@ -7,11 +7,14 @@ and their text is the prompt's key, not a transcript.
 from __future__ import annotations
 
 import re
+from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path, PurePath
 
 import datasets
 
-from data_builders.corpora.audio_folder import Description, load_audio_folder
+from data_builders.corpora.audio_folder import load_audio_folder
+from data_builders.corpora.corpus_table import Description
 
 # Allison Smith speaks the English and the Spanish prompts: one speaker.
 SPEAKERS = {
@@ -26,6 +29,13 @@ LICENCES = {
     "Carlo": "CC-BY-3.0",
     "IvrvoiceRU": "CC-BY-3.0",
 }
+VOICES = (
+    "en_US_f_Allison",
+    "es_MX_f_Allison",
+    "fr_CA_f_June",
+    "it_IT_m_Carlo",
+    "ru_RU_f_IvrvoiceRU",
+)
 VOICE_FOLDER = re.compile(rf"([a-z]{{2}})_([A-Z]{{2}})_([fm])_({'|'.join(SPEAKERS)})")
 
 
@@ -48,7 +58,18 @@ def load_asterisk(data_dir: Path | None, cache_dir: Path) -> datasets.Dataset:
         cache_dir,
         expected="voice folders such as en_US_f_Allison/conf-full.flac (or .wav)",
         describe=_describe,
+        check=_check,
     )
+
+
+def _check(descriptions: Sequence[Description]) -> list[str]:
+    """Names the voices that are missing; how many prompts a voice has depends on the release."""
+    found = Counter(description.name.partition("/")[0] for description in descriptions)
+    missing = [voice for voice in VOICES if voice not in found]
+    if not missing:
+        return []
+    there = ", ".join(f"{voice}: {number} prompts" for voice, number in sorted(found.items()))
+    return [f"of the voices {', '.join(missing)} there is nothing; found {there}"]
 
 
 def _describe(path: PurePath) -> Description | None:

@@ -2,42 +2,19 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from pathlib import Path, PurePath
 
 import datasets
 
-from data_builders.audio import find_audio_files, scan_audio_files
-from data_builders.schema import UTTERANCE_FEATURES, CorpusError
-
-logger = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True)
-class Description:
-    """What a file's name tells about an utterance; the fields of `UTTERANCE_FEATURES`.
-
-    Attributes:
-        name (`str`): utterance id within the corpus.
-        speaker_id (`str`): speaker, with the name of the corpus in front.
-        gender (`str`): "female" or "male".
-        emotion (`str`): emotion word, "" when unknown.
-        session (`str`): session, "" when the corpus has none.
-        text (`str`): what is said.
-        language (`str`): BCP 47 tag.
-        licence (`str`): SPDX identifier.
-    """
-
-    name: str
-    speaker_id: str
-    gender: str
-    emotion: str
-    session: str
-    text: str
-    language: str
-    licence: str
+from data_builders.corpora.corpus_table import (
+    Description,
+    left_out_line,
+    load_table,
+    require_folder,
+)
+from data_builders.scan import AUDIO_SUFFIXES, FoundFile, list_files
+from data_builders.schema import CorpusError
 
 
 def load_audio_folder(
@@ -47,6 +24,7 @@ def load_audio_folder(
     *,
     expected: str,
     describe: Callable[[PurePath], Description | None],
+    check: Callable[[Sequence[Description]], list[str]],
 ) -> datasets.Dataset:
     """Reads a corpus from its folder.
 
@@ -57,6 +35,8 @@ def load_audio_folder(
         expected (`str`): the layout, in words, for the error message.
         describe (`Callable`): describes a file by its path within the folder; None for a file that
             does not belong to the corpus.
+        check (`Callable`): compares the utterances with the complete corpus; the lines that it
+            returns are warnings.
 
     Returns:
         `datasets.Dataset`: the utterances, with `UTTERANCE_FEATURES`, sorted by path.
@@ -65,85 +45,66 @@ def load_audio_folder(
         CorpusError: the folder is missing, is not that corpus, or holds unusable audio.
     """
     root = require_folder(corpus, data_dir)
-    files = find_audio_files(root)
-    described: dict[str, tuple[Path, Description]] = {}
-    strangers: list[Path] = []
-    copies: list[Path] = []
-    for path in files:
-        description = describe(path.relative_to(root))
+    files = list_files(root, AUDIO_SUFFIXES)
+
+    def describe_all(report: list[str]) -> list[tuple[FoundFile, Description]]:
+        described = describe_files(files, describe, report)
+        if not described:
+            raise wrong_folder(corpus, root, expected, files)
+        report += check([description for _, description in described])
+        return described
+
+    return load_table(corpus, root, files, cache_dir, describe_all)
+
+
+def describe_files(
+    files: Sequence[FoundFile],
+    describe: Callable[[PurePath], Description | None],
+    report: list[str],
+) -> list[tuple[FoundFile, Description]]:
+    """Describes each utterance once; what else the folder holds goes into the report.
+
+    Args:
+        files (`Sequence[FoundFile]`): the audio files.
+        describe (`Callable`): see `load_audio_folder`.
+        report (`list[str]`): lines on files that are left out are added.
+
+    Returns:
+        `list[tuple[FoundFile, Description]]`: files and what is known of them.
+    """
+    described: dict[str, tuple[FoundFile, Description]] = {}
+    strangers, copies = [], []
+    for file in files:
+        description = describe(PurePath(file.path))
         if description is None:
-            strangers.append(path)
+            strangers.append(file.path)
         elif description.name in described:
-            copies.append(path)
+            copies.append(file.path)
         else:
-            described[description.name] = (path, description)
-    if not described:
-        raise CorpusError(
-            f"{corpus}: {root} is not that corpus: expected {expected}; found {_found(root, files)}"
-        )
-    _warn_left_out(corpus, strangers, "are not part of the corpus")
-    _warn_left_out(corpus, copies, "repeat the name of another file")
-    kept = list(described.values())
-    scanned = scan_audio_files(root, [path for path, _ in kept], cache_dir, corpus)
-    rows = [
-        {
-            "utterance_id": f"{corpus}/{description.name}",
-            "path": entry.path,
-            "speaker_id": description.speaker_id,
-            "gender": description.gender,
-            "emotion": description.emotion,
-            "session": description.session,
-            "text": description.text,
-            "language": description.language,
-            "licence": description.licence,
-            "duration_seconds": entry.duration_seconds,
-            "speech_start_seconds": entry.speech_start_seconds,
-            "speech_end_seconds": entry.speech_end_seconds,
-        }
-        for (_, description), entry in zip(kept, scanned, strict=True)
-    ]
-    return datasets.Dataset.from_list(rows, features=UTTERANCE_FEATURES)
+            described[description.name] = (file, description)
+    report += left_out_line(strangers, "are not part of the corpus")
+    report += left_out_line(copies, "repeat the name of another file")
+    return list(described.values())
 
 
-def require_folder(corpus: str, data_dir: Path | None) -> Path:
-    """Returns the folder of a corpus.
+def wrong_folder(corpus: str, root: Path, expected: str, files: Sequence[FoundFile]) -> CorpusError:
+    """The error for a folder that holds something else.
 
     Args:
         corpus (`str`): name of the corpus.
-        data_dir (`Path`, *optional*): its folder.
+        root (`Path`): the folder.
+        expected (`str`): the layout, in words.
+        files (`Sequence[FoundFile]`): the audio files that were found instead.
 
     Returns:
-        `Path`: the absolute folder.
-
-    Raises:
-        CorpusError: no folder was given, or it does not exist.
+        `CorpusError`: to be raised.
     """
-    if data_dir is None:
-        raise CorpusError(
-            f"{corpus}: its folder is not known; pass data_dir (load_corpus) or corpus_dir or "
-            f"corpus_dirs (load_mixtures)"
-        )
-    if not data_dir.is_dir():
-        raise CorpusError(f"{corpus}: {data_dir} is not a folder; check the path")
-    return data_dir.absolute()
-
-
-def _found(root: Path, files: Sequence[Path]) -> str:
-    if files:
-        examples = ", ".join(path.relative_to(root).as_posix() for path in files[:3])
-        return f"{len(files)} audio files, such as {examples}"
     entries = sorted(path.name for path in root.iterdir())
-    if not entries:
-        return "an empty folder"
-    return f"no wav or flac file, but {', '.join(entries[:5])}"
-
-
-def _warn_left_out(corpus: str, paths: Sequence[Path], reason: str) -> None:
-    if paths:
-        logger.warning(
-            "%s: %d audio files %s and are left out, such as %s",
-            corpus,
-            len(paths),
-            reason,
-            paths[0],
-        )
+    if files:
+        examples = ", ".join(file.path for file in files[:3])
+        found = f"{len(files)} audio files, such as {examples}"
+    elif entries:
+        found = f"no wav or flac file, but {', '.join(entries[:5])}"
+    else:
+        found = "an empty folder"
+    return CorpusError(f"{corpus}: {root} is not that corpus: expected {expected}; found {found}")

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import datasets
 
-from data_builders.audio import scan_audio_files
-from data_builders.corpora.audio_folder import require_folder
+from data_builders.corpora.corpus_table import require_folder
+from data_builders.scan import copies_folder, find_file, scan_audio_files
 from data_builders.schema import UTTERANCE_FEATURES, CorpusError
 
 METADATA_FILE = "metadata.parquet"
@@ -44,8 +44,12 @@ def load_denoised(data_dir: Path | None, cache_dir: Path) -> datasets.Dataset:
     if missing_columns:
         raise CorpusError(f"{metadata_path}: the columns {missing_columns} are missing")
     # Relative to the folder, so that it can be moved.
-    files = [root / path for path in metadata["path"]]
-    missing = [path for path in files if not (path.is_relative_to(root) and path.is_file())]
+    files = [find_file(root, path) for path in metadata["path"]]
+    missing = [
+        root / file.path
+        for file in files
+        if file.size_bytes < 0 or Path(file.path).is_absolute() or ".." in Path(file.path).parts
+    ]
     if missing:
         raise CorpusError(
             f"denoised: {len(missing)} files named in {metadata_path} are not there, such as "
@@ -53,7 +57,14 @@ def load_denoised(data_dir: Path | None, cache_dir: Path) -> datasets.Dataset:
         )
     scanned = scan_audio_files(root, files, cache_dir, "denoised")
     measured = {
-        "path": [entry.path for entry in scanned],
+        "path": [
+            str(
+                copies_folder(cache_dir, "denoised") / entry.copy
+                if entry.copy
+                else root / file.path
+            )
+            for file, entry in zip(files, scanned, strict=True)
+        ],
         "duration_seconds": [entry.duration_seconds for entry in scanned],
         "speech_start_seconds": [entry.speech_start_seconds for entry in scanned],
         "speech_end_seconds": [entry.speech_end_seconds for entry in scanned],

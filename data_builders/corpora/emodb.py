@@ -6,11 +6,14 @@ Reads the maker's release (16 kHz wav, wav/03a01Fa.wav) and converted copies wit
 from __future__ import annotations
 
 import re
+from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path, PurePath
 
 import datasets
 
-from data_builders.corpora.audio_folder import Description, load_audio_folder
+from data_builders.corpora.audio_folder import load_audio_folder
+from data_builders.corpora.corpus_table import Description, count_line
 
 SPEAKER_GENDERS = {
     "03": "male",
@@ -33,6 +36,16 @@ EMOTION_WORDS = {
     "F": "happy",
     "T": "sad",
     "N": "neutral",
+}
+# All 535 utterances.
+EMOTION_COUNTS = {
+    "angry": 127,
+    "bored": 81,
+    "disgust": 46,
+    "fearful": 69,
+    "happy": 71,
+    "sad": 62,
+    "neutral": 79,
 }
 SENTENCES = {
     "a01": "Der Lappen liegt auf dem Eisschrank.",
@@ -70,7 +83,12 @@ def load_emodb(data_dir: Path | None, cache_dir: Path) -> datasets.Dataset:
         cache_dir,
         expected="wav/03a01Fa.wav (or .flac) and so on",
         describe=_describe,
+        check=_check,
     )
+
+
+def _check(descriptions: Sequence[Description]) -> list[str]:
+    return count_line(Counter(description.emotion for description in descriptions), EMOTION_COUNTS)
 
 
 def _describe(path: PurePath) -> Description | None:

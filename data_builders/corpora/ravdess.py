@@ -7,11 +7,14 @@ Audio_Speech_Actors_01-24 above them) and converted copies with the same names.
 from __future__ import annotations
 
 import re
+from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path, PurePath
 
 import datasets
 
-from data_builders.corpora.audio_folder import Description, load_audio_folder
+from data_builders.corpora.audio_folder import load_audio_folder
+from data_builders.corpora.corpus_table import Description, count_line
 
 EMOTION_WORDS = {
     "01": "neutral",
@@ -26,6 +29,7 @@ EMOTION_WORDS = {
 STATEMENTS = {"01": "Kids are talking by the door", "02": "Dogs are sitting by the door"}
 NUM_ACTORS = 24
 ACTORS_PER_SESSION = 4
+UTTERANCES_PER_ACTOR = 60
 
 # modality 03 (audio only), channel 01 (speech), emotion, intensity, statement, repetition, actor
 FILE_NAME = re.compile(r"03-01-(0[1-8])-(0[12])-(0[12])-(0[12])-(\d\d)")
@@ -50,7 +54,14 @@ def load_ravdess(data_dir: Path | None, cache_dir: Path) -> datasets.Dataset:
         cache_dir,
         expected="Actor_01/03-01-01-01-01-01-01.wav (or .flac) and so on",
         describe=_describe,
+        check=_check,
     )
+
+
+def _check(descriptions: Sequence[Description]) -> list[str]:
+    found = Counter(f"actor {description.speaker_id[-2:]}" for description in descriptions)
+    known = {f"actor {actor:02d}": UTTERANCES_PER_ACTOR for actor in range(1, NUM_ACTORS + 1)}
+    return count_line(found, known)
 
 
 def _describe(path: PurePath) -> Description | None:

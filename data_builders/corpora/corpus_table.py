@@ -1,0 +1,249 @@
+"""From described files to the table of a corpus, which is kept and memory-mapped from then on."""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import json
+import logging
+import os
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import datasets
+import filelock
+
+from data_builders.scan import (
+    FoundFile,
+    ScannedFile,
+    copies_folder,
+    scan_audio_files,
+    write_arrow,
+)
+from data_builders.schema import UTTERANCE_FEATURES, CorpusError
+
+logger = logging.getLogger(__name__)
+
+MAX_REPORTED_GROUPS = 20
+
+
+@dataclass(frozen=True)
+class Description:
+    """What is known of an utterance besides its audio; the fields of `UTTERANCE_FEATURES`.
+
+    Attributes:
+        name (`str`): utterance id within the corpus.
+        speaker_id (`str`): speaker, with the name of the corpus in front.
+        gender (`str`): "female" or "male", "" when unknown.
+        emotion (`str`): emotion word, "" when unknown.
+        session (`str`): session, "" when the corpus has none.
+        text (`str`): what is said.
+        language (`str`): BCP 47 tag.
+        licence (`str`): SPDX identifier, or LicenseRef- and the corpus.
+    """
+
+    name: str
+    speaker_id: str
+    gender: str
+    emotion: str
+    session: str
+    text: str
+    language: str
+    licence: str
+
+
+# Chooses and describes the audio files of a corpus; appends to the report a line, with the count,
+# for whatever it leaves out or misses.
+Describer = Callable[[list[str]], list[tuple[FoundFile, Description]]]
+
+
+def require_folder(corpus: str, data_dir: Path | None) -> Path:
+    """Returns the folder of a corpus.
+
+    Args:
+        corpus (`str`): name of the corpus.
+        data_dir (`Path`, *optional*): its folder.
+
+    Returns:
+        `Path`: the absolute folder.
+
+    Raises:
+        CorpusError: no folder was given, or it does not exist.
+    """
+    if data_dir is None:
+        raise CorpusError(
+            f"{corpus}: its folder is not known; pass data_dir (load_corpus) or corpus_dir or "
+            f"corpus_dirs (load_mixtures)"
+        )
+    if not data_dir.is_dir():
+        raise CorpusError(f"{corpus}: {data_dir} is not a folder; check the path")
+    return data_dir.absolute()
+
+
+def load_table(
+    corpus: str,
+    root: Path,
+    files: Sequence[FoundFile],
+    cache_dir: Path,
+    describe: Describer,
+    *,
+    options: Mapping[str, Any] | None = None,
+    measure_speech: bool = True,
+    more_columns: Mapping[str, Mapping[str, str]] | None = None,
+) -> datasets.Dataset:
+    """Makes the table of a corpus, or maps into memory the one that was made before.
+
+    It is made anew when a file, an option or the code of the corpora has changed.
+
+    Args:
+        corpus (`str`): name of the corpus.
+        root (`Path`): its folder.
+        files (`Sequence[FoundFile]`): every file that the table depends on, texts included.
+        cache_dir (`Path`): where tables and scans are kept.
+        describe (`Callable`): see `Describer`; called only when the table is made.
+        options (`Mapping`, *optional*): the options of the corpus, plain values.
+        measure_speech (`bool`): see `scan_audio_files`.
+        more_columns (`Mapping`, *optional*): columns of strings besides the schema's, which
+            `describe` fills: column to utterance name to value.
+
+    Returns:
+        `datasets.Dataset`: the utterances, with `UTTERANCE_FEATURES`, in the order of `describe`.
+
+    Raises:
+        CorpusError: unusable audio, a speaker of two genders, or what `describe` raises.
+    """
+    settings = [_code_version(), corpus, str(root), options or {}, measure_speech]
+    digest = hashlib.sha256(json.dumps(settings).encode())
+    digest.update("\n".join(file.key for file in files).encode())
+    folder = cache_dir / "corpora" / corpus
+    table = folder / f"table_{digest.hexdigest()[:24]}.arrow"
+    copies = copies_folder(cache_dir, corpus)
+    folder.mkdir(parents=True, exist_ok=True)
+    with filelock.FileLock(folder / "table.lock"):
+        facts = _read_facts(table, copies)
+        if facts is None:
+            report: list[str] = []
+            described = describe(report)
+            chosen = [file for file, _ in described]
+            scanned = scan_audio_files(
+                root, chosen, cache_dir, corpus, measure_speech=measure_speech
+            )
+            columns = _columns(corpus, root, described, scanned, copies)
+            _check_rows(corpus, columns)
+            for name, values in (more_columns or {}).items():
+                columns[name] = [values[description.name] for _, description in described]
+            features = {**UTTERANCE_FEATURES}
+            features.update(dict.fromkeys(more_columns or {}, datasets.Value("string")))
+            facts = {"report": report, "copies": [entry.copy for entry in scanned if entry.copy]}
+            _facts_file(table).write_text(json.dumps(facts), encoding="utf-8")
+            write_arrow(table, columns, datasets.Features(features))
+    for line in facts["report"]:
+        logger.warning("%s: %s", corpus, line)
+    return datasets.Dataset.from_file(str(table))
+
+
+def count_line(found: Mapping[str, int], known: Mapping[str, int]) -> list[str]:
+    """What differs from the known counts of a complete corpus.
+
+    Args:
+        found (`Mapping[str, int]`): group to number of utterances.
+        known (`Mapping[str, int]`): the same of the complete corpus.
+
+    Returns:
+        `list[str]`: one line that names found and expected numbers, or none if all is there.
+    """
+    differing = [
+        f"{group}: {found.get(group, 0)} instead of {number}"
+        for group, number in known.items()
+        if found.get(group, 0) != number
+    ]
+    if not differing:
+        return []
+    if len(differing) > MAX_REPORTED_GROUPS:
+        more = len(differing) - MAX_REPORTED_GROUPS
+        differing = [*differing[:MAX_REPORTED_GROUPS], f"and {more} more"]
+    total, expected = sum(found.get(group, 0) for group in known), sum(known.values())
+    return [
+        f"{total} utterances where the complete corpus has {expected} ({'; '.join(differing)}); "
+        f"is the copy complete?"
+    ]
+
+
+def left_out_line(paths: Sequence[str | Path], reason: str) -> list[str]:
+    """What is left out, if anything.
+
+    Args:
+        paths (`Sequence`): the files.
+        reason (`str`): why, in words that follow "files".
+
+    Returns:
+        `list[str]`: one line with their number, or none.
+    """
+    if not paths:
+        return []
+    return [f"{len(paths)} audio files {reason} and are left out, such as {paths[0]}"]
+
+
+def _columns(
+    corpus: str,
+    root: Path,
+    described: Sequence[tuple[FoundFile, Description]],
+    scanned: Sequence[ScannedFile],
+    copies: Path,
+) -> dict[str, list[Any]]:
+    descriptions = [description for _, description in described]
+    paths = [
+        str(copies / entry.copy) if entry.copy else str(root / file.path)
+        for (file, _), entry in zip(described, scanned, strict=True)
+    ]
+    return {
+        "utterance_id": [f"{corpus}/{description.name}" for description in descriptions],
+        "path": paths,
+        "speaker_id": [description.speaker_id for description in descriptions],
+        "gender": [description.gender for description in descriptions],
+        "emotion": [description.emotion for description in descriptions],
+        "session": [description.session for description in descriptions],
+        "text": [description.text for description in descriptions],
+        "language": [description.language for description in descriptions],
+        "licence": [description.licence for description in descriptions],
+        "duration_seconds": [entry.duration_seconds for entry in scanned],
+        "speech_start_seconds": [entry.speech_start_seconds for entry in scanned],
+        "speech_end_seconds": [entry.speech_end_seconds for entry in scanned],
+    }
+
+
+def _check_rows(corpus: str, columns: Mapping[str, list[Any]]) -> None:
+    ids, speakers, genders = (columns[name] for name in ("utterance_id", "speaker_id", "gender"))
+    gender_of_speaker: dict[str, tuple[str, str]] = {}
+    for utterance_id, speaker, gender in zip(ids, speakers, genders, strict=True):
+        first_gender, first_id = gender_of_speaker.setdefault(speaker, (gender, utterance_id))
+        if first_gender != gender:
+            raise CorpusError(
+                f"{corpus}: speaker {speaker} is {first_gender or 'of unknown gender'} in "
+                f"{first_id} and {gender or 'of unknown gender'} in {utterance_id}; correct one"
+            )
+
+
+@functools.cache
+def _code_version() -> str:
+    """Changes with the code that describes and scans: an older table may say something else."""
+    here = Path(__file__).parent
+    digest = hashlib.sha256()
+    for source in (here.parent / "scan.py", here.parent / "schema.py", *sorted(here.glob("*.py"))):
+        digest.update(source.read_bytes())
+    return digest.hexdigest()
+
+
+def _facts_file(table: Path) -> Path:
+    return table.with_suffix(".json")
+
+
+def _read_facts(table: Path, copies: Path) -> dict[str, list[str]] | None:
+    """The report and the copies of a table that can still be used."""
+    if not table.is_file():
+        return None
+    facts: dict[str, list[str]] = json.loads(_facts_file(table).read_text(encoding="utf-8"))
+    present = set(os.listdir(copies)) if facts["copies"] and copies.is_dir() else set()
+    return facts if present.issuperset(facts["copies"]) else None

@@ -1,0 +1,221 @@
+"""Anybody's own recordings: audio files and a table that describes them, CSV or Parquet.
+
+The table has the columns of `UTTERANCE_FEATURES`, of which only `path` and `speaker_id` are needed:
+
+    path,speaker_id,gender,emotion,session,text
+    anna/001.wav,anna,f,neutral,1,Good morning.
+
+A relative path is relative to the folder of the table and stays inside it; an absolute one may lead
+anywhere on this machine. Lengths are measured, whatever the table says. A column `split` (train,
+validation, test) decides how the corpus is split.
+"""
+
+from __future__ import annotations
+
+import csv
+import os
+import re
+from collections import Counter
+from collections.abc import Mapping
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+import datasets
+
+from data_builders.corpora.corpus_table import Description, load_table, require_folder
+from data_builders.folds import SPLITS
+from data_builders.scan import FoundFile, find_file, list_files
+from data_builders.schema import GENDERS, UTTERANCE_FEATURES, CorpusError
+
+METADATA_FILES = ("metadata.csv", "metadata.parquet")
+REQUIRED_COLUMNS = ("path", "speaker_id")
+
+GENDER_WORDS = {
+    **{gender: gender for gender in GENDERS},
+    **dict.fromkeys(("f", "w", "woman"), "female"),
+    **dict.fromkeys(("m", "man"), "male"),
+    **dict.fromkeys(("", "unknown", "other"), ""),
+}
+# The words of the other corpora, and common ways to say the same.
+EMOTION_WORDS = {
+    **{
+        word: word
+        for word in (
+            *("neutral", "happy", "sad", "angry", "calm", "fearful", "disgust", "surprised"),
+            *("bored", "frustrated", "excited", "contempt", "other"),
+        )
+    },
+    **dict.fromkeys(("", "unknown"), ""),
+    "neu": "neutral",
+    **dict.fromkeys(("hap", "happiness", "joy"), "happy"),
+    "sadness": "sad",
+    **dict.fromkeys(("ang", "anger"), "angry"),
+    "fear": "fearful",
+    "disgusted": "disgust",
+    "surprise": "surprised",
+    "boredom": "bored",
+    "frustration": "frustrated",
+    "excitement": "excited",
+}
+NAME = re.compile(r"[A-Za-z0-9_.-]+")
+
+
+def load_folder(
+    data_dir: Path | None, cache_dir: Path, *, metadata: str | None = None, name: str = "folder"
+) -> datasets.Dataset:
+    """Reads the recordings that a table describes.
+
+    Args:
+        data_dir (`Path`, *optional*): folder of the table and, below it, of the recordings.
+        cache_dir (`Path`): where scans, tables and resampled copies are kept.
+        metadata (`str`, *optional*): the table, relative to the folder; metadata.csv or
+            metadata.parquet if not given.
+        name (`str`): the corpus' name in utterance ids and in front of speakers, so that several
+            such corpora can be used together.
+
+    Returns:
+        `datasets.Dataset`: the utterances, with `UTTERANCE_FEATURES`, and `split` where the table
+        has it, in the order of the table. Without `utterance_id` it is the path without its suffix;
+        everything else that is not told is "".
+
+    Raises:
+        CorpusError: the folder or table is missing or lacks a column, a row has no path or speaker,
+            an emotion, gender or split that nobody knows or a path outside of the folder,
+            utterances repeat, a speaker has two genders, or some audio is missing or unusable.
+    """
+    if NAME.fullmatch(name) is None:
+        raise CorpusError(f"folder: name={name!r}: use letters, digits, _, . and - only")
+    root = require_folder(name, data_dir)
+    table = _find_table(name, root, metadata)
+    splits: dict[str, dict[str, str]] = {}
+
+    def describe(report: list[str]) -> list[tuple[FoundFile, Description]]:
+        columns = _read_table(table, cache_dir)
+        _check_columns(table, columns)
+        unused = [column for column in columns if column not in {*UTTERANCE_FEATURES, "split"}]
+        if unused:
+            report.append(f"{len(unused)} columns are not used: {', '.join(unused)}")
+        rows = [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
+        described = [
+            _describe(row, name, f"{table}, row {number}")
+            for number, row in enumerate(rows, start=1)
+        ]
+        names = [description.name for _, description in described]
+        _refuse_repeated(table, names)
+        if "split" in columns:
+            splits["split"] = dict(zip(names, columns["split"], strict=True))
+        files = [find_file(root, path) for path, _ in described]
+        _refuse_missing(table, root, files)
+        return [(file, entry) for file, (_, entry) in zip(files, described, strict=True)]
+
+    return load_table(
+        name,
+        root,
+        # Whatever the table names below its folder; what lies elsewhere is looked at only when the
+        # table is new.
+        list_files(root, ("",)),
+        cache_dir,
+        describe,
+        options={"metadata": str(table)},
+        more_columns=splits,
+    )
+
+
+def _find_table(name: str, root: Path, metadata: str | None) -> Path:
+    names = METADATA_FILES if metadata is None else (metadata,)
+    found = [root / entry for entry in names if (root / entry).is_file()]
+    if not found:
+        raise CorpusError(
+            f"{name}: {root} holds no {' or '.join(names)}: write a table with the columns "
+            f"{', '.join(REQUIRED_COLUMNS)}, and any other of {', '.join(UTTERANCE_FEATURES)}"
+        )
+    if len(found) > 1:
+        raise CorpusError(f"{name}: {root} holds {' and '.join(names)}: name one with metadata=")
+    return found[0]
+
+
+def _read_table(table: Path, cache_dir: Path) -> dict[str, list[str]]:
+    """Column to values; what is not told is ""."""
+    if table.suffix.lower() == ".parquet":
+        read = datasets.Dataset.from_parquet(
+            str(table), cache_dir=str(cache_dir / "datasets"), keep_in_memory=True
+        )
+        return {
+            column: ["" if value is None else str(value).strip() for value in values]
+            for column, values in read[:].items()
+        }
+    try:
+        with table.open(encoding="utf-8-sig", newline="") as file:
+            header, *lines = list(csv.reader(file)) or [[]]
+    except UnicodeDecodeError as error:
+        raise CorpusError(f"{table}: not UTF-8 ({error}); save it as UTF-8") from error
+    lines = [line for line in lines if line]
+    for number, line in enumerate(lines, start=1):
+        if len(line) != len(header):
+            raise CorpusError(
+                f"{table}, row {number}: {len(line)} values for {len(header)} columns; a comma "
+                f"inside a value needs quotes around it"
+            )
+    return {
+        column.strip(): [line[place].strip() for line in lines]
+        for place, column in enumerate(header)
+    }
+
+
+def _check_columns(table: Path, columns: Mapping[str, list[str]]) -> None:
+    missing = [column for column in REQUIRED_COLUMNS if column not in columns]
+    if missing:
+        raise CorpusError(f"{table}: the columns {missing} are missing; found {sorted(columns)}")
+    if not columns["path"]:
+        raise CorpusError(f"{table}: no utterance is described")
+
+
+def _describe(row: Mapping[str, Any], corpus: str, where: str) -> tuple[str, Description]:
+    path, speaker = row["path"].replace("\\", "/"), row["speaker_id"]
+    if not path or not speaker:
+        raise CorpusError(f"{where}: path and speaker_id must not be empty")
+    if not PurePosixPath(path).is_absolute() and os.path.normpath(path).startswith(".."):
+        raise CorpusError(
+            f"{where}: {path} leaves the folder of the table; move the file, or write an absolute "
+            f"path"
+        )
+    utterance = row.get("utterance_id") or str(PurePosixPath(path).with_suffix("")).lstrip("/")
+    if row.get("split", SPLITS[0]) not in SPLITS:
+        raise CorpusError(
+            f"{where}: unknown split {row['split']!r}: use one of {', '.join(SPLITS)}"
+        )
+    return path, Description(
+        name=utterance.removeprefix(f"{corpus}/"),
+        speaker_id=f"{corpus}_{speaker.removeprefix(f'{corpus}_')}",
+        gender=_known(row.get("gender", ""), GENDER_WORDS, f"{where}: gender"),
+        emotion=_known(row.get("emotion", ""), EMOTION_WORDS, f"{where}: emotion"),
+        session=row.get("session", ""),
+        text=row.get("text", ""),
+        language=row.get("language", ""),
+        licence=row.get("licence", ""),
+    )
+
+
+def _known(word: str, words: Mapping[str, str], where: str) -> str:
+    if word.lower() not in words:
+        known = ", ".join(entry or '""' for entry in sorted(set(words.values())))
+        raise CorpusError(f"{where} {word!r} is unknown: use one of {known}")
+    return words[word.lower()]
+
+
+def _refuse_repeated(table: Path, names: list[str]) -> None:
+    repeated = sorted(name for name, number in Counter(names).items() if number > 1)
+    if repeated:
+        raise CorpusError(
+            f"{table}: {len(repeated)} utterance ids repeat, such as {repeated[0]}; give each row "
+            f"its own"
+        )
+
+
+def _refuse_missing(table: Path, root: Path, files: list[FoundFile]) -> None:
+    missing = [file.path for file in files if file.size_bytes < 0]
+    if missing:
+        raise CorpusError(
+            f"{table}: {len(missing)} of {len(files)} files are not there, such as "
+            f"{root / missing[0]}; copy them, or delete their rows"
+        )

@@ -1,0 +1,330 @@
+"""LibriSpeech: read English speech of 2,484 speakers, about 1,000 hours (Panayotov et al., 2015).
+
+Reads any of its subsets from the extracted archives (LibriSpeech/train-clean-100/103/1240/
+103-1240-0000.flac) or from Parquet, local or on the Hub, see `librispeech_parquet`. Genders come
+from SPEAKERS.TXT. Of several hundred thousand files only headers and ends are read, unless
+`measure_speech` asks for more: the makers cut the recordings at silences, so there is little to
+trim. A copy that was read before is known again by the times of its folders, in milliseconds: only
+a file that was overwritten in place goes unnoticed (touch its folder).
+
+The paper takes 105 hours as human speech noise, and 100 others for pretraining.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from pathlib import Path, PurePath
+from typing import Any, NamedTuple
+
+import datasets
+
+from data_builders.corpora.audio_folder import describe_files, wrong_folder
+from data_builders.corpora.corpus_table import (
+    Description,
+    count_line,
+    load_table,
+    require_folder,
+)
+from data_builders.corpora.librispeech_parquet import subset_of, unpack_files, unpack_hub
+from data_builders.corpora.speaker_draw import draw_hours
+from data_builders.scan import (
+    AUDIO_SUFFIXES,
+    FoundFile,
+    find_file,
+    list_files,
+    list_folders,
+    scan_audio_files,
+)
+from data_builders.schema import CorpusError
+
+# Number of utterances of each.
+SUBSETS = {
+    "train-clean-100": 28_539,
+    "train-clean-360": 104_014,
+    "train-other-500": 148_688,
+    "dev-clean": 2_703,
+    "dev-other": 2_864,
+    "test-clean": 2_620,
+    "test-other": 2_939,
+}
+SPEAKERS_FILE = "SPEAKERS.TXT"
+PAPER_HOURS = (105.0, 100.0)
+
+# speaker, chapter, utterance
+FILE_NAME = re.compile(r"(\d+)-(\d+)-\d{4}")
+# 14   | F | train-clean-360  | 25.03 | Kristin LeMoine; one name contains the bar.
+SPEAKER_LINE = re.compile(r"\s*(\d+)\s*\|\s*(\w)\s*\|.*")
+GENDER_LETTERS = {"F": "female", "M": "male"}
+TRANSCRIPT_SUFFIX = ".trans.txt"
+EXPECTED = (
+    "LibriSpeech/train-clean-100/103/1240/103-1240-0000.flac (or another subset), or Parquet "
+    "files of a subset, such as train.clean.100/0000.parquet"
+)
+
+
+class _Choice(NamedTuple):
+    """Which utterances of the subsets are wanted; see `load_librispeech`."""
+
+    hours: list[float]
+    part: int
+    seed: int
+    exclude_speakers: list[str]
+
+
+def load_librispeech(
+    data_dir: Path | None,
+    cache_dir: Path,
+    *,
+    subsets: Sequence[str] | None = None,
+    hours: float | Sequence[float] | None = None,
+    part: int = 1,
+    seed: int = 0,
+    exclude_speakers: Sequence[str] = (),
+    measure_speech: bool = False,
+    hub: str | None = None,
+) -> datasets.Dataset:
+    """Reads LibriSpeech, or a number of hours of it.
+
+    Args:
+        data_dir (`Path`, *optional*): the folder LibriSpeech, the one above it, that of a subset,
+            or a folder of Parquet files. With `hub`: where SPEAKERS.TXT is, if anywhere.
+        cache_dir (`Path`): where scans, tables and what is unpacked from Parquet are kept.
+        subsets (`Sequence[str]`, *optional*): some of `SUBSETS`; every one that is there if None.
+        hours (`float` or `Sequence[float]`, *optional*): hours to draw, by whole speakers but for
+            the last; of several numbers, parts that share no speaker, drawn one after the other.
+        part (`int`): 1-based; which of several `hours` to return.
+        seed (`int`): seed of the drawing.
+        exclude_speakers (`Sequence[str]`): speakers to leave out, "103" or "librispeech_103".
+        measure_speech (`bool`): decode every chosen file and find the ends of its speech; if not,
+            it lasts from the first to the last sample, and `trim_silence` changes nothing.
+        hub (`str`, *optional*): name of a dataset on the Hub, such as openslr/librispeech_asr.
+
+    Returns:
+        `datasets.Dataset`: utterances without emotion, with `UTTERANCE_FEATURES`; the speaker is
+        "librispeech_103".
+
+    Raises:
+        CorpusError: the folder is missing or no LibriSpeech, a subset is unknown or missing, there
+            are too few hours, or some audio cannot be used.
+    """
+    _check_names(subsets)
+    if subsets is None and data_dir is not None and data_dir.name in SUBSETS:
+        subsets = [data_dir.name]
+    root = _find_root(data_dir, cache_dir, subsets, hub)
+    chosen = _choose_subsets(root, subsets)
+    # Down to the chapters.
+    folders = [folder for subset in chosen for folder in list_folders(root, subset, depth=2)]
+    speakers = _find_speakers(root, data_dir)
+    choice = _Choice(
+        _check_hours(hours, part),
+        part,
+        seed,
+        sorted({f"librispeech_{name.removeprefix('librispeech_')}" for name in exclude_speakers}),
+    )
+
+    def describe(report: list[str]) -> list[tuple[FoundFile, Description]]:
+        suffixes = (*AUDIO_SUFFIXES, TRANSCRIPT_SUFFIX)
+        files = [file for subset in chosen for file in list_files(root, suffixes, subset)]
+        audio = [file for file in files if not file.path.endswith(TRANSCRIPT_SUFFIX)]
+        genders = _read_genders(speakers)
+        texts = _read_transcripts(root, files)
+        described = describe_files(audio, lambda path: _describe(path, genders, texts), report)
+        if not described:
+            raise wrong_folder("librispeech", root, EXPECTED, audio)
+        report += _check(described, texts, chosen)
+        return _choose_utterances(root, described, choice, cache_dir)
+
+    return load_table(
+        "librispeech",
+        root,
+        [*folders, *speakers],
+        cache_dir,
+        describe,
+        options=choice._asdict(),
+        measure_speech=measure_speech,
+    )
+
+
+def load_librispeech_parts(
+    data_dir: Path | None,
+    cache_dir: Path,
+    *,
+    hours: Sequence[float] = PAPER_HOURS,
+    **options: Any,
+) -> list[datasets.Dataset]:
+    """Reads parts of LibriSpeech that share no speaker; by default noise and pretraining, 105 and
+    100 hours (paper, section III-A and III-C).
+
+    Args:
+        data_dir, cache_dir (`Path`): see `load_librispeech`.
+        hours (`Sequence[float]`): hours of each part.
+        **options: the other options of `load_librispeech`.
+
+    Returns:
+        `list[datasets.Dataset]`: the parts, in the order of `hours`.
+
+    Raises:
+        CorpusError: see `load_librispeech`.
+    """
+    return [
+        load_librispeech(data_dir, cache_dir, hours=hours, part=part, **options)
+        for part in range(1, len(hours) + 1)
+    ]
+
+
+def _check_names(subsets: Sequence[str] | None) -> None:
+    unknown = [name for name in subsets or () if name not in SUBSETS]
+    if unknown or (subsets is not None and not subsets):
+        raise CorpusError(
+            f"librispeech: unknown subsets {unknown}: use some of {', '.join(SUBSETS)}"
+        )
+
+
+def _check_hours(hours: float | Sequence[float] | None, part: int) -> list[float]:
+    wanted = [hours] if isinstance(hours, int | float) else list(hours or ())
+    if any(not 0 < number < float("inf") for number in wanted):
+        raise CorpusError(f"librispeech: hours: expected positive numbers, got {wanted}")
+    if not 1 <= part <= max(1, len(wanted)):
+        raise CorpusError(
+            f"librispeech: part {part} does not exist: hours={wanted} has {len(wanted)} parts, "
+            f"counted from 1"
+        )
+    return [float(number) for number in wanted]
+
+
+def _find_root(
+    data_dir: Path | None, cache_dir: Path, subsets: Sequence[str] | None, hub: str | None
+) -> Path:
+    """The folder that holds the subsets' folders: a given one, or what Parquet was unpacked to."""
+    if hub is not None:
+        if subsets is None:
+            raise CorpusError(f"librispeech: hub={hub}: name the subsets to fetch")
+        return unpack_hub(hub, subsets, cache_dir)
+    folder = require_folder("librispeech", data_dir)
+    above = [folder.parent] if folder.name in SUBSETS else []
+    for candidate in (folder, folder / "LibriSpeech", *above):
+        if any((candidate / subset).is_dir() for subset in SUBSETS):
+            return candidate
+    parquet_files = list_files(folder, (".parquet",))
+    of_subset = {
+        subset: [file for file in parquet_files if subset_of(folder, file.path) == subset]
+        for subset in SUBSETS
+    }
+    if not any(of_subset.values()):
+        raise wrong_folder("librispeech", folder, EXPECTED, list_files(folder, AUDIO_SUFFIXES))
+    found = [subset for subset, files in of_subset.items() if files]
+    wanted = found if subsets is None else [name for name in found if name in subsets]
+    return unpack_files(folder, {subset: of_subset[subset] for subset in wanted}, cache_dir)
+
+
+def _choose_subsets(root: Path, subsets: Sequence[str] | None) -> list[str]:
+    present = [subset for subset in SUBSETS if (root / subset).is_dir()]
+    missing = [subset for subset in subsets or () if subset not in present]
+    if missing:
+        raise CorpusError(
+            f"librispeech: {', '.join(missing)} missing in {root}, which has "
+            f"{', '.join(present) or 'no subset'}; get it from https://www.openslr.org/12, or "
+            f"leave it out of subsets"
+        )
+    return present if subsets is None else [subset for subset in present if subset in subsets]
+
+
+def _choose_utterances(
+    root: Path,
+    described: list[tuple[FoundFile, Description]],
+    choice: _Choice,
+    cache_dir: Path,
+) -> list[tuple[FoundFile, Description]]:
+    if not choice.hours:
+        excluded = {*choice.exclude_speakers}
+        return [entry for entry in described if entry[1].speaker_id not in excluded]
+    files = [file for file, _ in described]
+    scanned = scan_audio_files(root, files, cache_dir, "librispeech", measure_speech=False)
+    parts = draw_hours(
+        [description.speaker_id for _, description in described],
+        [entry.duration_seconds for entry in scanned],
+        choice.hours,
+        seed=choice.seed,
+        exclude_speakers=choice.exclude_speakers,
+    )
+    return [described[row] for row in parts[choice.part - 1]]
+
+
+def _find_speakers(root: Path, data_dir: Path | None) -> list[FoundFile]:
+    """SPEAKERS.TXT, if it is there: Parquet copies lack it."""
+    folders = [root, *([] if data_dir is None else [data_dir.absolute()])]
+    candidates = [find_file(folder, str(folder / SPEAKERS_FILE)) for folder in folders]
+    return [file for file in candidates if file.size_bytes > 0][:1]
+
+
+def _read_genders(files: Sequence[FoundFile]) -> dict[str, str]:
+    """Speaker to gender."""
+    genders: dict[str, str] = {}
+    for file in files:
+        for line in Path(file.path).read_text(encoding="utf-8", errors="replace").splitlines():
+            match = SPEAKER_LINE.fullmatch(line)
+            if match is None:
+                continue
+            speaker, gender = match[1], GENDER_LETTERS.get(match[2], "")
+            if genders.setdefault(speaker, gender) != gender:
+                raise CorpusError(
+                    f"librispeech: {file.path}: speaker {speaker} is both {genders[speaker]} and "
+                    f"{gender}; correct one of the lines"
+                )
+    return genders
+
+
+def _read_transcripts(root: Path, files: Sequence[FoundFile]) -> dict[str, str]:
+    """Utterance to text."""
+    texts = {}
+    for file in files:
+        if not file.path.endswith(TRANSCRIPT_SUFFIX):
+            continue
+        for line in (root / file.path).read_text(encoding="utf-8").splitlines():
+            name, _, text = line.strip().partition(" ")
+            if name:
+                texts[name] = text
+    return texts
+
+
+def _describe(
+    path: PurePath, genders: Mapping[str, str], texts: Mapping[str, str]
+) -> Description | None:
+    match = FILE_NAME.fullmatch(path.stem)
+    if match is None:
+        return None
+    return Description(
+        name=path.stem,
+        speaker_id=f"librispeech_{match[1]}",
+        gender=genders.get(match[1], ""),
+        emotion="",
+        session="",
+        text=texts.get(path.stem, ""),
+        language="en",
+        licence="CC-BY-4.0",
+    )
+
+
+def _check(
+    described: Sequence[tuple[FoundFile, Description]],
+    texts: Mapping[str, str],
+    subsets: Sequence[str],
+) -> list[str]:
+    found = Counter(file.path.partition("/")[0] for file, _ in described)
+    report = count_line(found, {subset: SUBSETS[subset] for subset in subsets})
+    names = {description.name for _, description in described}
+    silent = [name for name in texts if name not in names]
+    if silent:
+        report.append(f"{len(silent)} transcribed utterances have no audio, such as {silent[0]}")
+    untold = [name for name in names if name not in texts]
+    if untold:
+        report.append(f"{len(untold)} utterances have no transcript, such as {min(untold)}")
+    unknown = {entry.speaker_id for _, entry in described if not entry.gender}
+    if unknown:
+        report.append(
+            f"the gender of {len(unknown)} speakers is unknown, such as {min(unknown)}: put "
+            f"LibriSpeech's {SPEAKERS_FILE} into the folder, or use gender_state 'any'"
+        )
+    return report

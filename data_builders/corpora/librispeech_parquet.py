@@ -1,0 +1,177 @@
+"""LibriSpeech out of Parquet files, local or on the Hub, into the layout of its archives.
+
+Rendering reads stretches of files, so the recordings are unpacked once into the cache, where they
+take as much room as the archives. Rows are streamed, and FLAC is written as it is. The Parquet
+copies know no genders: SPEAKERS.TXT has to be put beside them.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import os
+import re
+import shutil
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import datasets
+import filelock
+import soundfile
+from datasets.utils import tqdm
+
+from data_builders.scan import FoundFile
+from data_builders.schema import CorpusError
+
+# The splits of the configuration "all" of openslr/librispeech_asr.
+HUB_CONFIGURATION = "all"
+HUB_SPLITS = {
+    "train-clean-100": "train.clean.100",
+    "train-clean-360": "train.clean.360",
+    "train-other-500": "train.other.500",
+    "dev-clean": "validation.clean",
+    "dev-other": "validation.other",
+    "test-clean": "test.clean",
+    "test-other": "test.other",
+}
+COLUMNS = ("id", "audio", "text")
+UTTERANCE_NAME = re.compile(r"(\d+)-(\d+)-\d+")
+FLAC_MAGIC = b"fLaC"
+
+
+def subset_of(root: Path, path: str) -> str | None:
+    """The subset that a Parquet file belongs to, by the names of its folders and its own.
+
+    Args:
+        root (`Path`): folder of the Parquet files, whose last two names count as well.
+        path (`str`): path of the file within it: all/train.clean.100/0000.parquet,
+            clean/train.100/0000.parquet, dev-clean-00000-of-00001.parquet and the like.
+
+    Returns:
+        `str`, *optional*: the name of the subset.
+    """
+    for name in (path, f"{root.parent.name}/{root.name}/{path}"):
+        words = "-".join(re.findall(r"[a-z0-9]+", name.lower())).replace("validation", "dev")
+        for subset in HUB_SPLITS:
+            kind, quality, *size = subset.split("-")
+            forms = ("-".join([kind, quality, *size]), "-".join([quality, kind, *size]))
+            if any(f"-{form}-" in f"-{words}-" for form in forms):
+                return subset
+    return None
+
+
+def unpack_files(
+    root: Path, files_of_subset: Mapping[str, Sequence[FoundFile]], cache_dir: Path
+) -> Path:
+    """Unpacks local Parquet files, unless that was done before and they are the same.
+
+    Args:
+        root (`Path`): their folder.
+        files_of_subset (`Mapping[str, Sequence[FoundFile]]`): subset to its files.
+        cache_dir (`Path`): the cache.
+
+    Returns:
+        `Path`: a folder with a folder for each subset.
+
+    Raises:
+        CorpusError: a file is no LibriSpeech in Parquet.
+    """
+    folder = _folder(cache_dir, str(root))
+    for subset, files in files_of_subset.items():
+        paths = [str(root / file.path) for file in files]
+
+        def open_rows(paths: list[str] = paths) -> datasets.IterableDataset:
+            return datasets.load_dataset(
+                "parquet", data_files={"train": paths}, split="train", streaming=True
+            )
+
+        _unpack(folder, subset, "\n".join(file.key for file in files), open_rows)
+    return folder
+
+
+def unpack_hub(name: str, subsets: Sequence[str], cache_dir: Path) -> Path:
+    """Streams subsets from the Hub and unpacks them, unless that was done before.
+
+    Args:
+        name (`str`): dataset on the Hub with the splits of openslr/librispeech_asr.
+        subsets (`Sequence[str]`): subsets to fetch.
+        cache_dir (`Path`): the cache.
+
+    Returns:
+        `Path`: a folder with a folder for each subset.
+
+    Raises:
+        CorpusError: the dataset cannot be reached, or is no LibriSpeech in Parquet.
+    """
+    folder = _folder(cache_dir, f"hub:{name}")
+    for subset in subsets:
+
+        def open_rows(split: str = HUB_SPLITS[subset]) -> datasets.IterableDataset:
+            return datasets.load_dataset(name, HUB_CONFIGURATION, split=split, streaming=True)
+
+        _unpack(folder, subset, name, open_rows)
+    return folder
+
+
+def _folder(cache_dir: Path, source: str) -> Path:
+    name = hashlib.sha256(source.encode()).hexdigest()[:16]
+    folder = cache_dir / "corpora" / "librispeech" / "unpacked" / name
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
+
+
+def _unpack(
+    folder: Path, subset: str, source: str, open_rows: Callable[[], datasets.IterableDataset]
+) -> None:
+    """A folder that bears the name of the subset is complete, whenever unpacking is interrupted."""
+    digest = hashlib.sha256(source.encode()).hexdigest()
+    stamp = folder / f"{subset}.source"
+    with filelock.FileLock(folder / "unpack.lock"):
+        if (folder / subset).is_dir() and stamp.is_file() and stamp.read_text() == digest:
+            return
+        unfinished = folder / f"{subset}.part"
+        shutil.rmtree(unfinished, ignore_errors=True)
+        shutil.rmtree(folder / subset, ignore_errors=True)
+        unfinished.mkdir()
+        try:
+            rows = open_rows().cast_column("audio", datasets.Audio(decode=False))
+            _write_rows(tqdm(rows, desc=f"Unpacking {subset}", unit="utterance"), unfinished)
+        except CorpusError:
+            raise
+        except (OSError, ValueError, KeyError) as error:
+            raise CorpusError(
+                f"librispeech: {subset} cannot be read from Parquet ({error}); expected the "
+                f"columns {', '.join(COLUMNS)} of openslr/librispeech_asr"
+            ) from error
+        os.replace(unfinished, folder / subset)
+        stamp.write_text(digest)
+
+
+def _write_rows(rows: Iterable[Mapping[str, Any]], folder: Path) -> None:
+    for row in rows:
+        name = str(row["id"])
+        match = UTTERANCE_NAME.fullmatch(name)
+        if match is None:
+            raise CorpusError(f"librispeech: {name!r} is no utterance such as 103-1240-0000")
+        speaker, chapter = match.groups()
+        chapter_folder = folder / speaker / chapter
+        chapter_folder.mkdir(parents=True, exist_ok=True)
+        (chapter_folder / f"{name}.flac").write_bytes(_to_flac(name, row["audio"]["bytes"]))
+        transcripts = chapter_folder / f"{speaker}-{chapter}.trans.txt"
+        with transcripts.open("a", encoding="utf-8") as file:
+            file.write(f"{name} {row['text']}\n")
+
+
+def _to_flac(name: str, data: bytes | None) -> bytes:
+    if not data:
+        raise CorpusError(f"librispeech: {name} has no audio in the Parquet file, only a path")
+    if data.startswith(FLAC_MAGIC):
+        return data
+    try:
+        samples, rate = soundfile.read(io.BytesIO(data), dtype="int16")
+    except soundfile.LibsndfileError as error:
+        raise CorpusError(f"librispeech: the audio of {name} is unreadable ({error})") from error
+    flac = io.BytesIO()
+    soundfile.write(flac, samples, rate, format="FLAC", subtype="PCM_16")
+    return flac.getvalue()

@@ -1,0 +1,376 @@
+"""The scan that every corpus passes before it is used: which files there are, and what they hold.
+
+A file is decoded once. What cannot be used is refused, all of it in one message; duration and the
+ends of the speech are kept in the cache by name, size and time of the file, so that the next load
+decodes nothing, and one that adds files decodes these alone.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import tempfile
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import datasets
+import filelock
+import numpy as np
+import soundfile
+from datasets.arrow_writer import ArrowWriter
+from datasets.utils import tqdm
+
+from data_builders.audio import find_speech, resample, write_audio
+from data_builders.schema import SAMPLING_RATE, CorpusError
+
+AUDIO_SUFFIXES = (".wav", ".flac")
+# Raise it whenever the scan measures or refuses something else: older results are then not reused.
+SCAN_VERSION = 2
+
+MIN_DURATION_SECONDS = 0.1
+MAX_REPORTED_FILES = 10
+# Files that are handed to the threads at a time.
+BATCH_FILES = 512
+
+_STORE_FEATURES = datasets.Features(
+    {
+        "key": datasets.Value("string"),
+        # Name of the 16 kHz mono copy below audio/, "" where the original is used.
+        "copy": datasets.Value("string"),
+        "duration_seconds": datasets.Value("float64"),
+        "speech_start_seconds": datasets.Value("float64"),
+        "speech_end_seconds": datasets.Value("float64"),
+    }
+)
+
+
+class FoundFile(NamedTuple):
+    """A file of a corpus, as the folder lists it.
+
+    Attributes:
+        path (`str`): path relative to the folder of the corpus, or absolute; "/" between the parts.
+        size_bytes (`int`): its size; -1 for a link to nowhere.
+        modified_ns (`int`): time of its last change.
+    """
+
+    path: str
+    size_bytes: int
+    modified_ns: int
+
+    @property
+    def key(self) -> str:
+        """Changes when the file does."""
+        return f"{self.path}|{self.size_bytes}|{self.modified_ns}"
+
+
+class ScannedFile(NamedTuple):
+    """What the scan found out about one usable file.
+
+    Attributes:
+        copy (`str`): name of its 16 kHz mono copy in the cache, "" where the original is one.
+        duration_seconds (`float`): length.
+        speech_start_seconds (`float`): first active time.
+        speech_end_seconds (`float`): last active time.
+    """
+
+    copy: str
+    duration_seconds: float
+    speech_start_seconds: float
+    speech_end_seconds: float
+
+
+def list_files(root: Path, suffixes: tuple[str, ...], folder: str = "") -> list[FoundFile]:
+    """Lists files below a folder, sorted by path; hidden ones, as macOS leaves them, are none.
+
+    Args:
+        root (`Path`): folder of the corpus, to which the paths are relative.
+        suffixes (`tuple[str, ...]`): ends of the names, in lower case.
+        folder (`str`): only what lies below this folder of it.
+
+    Returns:
+        `list[FoundFile]`: the files; links are followed.
+
+    Raises:
+        CorpusError: a folder cannot be listed.
+    """
+    found = []
+    pending, seen = [folder], set()
+    while pending:
+        above = pending.pop()
+        try:
+            status = os.stat(root / above)
+            if (status.st_dev, status.st_ino) in seen:  # a link to a folder above itself
+                continue
+            seen.add((status.st_dev, status.st_ino))
+            with os.scandir(root / above) as entries:
+                for entry in entries:
+                    name = f"{above}/{entry.name}" if above else entry.name
+                    if entry.name.startswith("."):
+                        continue
+                    if entry.is_dir():
+                        pending.append(name)
+                    elif entry.name.lower().endswith(suffixes):
+                        found.append(_found_file(name, entry))
+        except OSError as error:
+            raise CorpusError(f"{root / above}: cannot be listed ({error})") from error
+    # Part by part, as paths are compared.
+    return sorted(found, key=lambda file: file.path.replace("/", "\0"))
+
+
+def list_folders(root: Path, folder: str, depth: int) -> list[FoundFile]:
+    """Lists folders, whose times tell whether files were added, removed or replaced in them.
+
+    Looking at them takes a fraction of the time of looking at several hundred thousand files.
+
+    Args:
+        root (`Path`): folder of the corpus, to which the paths are relative.
+        folder (`str`): where to begin, in it.
+        depth (`int`): how many levels below that.
+
+    Returns:
+        `list[FoundFile]`: the folder itself and those below it, level by level.
+
+    Raises:
+        CorpusError: a folder cannot be listed.
+    """
+    level, found = [folder], [find_file(root, folder)]
+    for _ in range(depth):
+        below: list[str] = []
+        for above in level:
+            try:
+                with os.scandir(root / above) as entries:
+                    names = sorted(entry.name for entry in entries if entry.is_dir())
+            except OSError as error:
+                raise CorpusError(f"{root / above}: cannot be listed ({error})") from error
+            below += [f"{above}/{name}" for name in names if not name.startswith(".")]
+        found += [find_file(root, name) for name in below]
+        level = below
+    return found
+
+
+def find_file(root: Path, path: str) -> FoundFile:
+    """The size and time of a file that something else has named.
+
+    Args:
+        root (`Path`): folder of the corpus.
+        path (`str`): relative to it, or absolute.
+
+    Returns:
+        `FoundFile`: the file; its size is -1 if there is none.
+    """
+    return _found_file(path, root / path)
+
+
+def copies_folder(cache_dir: Path, corpus: str) -> Path:
+    """Folder of the 16 kHz mono copies of a corpus.
+
+    Args:
+        cache_dir (`Path`): the cache.
+        corpus (`str`): name of the corpus.
+
+    Returns:
+        `Path`: the folder, which need not exist.
+    """
+    return cache_dir / "corpora" / corpus / "audio"
+
+
+def scan_audio_files(
+    root: Path,
+    files: Sequence[FoundFile],
+    cache_dir: Path,
+    corpus: str,
+    *,
+    measure_speech: bool = True,
+) -> list[ScannedFile]:
+    """Checks and measures the files of a corpus, or recalls that from the cache.
+
+    Args:
+        root (`Path`): folder of the corpus.
+        files (`Sequence[FoundFile]`): its audio files.
+        cache_dir (`Path`): where scans and resampled copies are kept.
+        corpus (`str`): name of the corpus, a folder of the cache.
+        measure_speech (`bool`): decode the whole file and find the ends of the speech. Otherwise
+            only the header and the last 0.1 s of a 16 kHz mono file are read, which is enough to
+            notice a truncated one, and the speech lasts from the first to the last sample.
+
+    Returns:
+        `list[ScannedFile]`: one for each file, in the same order.
+
+    Raises:
+        CorpusError: some files cannot be used; the message names up to ten of them.
+    """
+    folder = cache_dir / "corpora" / corpus
+    folder.mkdir(parents=True, exist_ok=True)
+    store = folder / f"scan_{SCAN_VERSION}.arrow"
+    kind = "speech" if measure_speech else "header"
+    keys = [f"{kind}|{file.key}" for file in files]
+    # One process scans, others wait and find its results.
+    with filelock.FileLock(folder / "scan.lock"):
+        known = _read_store(store, copies_folder(cache_dir, corpus))
+        missing = [position for position, key in enumerate(keys) if key not in known]
+        bad: dict[int, CorpusError] = {}
+
+        def scan(position: int) -> ScannedFile | CorpusError:
+            path, key = root / files[position].path, keys[position]
+            try:
+                if not measure_speech:
+                    return _scan_header(path, key, copies_folder(cache_dir, corpus))
+                return _scan_file(path, key, copies_folder(cache_dir, corpus))
+            except CorpusError as error:
+                return error
+
+        try:
+            for position, result in _in_threads(scan, missing, f"Scanning {corpus}"):
+                if isinstance(result, CorpusError):
+                    bad[position] = result
+                else:
+                    known[keys[position]] = result
+        finally:  # what was scanned before a bad file or an interruption is not scanned again
+            if missing:
+                _write_store(store, known)
+    if bad:
+        lines = [f"  {files[position].path}: {bad[position]}" for position in sorted(bad)]
+        raise CorpusError(_bad_files_message(corpus, root, lines))
+    return [known[key] for key in keys]
+
+
+def _found_file(name: str, entry: os.DirEntry[str] | Path) -> FoundFile:
+    try:
+        status = entry.stat()
+    except OSError:
+        # A dangling link: the scan reports it as unreadable, with all other bad files.
+        return FoundFile(name, -1, 0)
+    return FoundFile(name, status.st_size, status.st_mtime_ns)
+
+
+def _in_threads(
+    work: Callable[[int], ScannedFile | CorpusError], positions: Sequence[int], title: str
+) -> Iterator[tuple[int, ScannedFile | CorpusError]]:
+    """Decoding leaves the interpreter to other threads."""
+    if not positions:
+        return
+    with (
+        ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool,
+        tqdm(total=len(positions), desc=title, unit="file") as progress,
+    ):
+        for first in range(0, len(positions), BATCH_FILES):
+            batch = positions[first : first + BATCH_FILES]
+            yield from zip(batch, pool.map(work, batch), strict=True)
+            progress.update(len(batch))
+
+
+def _scan_header(path: Path, key: str, copies: Path) -> ScannedFile:
+    """Trusts what the header says, if the last samples can be decoded."""
+    try:
+        _refuse_no_bytes(path)
+        with soundfile.SoundFile(path) as file:
+            frames = file.frames
+            if file.samplerate != SAMPLING_RATE or file.channels != 1:
+                return _scan_file(path, key, copies)
+            _refuse_short(frames, SAMPLING_RATE)
+            tail = round(MIN_DURATION_SECONDS * SAMPLING_RATE)
+            file.seek(frames - tail)
+            if len(file.read(tail, dtype="float32")) != tail:
+                raise CorpusError(f"truncated: the last of {frames} samples cannot be decoded")
+    except (soundfile.LibsndfileError, OSError) as error:
+        raise CorpusError(f"unreadable ({error})") from error
+    return ScannedFile("", frames / SAMPLING_RATE, 0.0, frames / SAMPLING_RATE)
+
+
+def _scan_file(path: Path, key: str, copies: Path) -> ScannedFile:
+    channels, rate = _decode(path)
+    samples = channels[:, 0]
+    if channels.shape[1] > 1 and not np.array_equal(
+        channels, np.repeat(channels[:, :1], channels.shape[1], axis=1)
+    ):
+        raise CorpusError(
+            f"{channels.shape[1]} channels that differ; convert it to mono, or keep one channel"
+        )
+    copy = ""
+    if rate != SAMPLING_RATE or channels.shape[1] > 1:
+        samples = resample(samples, rate)
+        name = hashlib.sha256(f"{path.absolute()}|{key}".encode()).hexdigest()[:24]
+        copy = f"{name}.wav"
+        write_audio(copies / copy, samples)
+    start, end = find_speech(samples)
+    return ScannedFile(copy, len(samples) / SAMPLING_RATE, start, end)
+
+
+def _decode(path: Path) -> tuple[np.ndarray, int]:
+    """Decodes all channels of a file and refuses what no mixture can be made of."""
+    try:
+        _refuse_no_bytes(path)
+        with soundfile.SoundFile(path) as file:
+            announced, rate = file.frames, file.samplerate
+            channels = file.read(dtype="float32", always_2d=True)
+    except (soundfile.LibsndfileError, OSError) as error:
+        raise CorpusError(f"unreadable ({error})") from error
+    _refuse_short(announced, rate)
+    if len(channels) != announced:
+        raise CorpusError(f"truncated: {len(channels)} of {announced} samples can be decoded")
+    if not np.isfinite(channels).all():
+        raise CorpusError("NaN or infinite samples")
+    if not channels.any():
+        raise CorpusError("silent: every sample is zero")
+    return channels, rate
+
+
+def _refuse_no_bytes(path: Path) -> None:
+    if path.stat().st_size == 0:
+        raise CorpusError("empty: the file has no bytes")
+
+
+def _refuse_short(num_samples: int, rate: int) -> None:
+    if num_samples == 0:
+        raise CorpusError("empty: it holds no samples")
+    if num_samples / rate < MIN_DURATION_SECONDS:
+        raise CorpusError(
+            f"too short: {num_samples / rate:.3f} s, at least {MIN_DURATION_SECONDS} s needed"
+        )
+
+
+def _bad_files_message(corpus: str, root: Path, bad: list[str]) -> str:
+    shown = bad[:MAX_REPORTED_FILES]
+    if len(bad) > MAX_REPORTED_FILES:
+        shown.append(f"  and {len(bad) - MAX_REPORTED_FILES} more")
+    lines = "\n".join(shown)
+    return (
+        f"{corpus}: {len(bad)} audio file{'s' if len(bad) > 1 else ''} below {root} cannot be "
+        f"used:\n{lines}\nReplace or delete them, then load the corpus again."
+    )
+
+
+def _read_store(store: Path, copies: Path) -> dict[str, ScannedFile]:
+    """The results by key, all but those whose copy is gone."""
+    if not store.is_file():
+        return {}
+    columns = datasets.Dataset.from_file(str(store))[:]
+    present = {"", *(os.listdir(copies) if copies.is_dir() else ())}
+    rows = zip(*(columns[name] for name in _STORE_FEATURES), strict=True)
+    return {key: ScannedFile(*values) for key, *values in rows if values[0] in present}
+
+
+def _write_store(store: Path, known: Mapping[str, ScannedFile]) -> None:
+    values = zip(*known.values(), strict=True) if known else ((), (), (), ())
+    columns = {name: list(column) for name, column in zip(ScannedFile._fields, values, strict=True)}
+    write_arrow(store, {"key": list(known), **columns}, _STORE_FEATURES)
+
+
+def write_arrow(path: Path, columns: Mapping[str, list[Any]], features: datasets.Features) -> None:
+    """Writes a table for `datasets.Dataset.from_file`, which maps it into memory.
+
+    Other processes see the whole file or none.
+
+    Args:
+        path (`Path`): file to write.
+        columns (`Mapping[str, list]`): values by column, equally many.
+        features (`datasets.Features`): their types.
+    """
+    descriptor, temporary = tempfile.mkstemp(dir=path.parent, suffix=".part")
+    os.close(descriptor)
+    with ArrowWriter(path=temporary, features=features) as writer:
+        writer.write_batch(dict(columns))
+        writer.finalize()
+    os.replace(temporary, path)
