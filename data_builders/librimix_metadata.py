@@ -1,0 +1,165 @@
+"""LibriMix's metadata files: which recordings at which gain make a mixture, and who speaks."""
+
+from __future__ import annotations
+
+import csv
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from data_builders.schema import CorpusError
+
+# The columns of two sources are among those of three.
+NUM_SOURCES = (3, 2)
+GENDER_WORDS = {"F": "female", "M": "male"}
+
+
+@dataclass(frozen=True)
+class ScaledFile:
+    """A recording and the factor on its amplitude.
+
+    Attributes:
+        path (`str`): path within LibriSpeech or the noise folder, with forward slashes.
+        gain (`float`): factor.
+    """
+
+    path: str
+    gain: float
+
+
+@dataclass(frozen=True)
+class LibriMixRow:
+    """One mixture of the metadata.
+
+    Attributes:
+        mixture_id (`str`): name of its files, without suffix.
+        sources (`tuple[ScaledFile, ...]`): the speakers' recordings, within LibriSpeech.
+        noise (`ScaledFile`): the noise, within WHAM's folder.
+    """
+
+    mixture_id: str
+    sources: tuple[ScaledFile, ...]
+    noise: ScaledFile
+
+
+def read_librimix_metadata(metadata_csv: str | Path) -> list[LibriMixRow]:
+    """Reads a metadata file of Libri2Mix or Libri3Mix.
+
+    Args:
+        metadata_csv (`str` or `Path`): file such as `libri2mix_test-clean.csv`.
+
+    Returns:
+        `list[LibriMixRow]`: its mixtures, in the order of the file.
+
+    Raises:
+        CorpusError: the file is missing, is no such table, or a row cannot be used.
+    """
+    path = Path(metadata_csv)
+    columns, records = _read_table(path)
+    num_sources = next((count for count in NUM_SOURCES if {*_columns(count)} <= {*columns}), None)
+    if num_sources is None:
+        raise CorpusError(
+            f"{path}: is no LibriMix metadata file: expected the columns "
+            f"{', '.join(_columns(2))} (or a third source too), found {', '.join(columns)}; take "
+            f"a file such as libri2mix_test-clean.csv as published, neither its _info.csv nor the "
+            f"tables that the scripts write beside the mixtures"
+        )
+    rows = [
+        LibriMixRow(
+            mixture_id=record["mixture_ID"],
+            sources=tuple(
+                _scaled_file(record, f"source_{number}", place)
+                for number in range(1, num_sources + 1)
+            ),
+            noise=_scaled_file(record, "noise", place),
+        )
+        for place, record in records
+    ]
+    if not rows:
+        raise CorpusError(f"{path}: holds no mixtures; fetch the metadata again")
+    known: set[str] = set()
+    for row, (place, _) in zip(rows, records, strict=True):
+        if not row.mixture_id or row.mixture_id in known:
+            raise CorpusError(f"{place}: mixture_ID {row.mixture_id!r} is empty or repeats")
+        known.add(row.mixture_id)
+    return rows
+
+
+def read_librimix_genders(metadata_csv: str | Path) -> dict[str, str]:
+    """Reads the speakers' genders from the `_info.csv` that is published beside a metadata file.
+
+    Args:
+        metadata_csv (`str` or `Path`): the metadata file.
+
+    Returns:
+        `dict[str, str]`: "female" or "male" by speaker number of LibriSpeech; empty without it.
+
+    Raises:
+        CorpusError: the file is there, but is another one.
+    """
+    path = Path(metadata_csv)
+    path = path.with_name(f"{path.stem}_info.csv")
+    if not path.is_file():
+        return {}
+    genders: dict[str, str] = {}
+    columns, records = _read_table(path)
+    numbers = [number for number in (1, 2, 3) if f"speaker_{number}_ID" in columns]
+    for place, record in records:
+        for number in numbers:
+            word = record.get(f"speaker_{number}_sex")
+            if word not in GENDER_WORDS:
+                raise CorpusError(
+                    f"{place}: speaker_{number}_sex is {word!r}, expected F or M; fetch the file "
+                    f"again, or delete it to go without genders"
+                )
+            genders[record[f"speaker_{number}_ID"]] = GENDER_WORDS[word]
+    return genders
+
+
+def _columns(num_sources: int) -> list[str]:
+    names = [f"source_{number}" for number in range(1, num_sources + 1)]
+    return ["mixture_ID", *(f"{n}_{part}" for n in [*names, "noise"] for part in ("path", "gain"))]
+
+
+def _read_table(path: Path) -> tuple[list[str], list[tuple[str, dict[str, str]]]]:
+    """Columns, and each record with the place that an error message names."""
+    try:
+        with path.open(encoding="utf-8", newline="") as file:
+            reader = csv.DictReader(file)
+            columns = list(reader.fieldnames or [])
+            records = list(_complete(path, columns, reader))
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise CorpusError(f"{path}: cannot be read as a table ({error}); check the path") from error
+    return columns, records
+
+
+def _complete(
+    path: Path, columns: list[str], reader: csv.DictReader[str]
+) -> Iterator[tuple[str, dict[str, str]]]:
+    for record in reader:
+        place = f"{path}, line {reader.line_num}"
+        if None in record or None in record.values():
+            raise CorpusError(
+                f"{place}: expected {len(columns)} values; the file is cut off or mended by hand, "
+                f"fetch it again"
+            )
+        yield place, record
+
+
+def _scaled_file(record: dict[str, str], name: str, place: str) -> ScaledFile:
+    path = Path(record[f"{name}_path"])
+    if not path.parts or path.is_absolute() or ".." in path.parts:
+        raise CorpusError(
+            f"{place}: {name}_path is {record[f'{name}_path']!r}, expected a path within the "
+            f"corpus, such as test-clean/61/70968/61-70968-0000.flac"
+        )
+    try:
+        gain = float(record[f"{name}_gain"])
+    except ValueError:
+        gain = math.nan
+    if not (math.isfinite(gain) and gain > 0):
+        raise CorpusError(
+            f"{place}: {name}_gain is {record[f'{name}_gain']!r}, expected a positive number"
+        )
+    return ScaledFile(path.as_posix(), gain)
