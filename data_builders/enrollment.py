@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-
 import numpy as np
 
 from data_builders.schema import CorpusError
+from data_builders.utterance_table import UtteranceTable
 
 MAX_REPORTED_SPEAKERS = 5
 
@@ -15,46 +14,46 @@ class EnrollmentPool:
     """Draws an utterance of the target speaker that is not in the mixture (paper, section III-C).
 
     Args:
-        utterance_ids (`Sequence[str]`): utterances to draw from.
-        speaker_ids (`Sequence[str]`): their speakers.
-        emotions (`Sequence[str]`): their emotions.
+        utterances (`UtteranceTable`): utterances to draw from.
         emotion (`str`, *optional*): "neutral" in the paper; None for any emotion.
     """
 
-    def __init__(
-        self,
-        utterance_ids: Sequence[str],
-        speaker_ids: Sequence[str],
-        emotions: Sequence[str],
-        emotion: str | None = "neutral",
-    ) -> None:
+    def __init__(self, utterances: UtteranceTable, emotion: str | None = "neutral") -> None:
         self.emotion = emotion
-        self._utterance_ids = utterance_ids
-        rows_of_speaker: dict[str, list[int]] = {}
-        for row, (speaker, row_emotion) in enumerate(zip(speaker_ids, emotions, strict=True)):
-            if emotion is None or row_emotion == emotion:
-                rows_of_speaker.setdefault(speaker, []).append(row)
-        self._rows_of_speaker = {
-            speaker: np.asarray(rows, dtype=np.int64) for speaker, rows in rows_of_speaker.items()
-        }
-        self._row_of_id = {
-            utterance_ids[row]: row for rows in rows_of_speaker.values() for row in rows
-        }
+        self._utterances = utterances
+        rows = np.arange(len(utterances), dtype=np.int32)
+        if emotion is not None:
+            rows = rows[utterances.emotions.where(lambda name: name == emotion)]
+        speakers = utterances.speaker_ids.codes[rows]
+        # Sorted by speaker, then by row.
+        self._rows = rows[np.argsort(speakers, kind="stable")]
+        counts = np.bincount(speakers, minlength=len(utterances.speaker_ids.names))
+        self._bounds = np.append(0, np.cumsum(counts))
 
-    def check(self, targets: Iterable[tuple[str, str]]) -> None:
+    def _rows_of(self, speaker_id: str) -> np.ndarray:
+        code = self._utterances.speaker_ids.code_of.get(speaker_id)
+        if code is None:
+            return self._rows[:0]
+        return self._rows[self._bounds[code] : self._bounds[code + 1]]
+
+    def check(self, targets: UtteranceTable) -> None:
         """Raises unless every target has an enrollment other than itself.
 
         Args:
-            targets (`Iterable[tuple[str, str]]`): utterance id and speaker of each target.
+            targets (`UtteranceTable`): the targets.
 
         Raises:
             CorpusError: some have none; the message names their speakers.
         """
-        without = set()
-        for utterance_id, speaker in targets:
-            rows = self._rows_of_speaker.get(speaker, ())
-            if len(rows) - (utterance_id in self._row_of_id) < 1:
-                without.add(speaker)
+        without = []
+        spoken = np.bincount(targets.speaker_ids.codes, minlength=len(targets.speaker_ids.names))
+        for speaker in np.asarray(targets.speaker_ids.names, dtype=object)[spoken > 0]:
+            rows = self._rows_of(speaker)
+            # A single utterance serves all targets but itself.
+            if len(rows) == 0 or (
+                len(rows) == 1 and self._utterances.utterance_ids[rows[0]] in targets.row_of_id
+            ):
+                without.append(speaker)
         if without:
             kind = "" if self.emotion is None else f"{self.emotion} "
             names = ", ".join(sorted(without)[:MAX_REPORTED_SPEAKERS])
@@ -75,10 +74,11 @@ class EnrollmentPool:
         Returns:
             `int`: row of the drawn utterance.
         """
-        rows = self._rows_of_speaker[speaker_id]
-        own_row = self._row_of_id.get(utterance_id)
-        if own_row is None:
+        rows = self._rows_of(speaker_id)
+        own_row = self._utterances.row_of_id.get(utterance_id)
+        own_place = len(rows) if own_row is None else int(np.searchsorted(rows, own_row))
+        if own_place == len(rows) or rows[own_place] != own_row:
             return int(rows[rng.integers(len(rows))])
         # Rows are sorted: skip over the target's own place.
         drawn = int(rng.integers(len(rows) - 1))
-        return int(rows[drawn + (drawn >= int(np.searchsorted(rows, own_row)))])
+        return int(rows[drawn + (drawn >= own_place)])

@@ -1,122 +1,38 @@
 """Plans: small records that say, to the sample, what each mixture is made of.
 
 A plan is drawn from (seed, epoch, index) alone, so it does not matter which worker draws it, nor in
-which order. Rendering a plan into waveforms is the business of `mixture_dataset`.
+which order. Rendering a plan into waveforms is the business of `rendering`.
 """
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
-from fractions import Fraction
+from dataclasses import replace
 from typing import Any
 
 import datasets
 import numpy as np
 
 from data_builders.enrollment import EnrollmentPool
-from data_builders.interference import GenderState, InterfererPool
+from data_builders.interference import InterfererPool
+from data_builders.loudness_law import draw_gains
+from data_builders.mixture_spec import InterfererSpec, MixtureSpec, NoiseSpec, RoomSpec
+from data_builders.noise import NoiseFolder
+from data_builders.option_checks import check_options, speaker_range
+from data_builders.options import DrawingOptions
+from data_builders.rendering import SpecRenderer
+from data_builders.reverberation import draw_room
 from data_builders.schema import SAMPLING_RATE, CorpusError
+from data_builders.speed import samples_at_speed
+from data_builders.utterance_table import LevelMeasure, UtteranceTable
 
-MAX_SPEED_DENOMINATOR = 20
-
-
-@dataclass(frozen=True)
-class MixtureSpec:
-    """One mixture. Sample counts are at 16 kHz and as heard: after the change of speed.
-
-    Attributes:
-        target_id (`str`): utterance id of the target.
-        interferer_id (`str`, *optional*): utterance id of the interferer; None for clean speech.
-        enrollment_id (`str`): utterance id of the enrollment.
-        snr_db (`float`, *optional*): power of target to interferer, whole utterances; None: clean.
-        target_start (`int`): first sample of the target's utterance that is in the mixture.
-        num_samples (`int`): length of mixture and target.
-        interferer_offset (`int`): mixture sample at which the interferer's utterance begins;
-            negative when its beginning is cut.
-        enrollment_start (`int`): first sample of the enrollment's utterance.
-        enrollment_num_samples (`int`): length of the enrollment.
-        target_speed (`float`): tempo and pitch factor on target and enrollment, 1.0 is unchanged.
-        interferer_speed (`float`): the same on the interferer.
-        trim_silence (`bool`): utterances count from their first to their last active time.
-        epoch (`int`): epoch it was drawn for.
-        index (`int`): index of the target among the planner's targets.
-    """
-
-    target_id: str
-    interferer_id: str | None
-    enrollment_id: str
-    snr_db: float | None
-    target_start: int
-    num_samples: int
-    interferer_offset: int
-    enrollment_start: int
-    enrollment_num_samples: int
-    target_speed: float
-    interferer_speed: float
-    trim_silence: bool
-    epoch: int
-    index: int
-
-    def to_dict(self) -> dict[str, Any]:
-        """The record as plain values.
-
-        Returns:
-            `dict[str, Any]`: field name to value.
-        """
-        return asdict(self)
-
-    @classmethod
-    def from_dict(cls, values: dict[str, Any]) -> MixtureSpec:
-        """Restores a record.
-
-        Args:
-            values (`dict[str, Any]`): what `to_dict` gave.
-
-        Returns:
-            `MixtureSpec`: the record.
-        """
-        return cls(**values)
-
-
-class UtteranceTable:
-    """The columns of a corpus that planning and rendering need, as plain lists and arrays.
-
-    Arrow tables are convenient, but a lookup of one row costs more than the drawing of a mixture.
-
-    Args:
-        corpus (`datasets.Dataset`): utterances with `UTTERANCE_FEATURES`.
-    """
-
-    def __init__(self, corpus: datasets.Dataset) -> None:
-        columns = corpus[:]
-        self.utterance_ids: list[str] = columns["utterance_id"]
-        self.paths: list[str] = columns["path"]
-        self.speaker_ids: list[str] = columns["speaker_id"]
-        self.genders: list[str] = columns["gender"]
-        self.emotions: list[str] = columns["emotion"]
-        self.num_samples = _to_samples(columns["duration_seconds"])
-        self.speech_start = _to_samples(columns["speech_start_seconds"])
-        self.speech_end = _to_samples(columns["speech_end_seconds"])
-        self.row_of_id = {utterance_id: row for row, utterance_id in enumerate(self.utterance_ids)}
-        if len(self.row_of_id) != len(self.utterance_ids):
-            raise CorpusError("utterance ids repeat: each corpus may be named once")
-
-    def __len__(self) -> int:
-        return len(self.utterance_ids)
-
-    def region(self, row: int, trim_silence: bool) -> tuple[int, int]:
-        """Where an utterance lies in its file.
-
-        Args:
-            row (`int`): row of the utterance.
-            trim_silence (`bool`): without the silence before and after the speech.
-
-        Returns:
-            `tuple[int, int]`: first sample, and the one after the last.
-        """
-        if trim_silence:
-            return int(self.speech_start[row]), int(self.speech_end[row])
-        return 0, int(self.num_samples[row])
+__all__ = [
+    "InterfererSpec",
+    "MixturePlanner",
+    "MixtureSpec",
+    "NoiseSpec",
+    "RoomSpec",
+    "UtteranceTable",
+]
 
 
 class MixturePlanner:
@@ -126,18 +42,12 @@ class MixturePlanner:
         targets (`datasets.Dataset`): target utterances; index i is row i.
         interferers (`datasets.Dataset`, *optional*): interfering utterances; None for clean speech.
         enrollments (`datasets.Dataset`, *optional*): utterances to enroll with; `targets` if None.
-        seed (`int`): mixing seed.
-        gender_state (`str`): "any", "same" or "different" genders of target and interferer.
-        snr_range_db (`tuple[float, float]`): the SNR is drawn uniformly between these.
-        segment_seconds (`float`, *optional*): longer targets are cropped to this; None: never.
-        enrollment_seconds (`float`, *optional*): longer enrollments are cropped to this.
-        enrollment_emotion (`str`, *optional*): emotion of enrollments; None for any.
-        trim_silence (`bool`): leave out silence before and after the speech of every utterance.
-        speed_factors (`tuple[float, ...]`): speeds that are drawn uniformly, for target (its
-            enrollment follows: a voice is a speaker at a speed) and interferer.
+        noise (`NoiseFolder`, *optional*): background noise; None without.
+        keywords: the fields of `DrawingOptions`, which documents them.
 
     Raises:
-        CorpusError: no targets, a target without enrollment, or without an admissible interferer.
+        CorpusError: no targets, a target without enrollment, or with too few interferers.
+        TypeError: a keyword is unknown.
         ValueError: an argument is out of its range.
     """
 
@@ -147,47 +57,41 @@ class MixturePlanner:
         interferers: datasets.Dataset | None,
         enrollments: datasets.Dataset | None = None,
         *,
-        seed: int,
-        gender_state: GenderState = "any",
-        snr_range_db: tuple[float, float] = (0.0, 0.0),
-        segment_seconds: float | None = None,
-        enrollment_seconds: float | None = None,
-        enrollment_emotion: str | None = "neutral",
-        trim_silence: bool = False,
-        speed_factors: tuple[float, ...] = (1.0,),
+        noise: NoiseFolder | None = None,
+        **keywords: Any,
     ) -> None:
         if len(targets) == 0:
             raise CorpusError("no target utterances: check corpus, split and emotions")
+        self.options = DrawingOptions(**keywords)
+        check_options(self.options)
+        if self.options.absent_share > 0 and interferers is None:
+            raise ValueError(
+                f"absent_share: {self.options.absent_share} of the mixtures would be empty, as "
+                f"there are no interferers; name some, or set it to 0"
+            )
+        self.seed = self.options.seed
         self.targets = UtteranceTable(targets)
-        self.enrollments = self.targets if enrollments is None else UtteranceTable(enrollments)
-        self.interferers = None if interferers is None else UtteranceTable(interferers)
-        self.seed = seed
-        self.gender_state = gender_state
-        self.snr_range_db = _checked_range(snr_range_db)
-        self.segment_samples = _checked_length("segment_seconds", segment_seconds)
-        self.enrollment_samples = _checked_length("enrollment_seconds", enrollment_seconds)
-        self.trim_silence = trim_silence
-        self.speed_factors = _checked_speeds(speed_factors)
-        self._enrollment_pool = EnrollmentPool(
-            self.enrollments.utterance_ids,
-            self.enrollments.speaker_ids,
-            self.enrollments.emotions,
-            enrollment_emotion,
-        )
-        self._enrollment_pool.check(
-            zip(self.targets.utterance_ids, self.targets.speaker_ids, strict=True)
-        )
+        self.enrollments = _table_of(enrollments, self.targets, targets)
+        self.interferers = None
+        self.noise = noise
+        self._segment_samples = _to_samples(self.options.segment_seconds)
+        self._enrollment_samples = _to_samples(self.options.enrollment_seconds)
+        self._speeds = tuple(float(speed) for speed in self.options.speed_factors)
+        self._speaker_range = speaker_range(self.options.num_speakers)
+        self._enrollment_pool = EnrollmentPool(self.enrollments, self.options.enrollment_emotion)
+        self._enrollment_pool.check(self.targets)
         self._interferer_pool = None
-        if self.interferers is not None:
+        if interferers is not None:
+            self.interferers = _table_of(interferers, self.targets, targets)
             self._interferer_pool = InterfererPool(
-                self.interferers.utterance_ids,
-                self.interferers.speaker_ids,
-                self.interferers.genders,
-                gender_state,
+                self.interferers,
+                self.options.gender_state,
+                self.options.interferer_emotions,
+                self.options.interferer_languages,
             )
-            self._interferer_pool.check(
-                zip(self.targets.speaker_ids, self.targets.genders, strict=True)
-            )
+            self._interferer_pool.check(self.targets, self._speaker_range[1] - 1)
+        self._renderer = SpecRenderer(self)
+        self._prepare()
 
     def __len__(self) -> int:
         return len(self.targets)
@@ -201,89 +105,119 @@ class MixturePlanner:
 
         Returns:
             `MixtureSpec`: the same record whenever it is asked for.
+
+        Raises:
+            CorpusError: under the loudness law, for which recordings are decoded: one cannot be.
         """
         if not 0 <= index < len(self):
             raise IndexError(f"index {index} is out of range: {len(self)} targets")
         rng = np.random.default_rng([self.seed, epoch, index])
+        trim_silence = self.options.trim_silence
         target_speed = self._draw_speed(rng)
         target_length = self._heard_samples(self.targets, index, target_speed)
-        target_start, num_samples = _draw_crop(target_length, self.segment_samples, rng)
-        enrollment_row = self._enrollment_pool.draw(
-            self.targets.utterance_ids[index], self.targets.speaker_ids[index], rng
-        )
+        target_start, num_samples = _draw_crop(target_length, self._segment_samples, rng)
+        target_id = self.targets.utterance_ids[index]
+        enrollment_row = self._enrollment_pool.draw(target_id, self.targets.speaker_ids[index], rng)
         enrollment_length = self._heard_samples(self.enrollments, enrollment_row, target_speed)
         enrollment_start, enrollment_num_samples = _draw_crop(
-            enrollment_length, self.enrollment_samples, rng
+            enrollment_length, self._enrollment_samples, rng
         )
-        interferer_id, snr_db, offset, interferer_speed = self._draw_interferer(
-            index, num_samples, rng
-        )
-        return MixtureSpec(
-            target_id=self.targets.utterance_ids[index],
-            interferer_id=interferer_id,
+        spec = MixtureSpec(
+            target_id=target_id,
+            interferers=self._draw_interferers(index, num_samples, rng),
             enrollment_id=self.enrollments.utterance_ids[enrollment_row],
-            snr_db=snr_db,
             target_start=target_start,
             num_samples=num_samples,
-            interferer_offset=offset,
+            target_gain=1.0,
             enrollment_start=enrollment_start,
             enrollment_num_samples=enrollment_num_samples,
             target_speed=target_speed,
-            interferer_speed=interferer_speed,
-            trim_silence=self.trim_silence,
+            trim_silence=trim_silence,
+            target_absent=False,
+            noise=None,
+            room=None,
             epoch=epoch,
             index=index,
         )
+        return self._draw_conditions(spec, rng)
 
-    def _draw_interferer(
+    def _prepare(self) -> None:
+        """Checks the lengths, and makes room for levels now, so that workers will share it."""
+        measures: tuple[LevelMeasure, ...] = ("power",)
+        if self.options.snr_distribution == "loudness":
+            measures = ("power", "loudness", "peak")
+        for table in (self.targets, self.enrollments, self.interferers):
+            if table is not None:
+                table.refuse_empty(self.options.trim_silence)
+                for measure in measures:
+                    table.levels(measure, self.options.trim_silence)
+
+    def _draw_interferers(
         self, index: int, num_samples: int, rng: np.random.Generator
-    ) -> tuple[str | None, float | None, int, float]:
+    ) -> tuple[InterfererSpec, ...]:
         if self.interferers is None or self._interferer_pool is None:
-            return None, None, 0, 1.0
-        row = self._interferer_pool.draw(
-            self.targets.speaker_ids[index], self.targets.genders[index], rng
-        )
-        speed = self._draw_speed(rng)
-        spare = num_samples - self._heard_samples(self.interferers, row, speed)
-        # Shorter than the mixture: placed anywhere within it. Longer: cropped anywhere.
-        offset = int(rng.integers(min(spare, 0), max(spare, 0) + 1))
-        snr_db = float(rng.uniform(*self.snr_range_db))
-        return self.interferers.utterance_ids[row], snr_db, offset, speed
+            return ()
+        lowest, highest = self._speaker_range
+        num_speakers = lowest if lowest == highest else int(rng.integers(lowest, highest + 1))
+        taken: list[str] = []
+        drawn = []
+        for _ in range(num_speakers - 1):
+            row = self._interferer_pool.draw(
+                self.targets.speaker_ids[index], self.targets.genders[index], rng, taken
+            )
+            taken.append(self.interferers.speaker_ids[row])
+            speed = self._draw_speed(rng)
+            spare = num_samples - self._heard_samples(self.interferers, row, speed)
+            # Shorter than the mixture: placed anywhere within it. Longer: cropped anywhere.
+            offset = int(rng.integers(min(spare, 0), max(spare, 0) + 1))
+            utterance_id = self.interferers.utterance_ids[row]
+            drawn.append(InterfererSpec(utterance_id, self._draw_snr(rng), None, offset, speed))
+        return tuple(drawn)
+
+    def _draw_conditions(self, spec: MixtureSpec, rng: np.random.Generator) -> MixtureSpec:
+        """What is drawn last and only when asked for, so that it leaves all other draws alone."""
+        options = self.options
+        changes: dict[str, Any] = {}
+        if options.clean_share > 0 or options.absent_share > 0:
+            place = rng.random()
+            if place < options.clean_share:
+                changes["interferers"] = ()
+            elif place < options.clean_share + options.absent_share:
+                changes["target_absent"] = True
+        if self.noise is not None:
+            path, start = self.noise.draw(spec.num_samples, rng)
+            changes["noise"] = NoiseSpec(
+                path, start, float(rng.uniform(*options.noise_snr_range_db))
+            )
+        if options.reverberation != "none":
+            num_speakers = 1 + len(changes.get("interferers", spec.interferers))
+            changes["room"] = draw_room(
+                num_speakers, options.rt60_range_seconds, options.reverberation, rng
+            )
+        spec = replace(spec, **changes) if changes else spec
+        if options.snr_distribution == "loudness":
+            return draw_gains(spec, self._renderer, rng)
+        return spec
+
+    def _draw_snr(self, rng: np.random.Generator) -> float | None:
+        if self.options.snr_distribution == "uniform":
+            return float(rng.uniform(*self.options.snr_range_db))
+        if self.options.snr_distribution == "normal":
+            return float(rng.normal(*self.options.snr_mean_std_db))
+        return None
 
     def _draw_speed(self, rng: np.random.Generator) -> float:
-        return self.speed_factors[int(rng.integers(len(self.speed_factors)))]
+        return self._speeds[int(rng.integers(len(self._speeds)))]
 
     def _heard_samples(self, table: UtteranceTable, row: int, speed: float) -> int:
-        start, stop = table.region(row, self.trim_silence)
+        start, stop = table.region(row, self.options.trim_silence)
         return samples_at_speed(stop - start, speed)
 
 
-def speed_ratio(speed: float) -> Fraction:
-    """A speed as a ratio of small integers.
-
-    Args:
-        speed (`float`): speed factor.
-
-    Returns:
-        `Fraction`: the nearest ratio with a denominator of at most 20.
-    """
-    return Fraction(speed).limit_denominator(MAX_SPEED_DENOMINATOR)
-
-
-def samples_at_speed(num_samples: int, speed: float) -> int:
-    """Length of an utterance that is played at another speed.
-
-    Args:
-        num_samples (`int`): length at speed 1.
-        speed (`float`): speed factor.
-
-    Returns:
-        `int`: number of samples, as `scipy.signal.resample_poly` gives it.
-    """
-    if speed == 1.0:
-        return num_samples
-    ratio = speed_ratio(speed)
-    return -(-num_samples * ratio.denominator // ratio.numerator)
+def _table_of(
+    corpus: datasets.Dataset | None, targets: UtteranceTable, target_corpus: datasets.Dataset
+) -> UtteranceTable:
+    return targets if corpus is None or corpus is target_corpus else UtteranceTable(corpus)
 
 
 def _draw_crop(length: int, limit: int | None, rng: np.random.Generator) -> tuple[int, int]:
@@ -292,33 +226,5 @@ def _draw_crop(length: int, limit: int | None, rng: np.random.Generator) -> tupl
     return int(rng.integers(length - limit + 1)), limit
 
 
-def _to_samples(seconds: list[float]) -> np.ndarray:
-    return np.round(np.asarray(seconds, dtype=np.float64) * SAMPLING_RATE).astype(np.int64)
-
-
-def _checked_range(snr_range_db: tuple[float, float]) -> tuple[float, float]:
-    low, high = (float(value) for value in snr_range_db)
-    if not (np.isfinite([low, high]).all() and low <= high):
-        raise ValueError(
-            f"snr_range_db: expected two finite numbers low <= high, got {low}, {high}"
-        )
-    return low, high
-
-
-def _checked_length(name: str, seconds: float | None) -> int | None:
-    if seconds is None:
-        return None
-    if not seconds > 0:
-        raise ValueError(f"{name}: expected a positive number of seconds or none, got {seconds}")
-    return round(seconds * SAMPLING_RATE)
-
-
-def _checked_speeds(speed_factors: tuple[float, ...]) -> tuple[float, ...]:
-    speeds = tuple(float(speed) for speed in speed_factors)
-    in_range = all(0.5 <= speed <= 2.0 for speed in speeds)
-    if not speeds or not in_range or any(float(speed_ratio(s)) != s for s in speeds):
-        raise ValueError(
-            f"speed_factors: expected ratios of integers up to {MAX_SPEED_DENOMINATOR} between 0.5 "
-            f"and 2, such as 0.9 or 1.1, got {list(speed_factors)}"
-        )
-    return speeds
+def _to_samples(seconds: float | None) -> int | None:
+    return None if seconds is None else round(seconds * SAMPLING_RATE)

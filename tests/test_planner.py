@@ -9,38 +9,12 @@ from typing import Any
 import datasets
 import pytest
 from corpus_layouts import utterances
+from planned_voices import all_specs, interferer, rows_of, voices
 
 from data_builders import MixturePlanner, MixtureSpec
-from data_builders.planner import samples_at_speed
 from data_builders.schema import CorpusError
-
-EMOTIONS_OF_TAKES = ("neutral", "neutral", "happy", "angry")
-
-
-def voices(
-    corpus: str, genders: str, takes: int = 4, duration_seconds: float = 2.0
-) -> datasets.Dataset:
-    """A corpus of one speaker a letter of `genders` (f, m), the first two takes neutral."""
-    return utterances(
-        {
-            "utterance_id": f"{corpus}/{number}_{take}",
-            "speaker_id": f"{corpus}_{number}",
-            "gender": {"f": "female", "m": "male"}[gender],
-            "emotion": EMOTIONS_OF_TAKES[take % 4],
-            "duration_seconds": duration_seconds + 0.1 * take,
-            "speech_end_seconds": duration_seconds - 0.5,
-        }
-        for number, gender in enumerate(genders)
-        for take in range(takes)
-    )
-
-
-def all_specs(planner: MixturePlanner, epochs: int = 10) -> list[MixtureSpec]:
-    return [planner.plan(epoch, index) for epoch in range(epochs) for index in range(len(planner))]
-
-
-def rows_of(*corpora: datasets.Dataset) -> dict[str | None, dict[str, Any]]:
-    return {row["utterance_id"]: row for corpus in corpora for row in corpus}
+from data_builders.speed import samples_at_speed
+from data_builders.utterance_table import CodedColumn, StringColumn
 
 
 def test_enrollment_is_neutral_and_outside_the_mixture() -> None:
@@ -51,7 +25,7 @@ def test_enrollment_is_neutral_and_outside_the_mixture() -> None:
         target, enrollment = rows[spec.target_id], rows[spec.enrollment_id]
         assert enrollment["emotion"] == "neutral"
         assert enrollment["speaker_id"] == target["speaker_id"]
-        assert spec.enrollment_id not in (spec.target_id, spec.interferer_id)
+        assert spec.enrollment_id not in (spec.target_id, interferer(spec).utterance_id)
     # Both neutral utterances of a speaker are used for a target that is neither of them.
     assert len({spec.enrollment_id for spec in specs if spec.target_id == "a/0_2"}) == 2
 
@@ -81,7 +55,9 @@ def test_the_interferer_is_another_speaker() -> None:
     both = datasets.concatenate_datasets([targets, others])
     rows = rows_of(both)
     for spec in all_specs(MixturePlanner(targets, both, seed=0)):
-        assert rows[spec.interferer_id]["speaker_id"] != rows[spec.target_id]["speaker_id"]
+        assert (
+            rows[interferer(spec).utterance_id]["speaker_id"] != rows[spec.target_id]["speaker_id"]
+        )
 
 
 @pytest.mark.parametrize(("gender_state", "same"), [("same", {True}), ("different", {False})])
@@ -90,12 +66,14 @@ def test_gender_state_relates_target_and_interferer(gender_state: Any, same: set
     rows = rows_of(targets, others)
     specs = all_specs(MixturePlanner(targets, others, seed=0, gender_state=gender_state))
     genders = {
-        rows[spec.target_id]["gender"] == rows[spec.interferer_id]["gender"] for spec in specs
+        rows[spec.target_id]["gender"] == rows[interferer(spec).utterance_id]["gender"]
+        for spec in specs
     }
     assert genders == same
     everybody = all_specs(MixturePlanner(targets, others, seed=0))
     assert {
-        rows[spec.target_id]["gender"] == rows[spec.interferer_id]["gender"] for spec in everybody
+        rows[spec.target_id]["gender"] == rows[interferer(spec).utterance_id]["gender"]
+        for spec in everybody
     } == {True, False}
 
 
@@ -108,9 +86,9 @@ def test_corpora_and_speakers_are_drawn_uniformly_whatever_their_size() -> None:
     planner = MixturePlanner(targets, datasets.concatenate_datasets([small, large]), seed=0)
     rows = rows_of(small, large)
     specs = all_specs(planner)
-    corpora = Counter(str(spec.interferer_id).partition("/")[0] for spec in specs)
+    corpora = Counter(interferer(spec).utterance_id.partition("/")[0] for spec in specs)
     assert corpora["b"] / len(specs) == pytest.approx(0.5, abs=0.05)
-    speakers = Counter(rows[spec.interferer_id]["speaker_id"] for spec in specs)
+    speakers = Counter(rows[interferer(spec).utterance_id]["speaker_id"] for spec in specs)
     for number in range(4):
         assert speakers[f"c_{number}"] / len(specs) == pytest.approx(0.125, abs=0.03)
 
@@ -141,18 +119,17 @@ def test_index_walks_over_the_targets() -> None:
 
 def test_clean_plans_have_no_interferer() -> None:
     spec = MixturePlanner(voices("a", "f"), None, seed=0).plan(0, 0)
-    assert spec.interferer_id is None
-    assert spec.snr_db is None
+    assert spec.interferers == ()
 
 
 def test_the_snr_covers_its_range() -> None:
     targets = voices("a", "fm")
     planner = MixturePlanner(targets, targets, seed=0, snr_range_db=(-5.0, 10.0))
-    drawn = [spec.snr_db for spec in all_specs(planner, 50) if spec.snr_db is not None]
+    drawn = [interferer(spec).snr_db or 0.0 for spec in all_specs(planner, 50)]
     assert -5.0 <= min(drawn) < -4.0
     assert 9.0 < max(drawn) <= 10.0
     fixed = MixturePlanner(targets, targets, seed=0, snr_range_db=(3.0, 3.0))
-    assert {spec.snr_db for spec in all_specs(fixed)} == {3.0}
+    assert {interferer(spec).snr_db for spec in all_specs(fixed)} == {3.0}
 
 
 def test_the_mixture_is_as_long_as_the_target() -> None:
@@ -188,10 +165,10 @@ def test_a_longer_interferer_is_cropped_and_a_shorter_one_lies_inside() -> None:
     rows = rows_of(interferers)
     offsets: dict[str, list[int]] = {"b": [], "c": []}
     for spec in all_specs(MixturePlanner(targets, interferers, seed=0), 30):
-        length = round(rows[spec.interferer_id]["duration_seconds"] * 16_000)
+        length = round(rows[interferer(spec).utterance_id]["duration_seconds"] * 16_000)
         first, last = sorted((0, spec.num_samples - length))
-        assert first <= spec.interferer_offset <= last
-        offsets[str(spec.interferer_id)[0]].append(spec.interferer_offset)
+        assert first <= interferer(spec).offset <= last
+        offsets[interferer(spec).utterance_id[0]].append(interferer(spec).offset)
     assert min(offsets["b"]) >= 0
     assert max(offsets["b"]) > 25_000
     assert max(offsets["c"]) <= 0
@@ -212,7 +189,7 @@ def test_the_enrollment_has_the_speed_of_the_target() -> None:
     planner = MixturePlanner(targets, targets, seed=0, speed_factors=(0.9, 1.0, 1.1))
     specs = all_specs(planner, 20)
     assert {spec.target_speed for spec in specs} == {0.9, 1.0, 1.1}
-    assert len({(spec.target_speed, spec.interferer_speed) for spec in specs}) == 9
+    assert len({(spec.target_speed, interferer(spec).speed) for spec in specs}) == 9
     for spec in specs:
         for utterance_id, num_samples in (
             (spec.target_id, spec.num_samples),
@@ -273,12 +250,30 @@ def test_an_impossible_gender_state_names_who_cannot_have_it() -> None:
         ({"speed_factors": (1.0, 0.987654)}, "speed_factors: expected ratios"),
         ({"speed_factors": ()}, "speed_factors"),
         ({"gender_state": "equal"}, "unknown gender_state 'equal'"),
+        ({"num_speakers": 1}, "num_speakers: expected a number from 2 to 5"),
+        ({"num_speakers": 6}, "num_speakers"),
+        ({"num_speakers": (3, 2)}, "num_speakers"),
+        ({"num_speakers": (2, 3, 4)}, "num_speakers"),
+        ({"snr_distribution": "gaussian"}, "unknown snr_distribution 'gaussian': use one of unif"),
+        ({"snr_mean_std_db": (0.0, -1.0)}, "snr_mean_std_db"),
+        ({"noise_snr_range_db": (20.0, 5.0)}, "noise_snr_range_db: expected two finite numbers"),
+        ({"reverberation": "wet"}, "unknown reverberation 'wet'"),
+        ({"rt60_range_seconds": (0.05, 0.3)}, "rt60_range_seconds: .* from 0.2 to 1.5 s"),
+        ({"rt60_range_seconds": (0.3, 9.0)}, "rt60_range_seconds"),
+        ({"clean_share": -0.1}, "clean_share: expected a share from 0 to 1"),
+        ({"absent_share": 1.5}, "absent_share"),
+        ({"clean_share": 0.6, "absent_share": 0.5}, "at most 1 together"),
     ],
 )
 def test_settings_out_of_range_are_named(settings: dict[str, Any], message: str) -> None:
     corpus = voices("a", "fm")
     with pytest.raises(ValueError, match=message):
         MixturePlanner(corpus, corpus, seed=0, **settings)
+
+
+def test_absent_targets_need_interferers() -> None:
+    with pytest.raises(ValueError, match=r"absent_share: 0\.5 of the mixtures would be empty"):
+        MixturePlanner(voices("a", "fm"), None, seed=0, absent_share=0.5)
 
 
 def test_no_targets_and_repeated_utterances_are_refused() -> None:
@@ -289,20 +284,18 @@ def test_no_targets_and_repeated_utterances_are_refused() -> None:
         MixturePlanner(corpus, datasets.concatenate_datasets([corpus, corpus]), seed=0)
 
 
-def test_drawing_does_not_scan_the_corpus() -> None:
+def test_drawing_does_not_scan_the_corpus(monkeypatch: pytest.MonkeyPatch) -> None:
     """Each draw looks at one speaker, not at all rows of a large corpus."""
     corpus = voices("a", "fm" * 100, takes=100)
     planner = MixturePlanner(corpus, corpus, seed=0, gender_state="different")
 
-    class NoScan(list[str]):
-        def __iter__(self) -> Any:
-            raise AssertionError("the whole column was walked over")
+    def no_scan(column: Any) -> Any:
+        raise AssertionError("the whole column was walked over")
 
     planner.plan(0, 7)
-    assert planner.enrollments is planner.targets
-    for table in (planner.targets, planner.interferers):
-        assert table is not None
-        for name in ("utterance_ids", "speaker_ids", "genders", "emotions"):
-            setattr(table, name, NoScan(getattr(table, name)))
-    ids = {planner.plan(epoch, 7).interferer_id for epoch in range(50)}
+    assert planner.enrollments is planner.interferers is planner.targets
+    monkeypatch.setattr(StringColumn, "__iter__", no_scan)
+    monkeypatch.setattr(CodedColumn, "__iter__", no_scan)
+    monkeypatch.setattr(StringColumn, "column", property(no_scan))
+    ids = {interferer(planner.plan(epoch, 7)).utterance_id for epoch in range(50)}
     assert len(ids) > 45  # of 10,000 that it may be
