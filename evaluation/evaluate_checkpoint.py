@@ -32,6 +32,7 @@ from transformers import (
 )
 
 from data_builders import load_mixtures
+from data_builders.mixing_arguments import MixingArguments
 from data_builders.schema import EMOTIONS, IGNORED_LABEL
 from evaluation.metrics.ser_accuracy.ser_accuracy import emotion_accuracies
 from evaluation.metrics.si_sdr.si_sdr import scale_invariant_sdr
@@ -47,8 +48,8 @@ LIBRARIES = ("torch", "torchaudio", "transformers", "datasets", "numpy")
 _ID_FIELDS = ("utterance_id", "speaker_id", "interferer_id", "interferer_corpus", "gender_state")
 
 
-@dataclass
-class EvaluationArguments:
+@dataclass(kw_only=True)
+class EvaluationArguments(MixingArguments):
     """What is scored on what; corpora, folds and mixing as in `data_builders.load_mixtures`."""
 
     model: str = field(metadata={"help": "Folder or hub id of any of the three models."})
@@ -63,41 +64,14 @@ class EvaluationArguments:
         default=None, metadata={"help": "Denoised set, as training.denoise_corpus writes it."}
     )
     split: Literal["train", "validation", "test"] = "test"
-    fold: int = field(default=1, metadata={"help": "Test session, from 1."})
-    protocol: Literal["validated", "paper"] = "validated"
     seed: int = field(default=0, metadata={"help": "Seed of the training, for the record."})
-    targets: list[str] = field(
-        default_factory=lambda: ["generated"], metadata={"help": "Corpora of the target speech."}
-    )
-    interferers: list[str] | None = field(
-        default=None, metadata={"help": "Corpora of the interfering speech."}
-    )
-    corpus_dir: str | None = field(
-        default=None, metadata={"help": "Folder that holds a folder <name> for each corpus."}
-    )
-    cache_dir: str | None = field(
-        default=None, metadata={"help": "Folder for resampled and generated speech."}
-    )
-    gender_state: Literal["any", "same", "different"] = field(
-        default="any", metadata={"help": "Gender of the interferer relative to the target's."}
-    )
-    snr_range_db: list[float] = field(
-        default_factory=lambda: [0.0, 0.0],
-        metadata={"help": "Lowest and highest signal-to-interference ratio, in dB."},
-    )
-    enrollment_seconds: float | None = field(
-        default=None, metadata={"help": "Longer enrollments are cropped to this length."}
-    )
-    trim_silence: bool = field(
-        default=False, metadata={"help": "Leave out silence before and after the speech."}
-    )
-    mixing_seed: int = field(default=0, metadata={"help": "Seed of the drawn mixtures."})
     max_examples: int | None = field(
         default=None, metadata={"help": "Score at most this many utterances."}
     )
     batch_size: int = field(default=8, metadata={"help": "Utterances in a forward pass."})
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if self.condition not in CONDITIONS:
             raise ValueError(
                 f"Unknown condition {self.condition!r}: choose one of {', '.join(CONDITIONS)}."
@@ -199,26 +173,13 @@ def load_condition(settings: EvaluationArguments) -> Dataset[dict[str, Any]]:
     Returns:
         `MixtureDataset`: the plan of epoch 0.
     """
-    noisy, denoised = settings.condition == "noisy", settings.condition == "denoised"
-    lowest_db, highest_db = settings.snr_range_db
-    return load_mixtures(
-        targets="denoised" if denoised else settings.targets,
-        interferers=settings.interferers if noisy else None,
-        split=settings.split,
-        fold=settings.fold,
-        protocol=settings.protocol,
-        corpus_dir=settings.corpus_dir,
-        corpus_dirs={"denoised": settings.denoised_dir} if settings.denoised_dir else None,
-        gender_state=settings.gender_state if noisy else "any",
-        snr_range_db=(lowest_db, highest_db),
-        enrollment_seconds=settings.enrollment_seconds,
+    keywords = settings.mixing_keywords(noisy=settings.condition == "noisy")
+    if settings.condition == "denoised":
+        keywords["targets"] = "denoised"
+        keywords["corpus_dirs"] |= {"denoised": settings.denoised_dir}
         # What was extracted already needs no enrollment, so any will do.
-        enrollment_emotion=None if denoised else "neutral",
-        trim_silence=settings.trim_silence,
-        seed=settings.mixing_seed,
-        max_examples=settings.max_examples,
-        cache_dir=settings.cache_dir,
-    )
+        keywords["enrollment_emotion"] = None
+    return load_mixtures(split=settings.split, max_examples=settings.max_examples, **keywords)
 
 
 def predict(

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
+from data_builders.options import MixtureOptions
 from training.arguments import mixture_keywords, parse_arguments
 from training.build_model import build_model, read_config
 from training.denoise_corpus import parse_arguments as parse_denoise_arguments
@@ -125,16 +128,83 @@ def test_the_protocol_decides_about_validation(tmp_path: Path) -> None:
 def test_validation_leaves_out_what_belongs_to_training(tmp_path: Path) -> None:
     text = (
         "snr_range_db: [-5, 5]\nspeed_factors: [0.9, 1.1]\nsegment_seconds: 2\n"
-        "max_train_examples: 9\nmixing_seed: 4"
+        "max_train_examples: 9\nmixing_seed: 4\nclean_share: 0.1\nabsent_share: 0.2"
     )
     _, data_args, _ = parse(tmp_path, text)
     train = mixture_keywords(data_args, "noisy", train=True)
     validation = mixture_keywords(data_args, "noisy", train=False)
-    changed = {key for key in train if train[key] != validation[key]}
+    changed = {key for key in validation if train[key] != validation[key]}
+    assert {key: train[key] for key in train.keys() - validation.keys()} == {
+        "clean_share": 0.1,
+        "absent_share": 0.2,
+    }
     assert changed == {"snr_range_db", "speed_factors", "segment_seconds", "max_examples"}
     assert (validation["snr_range_db"], validation["speed_factors"]) == ((0.0, 0.0), (1.0,))
     assert validation["segment_seconds"] is None
-    assert mixture_keywords(data_args, "clean", train=True)["interferers"] is None
+    clean = mixture_keywords(data_args, "clean", train=True)
+    assert clean["interferers"] is None
+    assert "clean_share" not in clean
+
+
+def test_every_argument_of_a_mixture_reaches_load_mixtures(tmp_path: Path) -> None:
+    given = {
+        "targets": ["iemocap"],
+        "interferers": ["librispeech"],
+        "corpus_dir": "corpora",
+        "corpus_dirs": ["iemocap=/data/IEMOCAP"],
+        "cache_dir": "cache",
+        "fold": 2,
+        "protocol": "paper",
+        "num_speakers": [2, 3],
+        "gender_state": "same",
+        "interferer_emotions": ["angry"],
+        "interferer_languages": ["en"],
+        "snr_distribution": "normal",
+        "snr_range_db": [-5.0, 5.0],
+        "snr_mean_std_db": [1.0, 2.0],
+        "enrollment_seconds": 3.0,
+        "enrollment_emotion": "any",
+        "trim_silence": True,
+        "noise_dir": "noise",
+        "noise_snr_range_db": [0.0, 9.0],
+        "reverberation": "direct",
+        "rt60_range_seconds": [0.3, 0.4],
+        "mixing_seed": 7,
+        "clean_share": 0.1,
+        "absent_share": 0.2,
+        "speed_factors": [0.9, 1.1],
+        "segment_seconds": 2.0,
+        "emotions": ["neutral"],
+        "max_train_examples": 5,
+    }
+    _, data_args, _ = parse(tmp_path, yaml.safe_dump(given))
+    keywords = mixture_keywords(data_args, "noisy", train=True)
+
+    assert keywords.pop("cache_dir") == given.pop("cache_dir")
+    options = MixtureOptions.from_keywords(keywords)
+    names = {"mixing_seed": "seed", "max_train_examples": "max_examples"}
+    expected = given | {
+        "corpus_dirs": {"iemocap": "/data/IEMOCAP"},
+        "enrollment_emotion": None,
+    }
+    for name, value in expected.items():
+        found = getattr(options, names.get(name, name))
+        assert (list(found) if isinstance(found, tuple) else found) == value, name
+    assert keywords.keys() == {field.name for field in dataclasses.fields(MixtureOptions)}
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("corpus_dirs: [iemocap]", "corpus_dirs: expected entries such as iemocap=/data/IEMOCAP"),
+        ("num_speakers: [2, 3, 4]", "num_speakers: expected one number or two"),
+        ("noise_snr_range_db: [5, 1]", "noise_snr_range_db: expected two numbers, low then high"),
+        ("snr_mean_std_db: [5]", "snr_mean_std_db: expected two numbers, got"),
+    ],
+)
+def test_a_mixture_that_cannot_be_is_refused(tmp_path: Path, text: str, message: str) -> None:
+    with pytest.raises(RecipeError, match=message):
+        parse(tmp_path, text)
 
 
 @pytest.mark.parametrize("path", TRAIN_RECIPES, ids=lambda path: f"{path.parent.name}/{path.stem}")

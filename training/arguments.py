@@ -10,6 +10,7 @@ import torch
 from transformers import IntervalStrategy, TrainingArguments
 from transformers.integrations.integration_utils import is_tensorboard_available
 
+from data_builders.mixing_arguments import MixingArguments, check_pair
 from training.recipe_parser import RecipeError, RecipeParser
 
 Stage = Literal["extraction", "classification", "joint"]
@@ -55,42 +56,19 @@ class ModelArguments:
 
 
 @dataclass
-class DataArguments:
-    """Corpora, split and mixing; the names are those of `data_builders.load_mixtures`."""
+class DataArguments(MixingArguments):
+    """Corpora, split and mixing, and what differs between training and validation."""
 
     config: str | None = field(
         default=None, metadata={"help": "YAML recipe of defaults; the command line wins."}
-    )
-    targets: list[str] = field(
-        default_factory=lambda: ["generated"], metadata={"help": "Corpora of the target speech."}
-    )
-    interferers: list[str] | None = field(
-        default=None, metadata={"help": "Corpora of the interfering speech."}
-    )
-    corpus_dir: str | None = field(
-        default=None, metadata={"help": "Folder that holds a folder <name> for each corpus."}
-    )
-    cache_dir: str | None = field(
-        default=None, metadata={"help": "Folder for resampled and generated speech."}
     )
     emotions: list[str] | None = field(
         default_factory=lambda: ["neutral", "happy", "sad", "angry"],
         metadata={"help": "Emotions of the targets; 'all' takes every utterance, labelled or not."},
     )
-    fold: int = field(default=1, metadata={"help": "Test session, from 1."})
-    protocol: Literal["validated", "paper"] = field(
-        default="validated",
-        metadata={"help": "'validated' selects on a session of its own; 'paper' has none."},
-    )
-    gender_state: Literal["any", "same", "different"] = field(
-        default="any", metadata={"help": "Gender of the interferer relative to the target's."}
-    )
-    snr_range_db: list[float] = field(
-        default_factory=lambda: [0.0, 0.0],
-        metadata={"help": "Lowest and highest signal-to-interference ratio in training, in dB."},
-    )
     eval_snr_range_db: list[float] = field(
-        default_factory=lambda: [0.0, 0.0], metadata={"help": "The same in validation, in dB."}
+        default_factory=lambda: [0.0, 0.0],
+        metadata={"help": "The SNR range of validation, in dB; snr_range_db is that of training."},
     )
     segment_seconds: float | None = field(
         default=None, metadata={"help": "Longer training targets are cropped to this length."}
@@ -98,20 +76,16 @@ class DataArguments:
     eval_segment_seconds: float | None = field(
         default=None, metadata={"help": "The same in validation; whole utterances if unset."}
     )
-    enrollment_seconds: float | None = field(
-        default=None, metadata={"help": "Longer enrollments are cropped to this length."}
-    )
-    enrollment_emotion: str | None = field(
-        default="neutral", metadata={"help": "Emotion of the enrollment; 'any' takes every one."}
-    )
-    trim_silence: bool = field(
-        default=False, metadata={"help": "Leave out silence before and after the speech."}
-    )
     speed_factors: list[float] = field(
         default_factory=lambda: [1.0],
         metadata={"help": "Training voices are played at one of these speeds."},
     )
-    mixing_seed: int = field(default=0, metadata={"help": "Seed of the drawn mixtures."})
+    clean_share: float = field(
+        default=0.0, metadata={"help": "Share of training examples without interferer."}
+    )
+    absent_share: float = field(
+        default=0.0, metadata={"help": "Share of training examples without the target."}
+    )
     denoised_dir: str | None = field(
         default=None, metadata={"help": "Denoised set, as training.denoise_corpus writes it."}
     )
@@ -123,14 +97,10 @@ class DataArguments:
     )
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if self.emotions == ["all"]:
             self.emotions = None
-        if self.enrollment_emotion == "any":
-            self.enrollment_emotion = None
-        for name in ("snr_range_db", "eval_snr_range_db"):
-            values = getattr(self, name)
-            if len(values) != 2 or values[0] > values[1]:
-                raise ValueError(f"{name}: expected two numbers, low then high, got {values}")
+        check_pair("eval_snr_range_db", self.eval_snr_range_db)
 
 
 def _reporting_default() -> str:
@@ -260,23 +230,20 @@ def mixture_keywords(data_args: DataArguments, condition: str, *, train: bool) -
     Returns:
         `dict[str, Any]`: every keyword but `split`.
     """
-    denoised = condition == "denoised"
-    return {
-        "targets": ["denoised"] if denoised else data_args.targets,
-        "interferers": data_args.interferers if condition == "noisy" else None,
-        "corpus_dir": data_args.corpus_dir,
-        "corpus_dirs": {"denoised": data_args.denoised_dir} if denoised else None,
-        "cache_dir": data_args.cache_dir,
+    noisy, denoised = condition == "noisy", condition == "denoised"
+    keywords = data_args.mixing_keywords(noisy=noisy)
+    keywords |= {
         "emotions": data_args.emotions,
-        "fold": data_args.fold,
-        "protocol": data_args.protocol,
-        "gender_state": data_args.gender_state,
-        "snr_range_db": tuple(data_args.snr_range_db if train else data_args.eval_snr_range_db),
         "segment_seconds": data_args.segment_seconds if train else data_args.eval_segment_seconds,
-        "enrollment_seconds": data_args.enrollment_seconds,
-        "enrollment_emotion": data_args.enrollment_emotion,
-        "trim_silence": data_args.trim_silence,
-        "speed_factors": tuple(data_args.speed_factors) if train else (1.0,),
-        "seed": data_args.mixing_seed,
         "max_examples": data_args.max_train_examples if train else data_args.max_eval_examples,
+        "speed_factors": tuple(data_args.speed_factors) if train else (1.0,),
     }
+    if denoised:
+        keywords["targets"] = ["denoised"]
+        keywords["corpus_dirs"] |= {"denoised": data_args.denoised_dir}
+    if not noisy:
+        return keywords
+    if train:
+        shares = {"clean_share": data_args.clean_share, "absent_share": data_args.absent_share}
+        return keywords | shares
+    return keywords | {"snr_range_db": tuple(data_args.eval_snr_range_db)}

@@ -28,8 +28,9 @@ from accelerate.utils import gather_object
 from torch.utils.data import DataLoader, Subset
 from tqdm import tqdm
 
-from data_builders import UTTERANCE_FEATURES, MixtureDataset, load_corpus, load_mixtures
+from data_builders import UTTERANCE_FEATURES, MixtureDataset, load_mixtures
 from data_builders.audio import read_audio, write_audio
+from data_builders.load import read_corpora
 from data_builders.schema import SAMPLING_RATE, CorpusError
 from modeling import TdSpeakerBeamForSpeechExtraction, TseSerFeatureExtractor
 from modeling.signal_losses import si_snr
@@ -57,6 +58,7 @@ IRRELEVANT = (
     "output_dir",
     "config",
     "corpus_dir",
+    "corpus_dirs",
     "cache_dir",
     "batch_size",
     "num_workers",
@@ -236,12 +238,11 @@ def read_sources(data_args: DataArguments) -> dict[str, dict[str, Any]]:
     Returns:
         `dict[str, dict]`: `UTTERANCE_FEATURES` of each utterance.
     """
-    rows = {}
-    for name in data_args.targets:
-        folder = None if data_args.corpus_dir is None else Path(data_args.corpus_dir) / name
-        corpus = load_corpus(name, folder, data_args.cache_dir)
-        rows.update({row["utterance_id"]: row for row in corpus.to_list()})
-    return rows
+    keywords = data_args.mixing_keywords(noisy=False)
+    corpora = read_corpora(
+        *(keywords[name] for name in ("targets", "corpus_dir", "corpus_dirs", "cache_dir"))
+    )
+    return {row["utterance_id"]: row for corpus in corpora for row in corpus.to_list()}
 
 
 def share(job: Job, state: PartialState) -> range:
