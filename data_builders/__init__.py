@@ -2,7 +2,8 @@
 
 `load_corpus` reads a corpus, `load_mixtures` makes mixtures of corpora. After this import,
 `datasets.load_dataset("target_speaker_mixture", data_files=NO_DATA_FILES, ...)` gives the same
-mixtures.
+mixtures. `load_mixtures_from_plan` and `render_plan_rows` give those of a plan file, which
+`python -m data_builders.export_plan` writes.
 """
 
 from __future__ import annotations
@@ -12,7 +13,10 @@ import datasets.packaged_modules
 from data_builders import target_speaker_mixture
 from data_builders.load import load_corpus, load_mixtures
 from data_builders.mixture_dataset import MixtureDataset
-from data_builders.planner import MixturePlanner, MixtureSpec
+from data_builders.mixture_spec import InterfererSpec, MixtureSpec, NoiseSpec, RoomSpec
+from data_builders.noise import NoiseFolder
+from data_builders.plan_rendering import load_mixtures_from_plan, render_plan_rows
+from data_builders.planner import MixturePlanner
 from data_builders.schema import (
     EMOTIONS,
     GENDERS,
@@ -30,11 +34,17 @@ __all__ = [
     "SAMPLING_RATE",
     "UTTERANCE_FEATURES",
     "CorpusError",
+    "InterfererSpec",
     "MixtureDataset",
     "MixturePlanner",
     "MixtureSpec",
+    "NoiseFolder",
+    "NoiseSpec",
+    "RoomSpec",
     "load_corpus",
     "load_mixtures",
+    "load_mixtures_from_plan",
+    "render_plan_rows",
 ]
 
 # Without data_files, `load_dataset` would search the working directory for some.
@@ -45,5 +55,5 @@ NO_DATA_FILES: dict[str, list[str]] = {"train": []}
 # names the version of the prepared plans: raise it when plans are drawn in another way.
 datasets.packaged_modules._PACKAGED_DATASETS_MODULES["target_speaker_mixture"] = (
     target_speaker_mixture.__name__,
-    "plans-1",
+    "plans-2",
 )

@@ -4,40 +4,53 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import datasets
 import numpy as np
 
 from data_builders.audio import default_cache_dir
-from data_builders.corpora import CORPORA
+from data_builders.corpora import CORPORA, check_option, parse_corpus_name
 from data_builders.folds import SPLITS, Protocol, split_by_session, split_by_speaker
-from data_builders.interference import GenderState
 from data_builders.mixture_dataset import MixtureDataset
+from data_builders.noise import NoiseFolder
+from data_builders.options import MixtureOptions
 from data_builders.planner import MixturePlanner
 from data_builders.schema import EMOTIONS, UTTERANCE_FEATURES, CorpusError
 
 
 def load_corpus(
-    name: str, data_dir: str | Path | None = None, cache_dir: str | Path | None = None
+    name: str,
+    data_dir: str | Path | None = None,
+    cache_dir: str | Path | None = None,
+    **options: Any,
 ) -> datasets.Dataset:
     """Reads a corpus.
 
     Args:
-        name (`str`): one of `CORPORA`.
+        name (`str`): one of `CORPORA`, with options or without: "iemocap:scenario=improvised", see
+            `data_builders.corpora`.
         data_dir (`str` or `Path`, *optional*): folder of that corpus; "generated" needs none.
         cache_dir (`str` or `Path`, *optional*): where scans, resampled copies and generated speech
             are kept; `TSE_SER_CACHE`, else `~/.cache/tse_ser`, if not given.
+        **options: options of the corpus as Python values; these win over those in its name.
 
     Returns:
         `datasets.Dataset`: its utterances, with `UTTERANCE_FEATURES`.
 
     Raises:
-        CorpusError: the corpus is unknown, missing, another one, or holds unusable audio.
+        CorpusError: the corpus or an option is unknown, or the corpus is missing, another one, or
+            holds unusable audio.
     """
-    if name not in CORPORA:
-        raise CorpusError(f"unknown corpus {name!r}: use one of {', '.join(sorted(CORPORA))}")
+    corpus, named_options = parse_corpus_name(name)
+    for option in options:
+        check_option(corpus, option)
     cache = default_cache_dir() if cache_dir is None else Path(cache_dir)
-    return CORPORA[name](None if data_dir is None else Path(data_dir), cache.absolute())
+    return CORPORA[corpus](
+        None if data_dir is None else Path(data_dir),
+        cache.absolute(),
+        **{**named_options, **options},
+    )
 
 
 def split_corpus(
@@ -67,85 +80,62 @@ def split_corpus(
 
 
 def load_mixtures(
-    *,
-    targets: str | Sequence[str] = "generated",
-    interferers: str | Sequence[str] | None = "generated_pool",
-    split: str = "train",
-    fold: int = 1,
-    protocol: Protocol = "validated",
-    corpus_dir: str | Path | None = None,
-    corpus_dirs: Mapping[str, str | Path] | None = None,
-    emotions: Sequence[str] | None = EMOTIONS,
-    gender_state: GenderState = "any",
-    snr_range_db: tuple[float, float] = (0.0, 0.0),
-    segment_seconds: float | None = None,
-    enrollment_seconds: float | None = None,
-    enrollment_emotion: str | None = "neutral",
-    trim_silence: bool = False,
-    speed_factors: tuple[float, ...] = (1.0,),
-    seed: int = 0,
-    max_examples: int | None = None,
-    cache_dir: str | Path | None = None,
+    *, split: str = "train", cache_dir: str | Path | None = None, **keywords: Any
 ) -> MixtureDataset:
     """Mixtures of a split, rendered on access: new ones in every training epoch, else frozen.
 
     Args:
-        targets (`str` or `Sequence[str]`): corpora of the targets.
-        interferers (`str` or `Sequence[str]`, *optional*): corpora of the interferers, each with
-            all utterances of the same split; None for clean speech.
         split (`str`): "train", "validation" or "test".
-        fold (`int`): 1-based fold of the corpora with sessions.
-        protocol (`str`): "validated" or "paper", see `split_by_session`.
-        corpus_dir (`str` or `Path`, *optional*): root with one folder a corpus, named like it.
-        corpus_dirs (`Mapping[str, str | Path]`, *optional*): folders by corpus name; these win.
-        emotions (`Sequence[str]`, *optional*): emotions of the targets; None for every utterance,
-            with the label -100 where it is none of `EMOTIONS`.
-        gender_state (`str`): "any", "same" or "different" genders of target and interferer.
-        snr_range_db (`tuple[float, float]`): the SNR is drawn uniformly between these.
-        segment_seconds (`float`, *optional*): longer targets are cropped to this.
-        enrollment_seconds (`float`, *optional*): longer enrollments are cropped to this.
-        enrollment_emotion (`str`, *optional*): emotion of enrollments, drawn from all utterances of
-            the split; None for any.
-        trim_silence (`bool`): leave out silence before and after the speech.
-        speed_factors (`tuple[float, ...]`): speeds drawn for target and interferer.
-        seed (`int`): mixing seed.
-        max_examples (`int`, *optional*): at most so many targets, evenly spread over the split.
         cache_dir (`str` or `Path`, *optional*): see `load_corpus`.
+        keywords: the fields of `MixtureOptions`, which documents them.
 
     Returns:
         `MixtureDataset`: the examples; see `MixtureDataset.render`.
 
     Raises:
-        CorpusError: a corpus cannot be used, the split is empty, or no mixture can be made of it.
+        TypeError: a keyword is unknown.
+        CorpusError: a corpus cannot be used, the split is empty or lacks one of the emotions, or no
+            mixture can be made of it.
         ValueError: an argument is out of its range.
     """
+    options = MixtureOptions.from_keywords(keywords)
+    return MixtureDataset(_make_planner(options, split, cache_dir), train=split == "train")
+
+
+def _make_planner(
+    options: MixtureOptions, split: str, cache_dir: str | Path | None
+) -> MixturePlanner:
     if split not in SPLITS:
         raise CorpusError(f"unknown split {split!r}: use one of {', '.join(SPLITS)}")
 
-    def read_split(names: str | Sequence[str]) -> datasets.Dataset:
-        parts = [
-            split_corpus(corpus, fold, protocol)[split].select_columns(list(UTTERANCE_FEATURES))
-            for corpus in read_corpora(names, corpus_dir, corpus_dirs, cache_dir)
-        ]
-        return datasets.concatenate_datasets(parts)
+    def read(names: str | Sequence[str]) -> list[datasets.Dataset]:
+        return read_corpora(names, options.corpus_dir, options.corpus_dirs, cache_dir)
 
-    speakers_utterances = read_split(targets)
-    return MixtureDataset(
-        MixturePlanner(
-            _select_targets(speakers_utterances, split, emotions, max_examples),
-            None if interferers is None else read_split(interferers),
-            speakers_utterances,
-            seed=seed,
-            gender_state=gender_state,
-            snr_range_db=snr_range_db,
-            segment_seconds=segment_seconds,
-            enrollment_seconds=enrollment_seconds,
-            enrollment_emotion=enrollment_emotion,
-            trim_silence=trim_silence,
-            speed_factors=speed_factors,
-        ),
-        train=split == "train",
+    corpora = read(options.targets)
+    speakers_utterances = _join_split(corpora, split, options)
+    # A corpus that brings its own splits has no folds; it may be a small sample.
+    targets = _select_targets(
+        speakers_utterances,
+        split,
+        options,
+        every_class=any("split" not in corpus.column_names for corpus in corpora),
     )
+    interferers = options.interferers
+    return MixturePlanner(
+        targets,
+        None if interferers is None else _join_split(read(interferers), split, options),
+        speakers_utterances,
+        noise=None if options.noise_dir is None else NoiseFolder(options.noise_dir, cache_dir),
+        **options.drawing_keywords(),
+    )
+
+
+def _join_split(
+    corpora: Sequence[datasets.Dataset], split: str, options: MixtureOptions
+) -> datasets.Dataset:
+    parts = [split_corpus(corpus, options.fold, options.protocol)[split] for corpus in corpora]
+    columns = list(UTTERANCE_FEATURES)
+    return datasets.concatenate_datasets([part.select_columns(columns) for part in parts])
 
 
 def read_corpora(
@@ -170,34 +160,66 @@ def read_corpora(
     """
     if not names:
         raise CorpusError(f"no corpus is named: use some of {', '.join(sorted(CORPORA))}")
-    folders = dict(corpus_dirs or {})
-    corpora = []
-    for name in [names] if isinstance(names, str) else names:
-        folder = folders.get(name, None if corpus_dir is None else Path(corpus_dir) / name)
-        corpora.append(load_corpus(name, folder, cache_dir))
-    return corpora
+    return [
+        load_corpus(name, corpus_folder(name, corpus_dir, corpus_dirs), cache_dir)
+        for name in ([names] if isinstance(names, str) else names)
+    ]
+
+
+def corpus_folder(
+    name: str, corpus_dir: str | Path | None, corpus_dirs: Mapping[str, str | Path] | None
+) -> Path | None:
+    """Folder of a corpus.
+
+    Args:
+        name (`str`): the corpus.
+        corpus_dir (`str` or `Path`, *optional*): root with one folder a corpus, named like it.
+        corpus_dirs (`Mapping[str, str | Path]`, *optional*): folders by corpus name, with its
+            options or without; these win.
+
+    Returns:
+        `Path` or `None`: its folder, if one was given.
+    """
+    folders = corpus_dirs or {}
+    corpus = name.partition(":")[0]
+    for key in (name, corpus):
+        if key in folders:
+            return Path(folders[key])
+    return None if corpus_dir is None else Path(corpus_dir) / corpus
 
 
 def _select_targets(
-    utterances: datasets.Dataset,
-    split: str,
-    emotions: Sequence[str] | None,
-    max_examples: int | None,
+    utterances: datasets.Dataset, split: str, options: MixtureOptions, every_class: bool
 ) -> datasets.Dataset:
+    emotions, max_examples = options.emotions, options.max_examples
     rows = np.arange(len(utterances))
     if emotions is not None:
         unknown = sorted({*emotions} - {*EMOTIONS})
         if unknown:
             raise CorpusError(f"unknown emotions {unknown}: use some of {list(EMOTIONS)}, or None")
-        rows = np.flatnonzero(np.isin(np.asarray(utterances["emotion"][:]), list(emotions)))
+        emotion_of_row = np.asarray(utterances["emotion"][:])
+        rows = np.flatnonzero(np.isin(emotion_of_row, list(emotions)))
     if len(rows) == 0:
         raise CorpusError(
             f"the {split} split has no target utterances"
             + ("" if emotions is None else f" of the emotions {list(emotions)}")
             + ": protocol 'paper' has no validation split; otherwise check the corpora"
         )
+    if emotions is not None and every_class:
+        _check_classes({*emotion_of_row[rows].tolist()}, emotions, split, options.fold)
     if max_examples is not None and max_examples < len(rows):
         if max_examples < 1:
             raise ValueError(f"max_examples: expected at least 1, got {max_examples}")
         rows = rows[np.arange(max_examples) * len(rows) // max_examples]
     return utterances.select(rows)
+
+
+def _check_classes(found: set[str], emotions: Sequence[str], split: str, fold: int) -> None:
+    """A split without a class can neither teach it nor be scored by the mean over the classes."""
+    missing = [emotion for emotion in emotions if emotion not in found]
+    if missing:
+        kept = [emotion for emotion in emotions if emotion in found]
+        raise CorpusError(
+            f"fold {fold}: the {split} split has no target that is {' or '.join(missing)}; use "
+            f"another fold or corpus, or leave the class out with emotions={kept}"
+        )

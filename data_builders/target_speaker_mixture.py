@@ -8,67 +8,40 @@ mixtures that are new in every epoch, use `load_mixtures`.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator, Mapping, Sequence
+import inspect
+from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import Any
 
 import datasets
 import numpy as np
 from datasets.fingerprint import Hasher
 
-from data_builders.folds import SPLITS, Protocol
-from data_builders.interference import GenderState
+from data_builders.folds import SPLITS
 from data_builders.load import load_mixtures, read_corpora
 from data_builders.mixture_dataset import MixtureDataset
-from data_builders.planner import MixtureSpec
-from data_builders.schema import EMOTIONS
+from data_builders.mixture_spec import MixtureSpec
+from data_builders.options import MixtureOptions, refuse_unknown
+from data_builders.plan_rendering import RowRenderer
+from data_builders.plan_table import SPEC_FEATURES
+from data_builders.scan import AUDIO_SUFFIXES, list_files
 
-# Parts of a split that DataLoader workers and nodes share out among themselves when streaming.
-NUM_SHARDS = 16
+# Parts of a split that nodes and DataLoader workers share out when streaming. Many numbers of nodes
+# divide it: with others, every node would render the examples of all.
+NUM_SHARDS = 240
+# The prime nearest to the golden section of it: multiples of it spread evenly.
+SHARD_STEP = 149
 
-PLAN_FEATURES = datasets.Features(
-    {
-        "split": datasets.Value("string"),
-        "target_id": datasets.Value("string"),
-        "interferer_id": datasets.Value("string"),
-        "enrollment_id": datasets.Value("string"),
-        "snr_db": datasets.Value("float64"),
-        "target_start": datasets.Value("int64"),
-        "num_samples": datasets.Value("int64"),
-        "interferer_offset": datasets.Value("int64"),
-        "enrollment_start": datasets.Value("int64"),
-        "enrollment_num_samples": datasets.Value("int64"),
-        "target_speed": datasets.Value("float64"),
-        "interferer_speed": datasets.Value("float64"),
-        "trim_silence": datasets.Value("bool"),
-        "epoch": datasets.Value("int64"),
-        "index": datasets.Value("int64"),
-    }
-)
+PLAN_FEATURES = datasets.Features({"split": datasets.Value("string"), **SPEC_FEATURES})
 
 
 @dataclasses.dataclass
-class MixtureConfig(datasets.BuilderConfig):
-    """The keywords of `load_mixtures`, which documents them, under the same names and defaults.
+class MixtureConfig(MixtureOptions, datasets.BuilderConfig):
+    """`MixtureOptions` as a configuration of `datasets`.
 
     `split` and `cache_dir` are arguments of `load_dataset` itself.
     """
 
-    targets: str | Sequence[str] = "generated"
-    interferers: str | Sequence[str] | None = "generated_pool"
-    fold: int = 1
-    protocol: Protocol = "validated"
-    corpus_dir: str | None = None
-    corpus_dirs: Mapping[str, str] | None = None
-    emotions: Sequence[str] | None = EMOTIONS
-    gender_state: GenderState = "any"
-    snr_range_db: tuple[float, float] = (0.0, 0.0)
-    segment_seconds: float | None = None
-    enrollment_seconds: float | None = None
-    enrollment_emotion: str | None = "neutral"
-    trim_silence: bool = False
-    speed_factors: tuple[float, ...] = (1.0,)
-    seed: int = 0
-    max_examples: int | None = None
     corpus_cache_dir: str | None = None
 
     def mixture_keywords(self) -> dict[str, Any]:
@@ -77,14 +50,11 @@ class MixtureConfig(datasets.BuilderConfig):
         Returns:
             `dict[str, Any]`: keyword to value.
         """
-        inherited = {field.name for field in dataclasses.fields(datasets.BuilderConfig)}
-        keywords = {
-            field.name: getattr(self, field.name)
-            for field in dataclasses.fields(self)
-            if field.name not in inherited
+        options = [field.name for field in dataclasses.fields(MixtureOptions)]
+        return {
+            **{name: getattr(self, name) for name in options},
+            "cache_dir": self.corpus_cache_dir,
         }
-        keywords["cache_dir"] = keywords.pop("corpus_cache_dir")
-        return keywords
 
     def create_config_id(
         self, config_kwargs: dict[str, Any], custom_features: datasets.Features | None = None
@@ -98,19 +68,40 @@ class MixtureConfig(datasets.BuilderConfig):
         Returns:
             `str`: the name; another one when a keyword or the content of a corpus has changed.
         """
-        names = [self.targets, *([] if self.interferers is None else [self.interferers])]
-        corpora = [
-            Hasher.hash(corpus[:])
-            for name in names
+        named = [self.targets, *([] if self.interferers is None else [self.interferers])]
+        content: list[Any] = [
+            Hasher.hash(corpus.with_format("arrow")[:])
+            for names in named
             for corpus in read_corpora(
-                name, self.corpus_dir, self.corpus_dirs, self.corpus_cache_dir
+                names, self.corpus_dir, self.corpus_dirs, self.corpus_cache_dir
             )
         ]
-        return super().create_config_id({**config_kwargs, "corpora": corpora}, custom_features)
+        if self.noise_dir is not None:
+            content += list_files(Path(self.noise_dir), AUDIO_SUFFIXES)
+        return super().create_config_id({**config_kwargs, "content": content}, custom_features)
 
 
-class MixtureRenderer:
-    """Renders plan rows; each process loads the corpora when it renders its first row.
+def shard_bounds(num_examples: int) -> list[int]:
+    """Cuts a split into shards whose sizes differ by one at most.
+
+    The larger ones lie apart such that nodes and workers get equally many examples, whether they
+    are handed neighboring shards (as `accelerate` does) or every n-th (as `datasets` does).
+
+    Args:
+        num_examples (`int`): size of the split.
+
+    Returns:
+        `list[int]`: first example of each shard, and the size of the split at the end.
+    """
+    sizes = np.full(NUM_SHARDS, num_examples // NUM_SHARDS)
+    larger = np.arange(num_examples % NUM_SHARDS) * SHARD_STEP % NUM_SHARDS
+    sizes[larger] += 1
+    bounds: list[int] = np.concatenate([[0], np.cumsum(sizes)]).tolist()
+    return bounds
+
+
+class MixtureRenderer(RowRenderer):
+    """Renders plan rows; other processes read the corpora by themselves.
 
     Args:
         keywords (`Mapping[str, Any]`): keywords of `load_mixtures`, all but `split`.
@@ -137,31 +128,10 @@ class MixtureRenderer:
         return self._mixtures[split]
 
     def render_row(self, row: Mapping[str, Any]) -> dict[str, Any]:
-        """Renders one row.
-
-        Args:
-            row (`Mapping[str, Any]`): values by the names of `PLAN_FEATURES`.
-
-        Returns:
-            `dict[str, Any]`: the example, see `MixtureDataset.render`.
-        """
+        """See `RowRenderer.render_row`; the columns are `PLAN_FEATURES`."""
         values = dict(row)
         split = values.pop("split")
         return self.mixtures(split).render(MixtureSpec.from_dict(values))
-
-    def render_batch(self, batch: Mapping[str, Sequence[Any]]) -> dict[str, list[Any]]:
-        """Renders several rows.
-
-        Args:
-            batch (`Mapping[str, Sequence[Any]]`): column to values.
-
-        Returns:
-            `dict[str, list[Any]]`: field of the examples to values.
-        """
-        names = list(batch)
-        rows = zip(*batch.values(), strict=True)
-        examples = [self.render_row(dict(zip(names, row, strict=True))) for row in rows]
-        return {name: [example[name] for example in examples] for name in examples[0]}
 
 
 class TargetSpeakerMixture(datasets.GeneratorBasedBuilder):
@@ -170,6 +140,9 @@ class TargetSpeakerMixture(datasets.GeneratorBasedBuilder):
     BUILDER_CONFIG_CLASS = MixtureConfig
 
     def __init__(self, cache_dir: str | None = None, **kwargs: Any) -> None:
+        of_builder = inspect.signature(datasets.DatasetBuilder.__init__).parameters
+        of_config = [field.name for field in dataclasses.fields(MixtureConfig)]
+        refuse_unknown(kwargs, [*of_builder, *of_config])
         super().__init__(cache_dir=cache_dir, corpus_cache_dir=cache_dir, **kwargs)
         self._renderer = MixtureRenderer(self.config.mixture_keywords())
 
@@ -183,33 +156,44 @@ class TargetSpeakerMixture(datasets.GeneratorBasedBuilder):
         self, dl_manager: datasets.DownloadManager
     ) -> list[datasets.SplitGenerator]:
         del dl_manager
-        splits = [
-            split
-            for split in SPLITS
-            if not (split == "validation" and self.config.protocol == "paper")
-        ]
         return [
             datasets.SplitGenerator(
                 name=split, gen_kwargs={"split": split, "shards": list(range(NUM_SHARDS))}
             )
-            for split in splits
+            for split in self._splits()
         ]
+
+    def _splits(self) -> list[str]:
+        without_validation = self.config.protocol == "paper"
+        return [split for split in SPLITS if not (split == "validation" and without_validation)]
 
     def _generate_examples(
         self, split: str, shards: list[int]
     ) -> Iterator[tuple[int, dict[str, Any]]]:
         planner = self._renderer.mixtures(split).planner
-        parts = np.array_split(np.arange(len(planner)), NUM_SHARDS)
-        for index in np.concatenate([parts[shard] for shard in shards]).tolist():
-            yield index, {"split": split, **planner.plan(epoch=0, index=index).to_dict()}
+        bounds = shard_bounds(len(planner))
+        for shard in shards:
+            for index in range(bounds[shard], bounds[shard + 1]):
+                yield index, {"split": split, **planner.plan(epoch=0, index=index).to_dict()}
 
-    def as_dataset(self, *args: Any, **kwargs: Any) -> datasets.Dataset | datasets.DatasetDict:
+    def as_dataset(
+        self, split: Any = None, *args: Any, **kwargs: Any
+    ) -> datasets.Dataset | datasets.DatasetDict:
         """The plans of `GeneratorBasedBuilder.as_dataset`, rendered when a row is read."""
-        return super().as_dataset(*args, **kwargs).with_transform(self._renderer.render_batch)
+        self._read_corpora(split)
+        plans = super().as_dataset(split, *args, **kwargs)
+        return plans.with_transform(self._renderer.render_batch)
 
     def as_streaming_dataset(
-        self, *args: Any, **kwargs: Any
+        self, split: Any = None, *args: Any, **kwargs: Any
     ) -> datasets.IterableDataset | datasets.IterableDatasetDict:
         """The plans of `GeneratorBasedBuilder.as_streaming_dataset`, rendered one by one."""
-        plans = super().as_streaming_dataset(*args, **kwargs)
+        self._read_corpora(split)
+        plans = super().as_streaming_dataset(split, *args, **kwargs)
         return plans.map(self._renderer.render_row, remove_columns=list(PLAN_FEATURES))
+
+    def _read_corpora(self, split: Any) -> None:
+        """Before any worker starts, so that all share one copy and errors come early."""
+        for name in self._splits():
+            if split is None or name in str(split):  # "test[:10%]" too
+                self._renderer.mixtures(name)

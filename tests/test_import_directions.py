@@ -26,7 +26,18 @@ PROJECT_IMPORTS = {
 # Libraries of the rooms that travel alone (to the Hub, into a data pipeline, into `evaluate`);
 # the other rooms may use whatever pyproject.toml installs.
 LIBRARIES = {
-    "modeling": {"torch", "torchaudio", "transformers", "numpy", "huggingface_hub", "safetensors"},
+    "modeling": {
+        "torch",
+        "torchaudio",
+        "transformers",
+        "numpy",
+        "huggingface_hub",
+        "safetensors",
+        "soundfile",
+        "yaml",
+        "onnx",
+        "onnxruntime",
+    },
     "data_builders": {
         "datasets",
         "numpy",
@@ -36,6 +47,10 @@ LIBRARIES = {
         "torchaudio",
         "espeakng_loader",
         "filelock",
+        "pyarrow",
+        "pyroomacoustics",
+        "soxr",
+        "yaml",
     },
     "evaluation/metrics": {"evaluate", "datasets", "numpy"},
     "deploy": {"transformers", "torch", "numpy", "gradio", "soundfile"},

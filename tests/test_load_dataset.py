@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-import inspect
 import math
+import re
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +15,11 @@ import pytest
 import soundfile
 from corpus_layouts import burst, write_corpora
 from datasets.distributed import split_dataset_by_node
+from mixture_bytes import digest, every_option, write_noise
 from torch.utils.data import DataLoader
 
-from data_builders import NO_DATA_FILES, MixtureSpec, load_mixtures
+from data_builders import NO_DATA_FILES, CorpusError, MixtureSpec, load_mixtures
+from data_builders.options import MixtureOptions
 from data_builders.target_speaker_mixture import (
     PLAN_FEATURES,
     MixtureConfig,
@@ -125,9 +127,46 @@ def test_a_changed_corpus_is_planned_anew(corpora: Path, tmp_path: Path) -> None
     assert len(after["mixture"]) == round(0.3 * 16_000) < len(before["mixture"])
 
 
-def test_unknown_keywords_are_refused(corpora: Path) -> None:
-    with pytest.raises(TypeError, match="gender_stat"):
+def test_unknown_keywords_are_refused_with_the_nearest_known_one(corpora: Path) -> None:
+    message = "unknown keyword 'gender_stat': did you mean 'gender_state'?"
+    with pytest.raises(TypeError, match=re.escape(message)):
         load(corpora, gender_stat="same")
+    with pytest.raises(TypeError, match=re.escape(message)):
+        load_mixtures(split="test", **keywords(corpora, gender_stat="same"))
+
+
+@pytest.mark.parametrize("streaming", [False, True])
+def test_every_option_of_mixing_reaches_the_examples(streaming: bool, corpora: Path) -> None:
+    noise = corpora / "noise"
+    if not noise.exists():
+        write_noise(noise)
+    options = every_option(corpora)
+    expected = load_mixtures(split="test", **options)
+    loaded = list(load(corpora, streaming=streaming, **options))
+    assert len(loaded) == len(expected) > 0
+    for index, example in enumerate(loaded):
+        assert digest(example) == digest(expected[index])
+
+
+def test_mixtures_with_other_noise_are_planned_anew(corpora: Path, tmp_path: Path) -> None:
+    noise = write_noise(tmp_path / "noise")
+    before = load(corpora, noise_dir=str(noise))[:]["spec"]
+    assert {spec["noise"]["path"] for spec in before} == {"0.wav", "1.wav"}
+    (noise / "0.wav").unlink()
+    after = load(corpora, noise_dir=str(noise))[:]["spec"]
+    assert {spec["noise"]["path"] for spec in after} == {"1.wav"}
+
+
+def test_a_fold_without_a_class_is_refused_unless_the_class_is_left_out(corpora: Path) -> None:
+    of_emodb: dict[str, Any] = {
+        "targets": "emodb",
+        "enrollment_emotion": None,
+        "interferers": "asterisk",
+    }
+    with pytest.raises(CorpusError, match=r"fold 1: the test split has no .* happy or sad; use"):
+        load_mixtures(split="test", **keywords(corpora, **of_emodb))
+    of_emodb["emotions"] = ("neutral", "angry")
+    assert len(load_mixtures(split="test", **keywords(corpora, **of_emodb))) > 0
 
 
 def test_the_builder_is_registered_where_datasets_looks_for_it() -> None:
@@ -143,18 +182,13 @@ def test_the_builder_is_registered_where_datasets_looks_for_it() -> None:
     assert datasets.load.get_dataset_builder_class(module) is TargetSpeakerMixture
 
 
-def test_the_configuration_mirrors_load_mixtures() -> None:
-    inherited = {field.name for field in dataclasses.fields(datasets.BuilderConfig)}
-    fields = {
-        field.name: field.default
-        for field in dataclasses.fields(MixtureConfig)
-        if field.name not in inherited
-    }
-    # load_dataset takes `split` and `cache_dir` itself and hands the second on under another name.
-    fields["cache_dir"] = fields.pop("corpus_cache_dir")
-    parameters = dict(inspect.signature(load_mixtures).parameters)
-    del parameters["split"]
-    assert fields == {name: parameter.default for name, parameter in parameters.items()}
+def test_the_configuration_has_every_option_of_load_mixtures(corpora: Path) -> None:
+    """`load_dataset` takes `split` and `cache_dir` itself; the second comes under another name."""
+    given = keywords(corpora, num_speakers=3, absent_share=0.5, noise_dir="noise")
+    cache_dir = given.pop("cache_dir")
+    options = MixtureOptions.from_keywords(given)
+    config = MixtureConfig(**given, corpus_cache_dir=cache_dir)
+    assert config.mixture_keywords() == {**dataclasses.asdict(options), "cache_dir": cache_dir}
 
 
 def test_the_table_of_plans_mirrors_the_spec() -> None:

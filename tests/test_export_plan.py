@@ -1,0 +1,48 @@
+"""The command that writes plan files."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from corpus_layouts import write_corpora
+
+from data_builders.export_plan import main
+from data_builders.plan_files import PlanFile
+
+
+@pytest.fixture
+def corpora(tmp_path: Path) -> Path:
+    return write_corpora(tmp_path / "corpora")
+
+
+def test_the_command_line_exports_the_split_of_a_recipe(
+    corpora: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    recipe = tmp_path / "recipe.yaml"
+    recipe.write_text(
+        "stage: extraction\ncondition: noisy\noutput_dir: results\nlearning_rate: 1.0e-3\n"
+        "targets: [ravdess]\ninterferers: [emodb]\nsnr_range_db: [-5.0, 5.0]\n"
+        "eval_snr_range_db: [3.0, 3.0]\nspeed_factors: [0.9]\nmixing_seed: 4\n"
+    )
+    output = tmp_path / "plans" / "test.parquet"
+    emodb = tmp_path / "somewhere"
+    emodb.symlink_to(corpora / "emodb")
+    arguments = ["--config", str(recipe), "--split", "test", "--output", str(output), "--fold", "2"]
+    arguments += ["--corpus_dir", str(corpora), "--cache_dir", str(corpora / "cache")]
+    main([*arguments, "--corpus_dirs", f"emodb={emodb}"])
+    assert capsys.readouterr().out == f"{output}: 32 mixtures of the test split\n"
+    metadata = PlanFile(output).metadata
+    assert metadata["options"]["fold"] == 2
+    assert metadata["options"]["seed"] == 4
+    row = PlanFile(output).row(0)
+    assert row["speaker_id"] == "ravdess_05"
+    assert [one["snr_db"] for one in row["interferers"]] == [3.0]
+    assert row["target_speed"] == 1.0
+    recipe.write_text("targets: [ravdess]\ntrim_silense: true\n")
+    with pytest.raises(SystemExit):
+        main(arguments)
+    assert "unknown key 'trim_silense': did you mean 'trim_silence'?" in capsys.readouterr().err
+    with pytest.raises(SystemExit):
+        main([*arguments, "--epoch", "2"])
+    assert "unrecognized arguments: --epoch" in capsys.readouterr().err
