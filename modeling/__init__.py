@@ -11,10 +11,15 @@ from .configuration_shift_cnn import LogMelConfig, ShiftCnnConfig
 from .configuration_td_speakerbeam import TdSpeakerBeamConfig
 from .configuration_tse_ser import TseSerConfig
 from .feature_extraction_tse_ser import TseSerFeatureExtractor
+from .long_recordings import EmotionAlongTimeOutput
 from .modeling_shift_cnn import ShiftCnnForEmotionClassification, ShiftCnnHead, ShiftCnnOutput
 from .modeling_td_speakerbeam import TdSpeakerBeamForSpeechExtraction, TdSpeakerBeamOutput
 from .modeling_tse_ser import TseSerForEmotionClassification, TseSerOutput
+from .pipeline_tse_ser import TargetSpeakerEmotionPipeline
 from .signal_losses import negative_si_snr, si_snr
+from .speaker_presence import speaker_similarity
+from .streaming import ExtractionStream
+from .voices import enroll, load_voice, save_voice
 
 for _config, _model, _auto_model in (
     (TdSpeakerBeamConfig, TdSpeakerBeamForSpeechExtraction, AutoModel),
@@ -31,11 +36,14 @@ for _config, _model, _auto_model in (
 TseSerFeatureExtractor.register_for_auto_class()
 
 __all__ = [
+    "EmotionAlongTimeOutput",
+    "ExtractionStream",
     "LogMelConfig",
     "ShiftCnnConfig",
     "ShiftCnnForEmotionClassification",
     "ShiftCnnHead",
     "ShiftCnnOutput",
+    "TargetSpeakerEmotionPipeline",
     "TdSpeakerBeamConfig",
     "TdSpeakerBeamForSpeechExtraction",
     "TdSpeakerBeamOutput",
@@ -43,6 +51,10 @@ __all__ = [
     "TseSerFeatureExtractor",
     "TseSerForEmotionClassification",
     "TseSerOutput",
+    "enroll",
+    "load_voice",
     "negative_si_snr",
+    "save_voice",
     "si_snr",
+    "speaker_similarity",
 ]

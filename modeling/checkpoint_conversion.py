@@ -1,34 +1,32 @@
-"""Parameter names of public checkpoints -> ours."""
+"""
+Public checkpoints -> ours.
 
+    python -m modeling.checkpoint_conversion --source espnet --checkpoint valid.loss.ave.pth \\
+        --config config.yaml --output_dir td-speakerbeam-libri2mix
+
+writes a folder that `from_pretrained` loads, with a card that carries the licence of the source.
+"""
+
+import argparse
+import json
 import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
 
-from torch import Tensor
+import torch
+import yaml
+from safetensors.torch import load_file
+from torch import Tensor, nn
+from transformers import PreTrainedModel
 
+from .checkpoint_card import UNKNOWN_LICENSE, write_card
 from .configuration_td_speakerbeam import TdSpeakerBeamConfig
-
-ASTEROID_RULES: tuple[tuple[str, str], ...] = (
-    (r"^encoder\.filterbank\._filters$", "encoder.weight"),
-    (r"^decoder\.filterbank\._filters$", "decoder.weight"),
-    (r"^auxiliary\.1\.filterbank\._filters$", "auxiliary_network.encoder.weight"),
-    (r"^masker\.", "mask_estimator."),
-    (r"^auxiliary\.2\.", "auxiliary_network.network."),
-    (r"\.bottleneck\.0\.", ".input_norm."),
-    (r"\.bottleneck\.1\.", ".bottleneck."),
-    (r"\.TCN\.(\d+)\.shared_block\.0\.", r".blocks.\1.input_conv."),
-    (r"\.TCN\.(\d+)\.shared_block\.1\.", r".blocks.\1.input_activation."),
-    (r"\.TCN\.(\d+)\.shared_block\.2\.", r".blocks.\1.input_norm."),
-    # The causal form wraps the depthwise convolution together with a trim of its look-ahead.
-    (r"\.TCN\.(\d+)\.shared_block\.3\.(?:0\.)?", r".blocks.\1.depthwise_conv."),
-    (r"\.TCN\.(\d+)\.shared_block\.4\.", r".blocks.\1.depthwise_activation."),
-    (r"\.TCN\.(\d+)\.shared_block\.5\.", r".blocks.\1.depthwise_norm."),
-    (r"\.TCN\.(\d+)\.res_conv\.", r".blocks.\1.residual_conv."),
-    (r"\.TCN\.(\d+)\.skip_conv\.", r".blocks.\1.skip_conv."),
-    (r"\.adapt_layer\.transform\.", ".adaptation.branch_layers."),
-    (r"\.mask_net\.0\.", ".output_activation."),
-    (r"\.mask_net\.1\.", ".output_conv."),
-    (r"\.gamma$", ".weight"),
-    (r"\.beta$", ".bias"),
-)
+from .feature_extraction_tse_ser import TseSerFeatureExtractor
+from .modeling_shift_cnn import ShiftCnnForEmotionClassification
+from .modeling_td_speakerbeam import TdSpeakerBeamForSpeechExtraction
+from .public_configurations import asteroid_config, espnet_config
+from .public_parameter_names import ASTEROID_NAMES, ESPNET_NAMES, name_map
 
 SHIFTSER_RULES: tuple[tuple[str, str], ...] = (
     (r"^specaugment\.masked_spec_embed$", "masked_spec_embed"),
@@ -39,11 +37,51 @@ SHIFTSER_RULES: tuple[tuple[str, str], ...] = (
     (r"^head\.", "classifier."),
 )
 
+# The public checkpoints in ESPnet's form are under CC-BY-4.0, ShiftSER's code under MIT.
+LICENSES = {"espnet": "cc-by-4.0", "asteroid": UNKNOWN_LICENSE, "shiftser": "mit"}
+FORMS = {"espnet": "ESPnet", "asteroid": "Asteroid", "shiftser": "ShiftSER"}
 
-def _rename(name: str, rules: tuple[tuple[str, str], ...]) -> str:
-    for pattern, replacement in rules:
-        name = re.sub(pattern, replacement, name)
-    return name
+
+def _known_parameters(
+    state_dict: Mapping[str, Tensor], names: Mapping[str, str | None]
+) -> dict[str, Tensor]:
+    """Rename; leave out what nothing reads."""
+    unknown = [name for name in state_dict if name not in names]
+    if unknown:
+        raise ValueError(
+            f"The checkpoint holds `{unknown[0]}` ({len(unknown)} such), which a model of this "
+            "configuration does not have: check that both belong together."
+        )
+    return {ours: value for name, value in state_dict.items() if (ours := names[name]) is not None}
+
+
+def _fitting(name: str, value: Tensor, expected: Tensor) -> Tensor:
+    """The value in the expected shape, from which it may differ by axes of size 1."""
+    sizes = [[size for size in tensor.shape if size != 1] for tensor in (value, expected)]
+    if sizes[0] != sizes[1]:
+        raise ValueError(
+            f"`{name}` must have shape {tuple(expected.shape)}, got {tuple(value.shape)}: check "
+            "that checkpoint and configuration belong together."
+        )
+    return value.reshape(expected.shape)
+
+
+def _load(
+    model: nn.Module, state_dict: Mapping[str, Tensor], names: Mapping[str, str | None]
+) -> None:
+    """Fill a model with public parameters, every one of them and no other."""
+    renamed = _known_parameters(state_dict, names)
+    missing = [public for public, ours in names.items() if ours and ours not in renamed]
+    if missing:
+        raise ValueError(
+            f"The checkpoint lacks `{missing[0]}` ({len(missing)} such): check that it belongs to "
+            "this configuration."
+        )
+    public = {ours: name for name, ours in names.items()}
+    expected = model.state_dict()
+    model.load_state_dict(
+        {ours: _fitting(public[ours], value, expected[ours]) for ours, value in renamed.items()}
+    )
 
 
 def convert_asteroid_state_dict(
@@ -61,20 +99,11 @@ def convert_asteroid_state_dict(
 
     Returns:
         Parameters under the names of [`TdSpeakerBeamForSpeechExtraction`].
+
+    Raises:
+        ValueError: a name that a model of this configuration does not have.
     """
-    converted = {_rename(name, ASTEROID_RULES): value for name, value in state_dict.items()}
-    if config.skip_channels:
-        last_layer = config.num_blocks * config.num_repeats - 1
-        unread = [
-            f"mask_estimator.blocks.{last_layer}.residual_conv.",
-            f"auxiliary_network.network.blocks.{config.num_blocks - 1}.residual_conv.",
-        ]
-        if config.adaptation_layer == last_layer:
-            unread.append("mask_estimator.adaptation.branch_layers.0.")
-        for module in unread:
-            for parameter in ("weight", "bias"):
-                converted.pop(f"{module}{parameter}", None)
-    return converted
+    return _known_parameters(state_dict, name_map(ASTEROID_NAMES, config))
 
 
 def convert_shiftser_head_state_dict(state_dict: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -87,4 +116,181 @@ def convert_shiftser_head_state_dict(state_dict: dict[str, Tensor]) -> dict[str,
     Returns:
         Parameters under our names, `masked_spec_embed` included.
     """
-    return {_rename(name, SHIFTSER_RULES): value for name, value in state_dict.items()}
+    return dict(zip(_shiftser_names(state_dict), state_dict.values(), strict=True))
+
+
+def _shiftser_names(public_names: Iterable[str]) -> Iterator[str]:
+    for name in public_names:
+        for pattern, replacement in SHIFTSER_RULES:
+            name = re.sub(pattern, replacement, name)
+        yield name
+
+
+def from_espnet(
+    config: dict[str, Any], state_dict: dict[str, Tensor], sampling_rate: int = 16000
+) -> TdSpeakerBeamForSpeechExtraction:
+    """
+    Build the extractor of an ESPnet recipe (`enh_tse_td_speakerbeam`).
+
+    Args:
+        config: ESPnet's training configuration (`config.yaml`), other sections included.
+        state_dict: parameters under ESPnet's names (`extractor.tcn.network...`).
+        sampling_rate: of the recipe's audio in Hz. The `sample_rate` of the configuration is an
+            option of ESPnet's augmentation, 8000 in 16 kHz recipes too, and not read.
+
+    Returns:
+        The extractor, in evaluation mode.
+
+    Raises:
+        ValueError: an option or a parameter is unknown, missing or of another size; the message
+            names it.
+    """
+    model = TdSpeakerBeamForSpeechExtraction(espnet_config(config, sampling_rate))
+    _load(model, state_dict, name_map(ESPNET_NAMES, model.config))
+    return model.eval()
+
+
+def from_asteroid(
+    model_args: dict[str, Any], state_dict: dict[str, Tensor]
+) -> TdSpeakerBeamForSpeechExtraction:
+    """
+    Build an asteroid-style extractor.
+
+    Args:
+        model_args: the arguments of its constructor (`n_filters`, `i_adapt_layer`, ...).
+        state_dict: parameters under the public names (`masker.TCN.0...`).
+
+    Returns:
+        The extractor, in evaluation mode.
+
+    Raises:
+        ValueError: an option or a parameter is unknown, missing or of another size; the message
+            names it.
+    """
+    model = TdSpeakerBeamForSpeechExtraction(asteroid_config(model_args))
+    _load(model, state_dict, name_map(ASTEROID_NAMES, model.config))
+    return model.eval()
+
+
+def from_shiftser(
+    config_fields: dict[str, Any], state_dict: dict[str, Tensor], encoder_name_or_path: str
+) -> ShiftCnnForEmotionClassification:
+    """
+    Put a public ShiftSER head on its speech encoder.
+
+    Args:
+        config_fields: fields of [`ShiftCnnConfig`], but `encoder_config`, which is the encoder's.
+        state_dict: the head's parameters under the public names (`conv_block.0...`).
+        encoder_name_or_path: hub id or folder of the speech encoder that the head was trained on.
+
+    Returns:
+        The classifier, in evaluation mode.
+
+    Raises:
+        ValueError: a parameter is unknown, missing or of another size; the message names it.
+    """
+    model = ShiftCnnForEmotionClassification.from_encoder_pretrained(
+        encoder_name_or_path, **config_fields
+    )
+    public = {ours: name for name in state_dict for ours in _shiftser_names([name])}
+    _load(
+        model.head, state_dict, {public.get(name, name): name for name in model.head.state_dict()}
+    )
+    return model.eval()
+
+
+def _read_checkpoint(path: Path) -> dict[str, Any]:
+    """Tensors, or a dict that holds them; nothing in it is executed."""
+    if path.suffix == ".safetensors":
+        return load_file(path)
+    return torch.load(path, map_location="cpu", weights_only=True)
+
+
+def _read_config(path: Path) -> dict[str, Any]:
+    text = path.read_text(encoding="utf-8")
+    config = json.loads(text) if path.suffix == ".json" else yaml.safe_load(text)
+    if not isinstance(config, dict):
+        raise ValueError(f"{path} must hold a mapping of options, got {type(config).__name__}.")
+    return config
+
+
+def convert(arguments: argparse.Namespace) -> PreTrainedModel:
+    """The model of a checkpoint, by the arguments of the command."""
+    checkpoint = _read_checkpoint(arguments.checkpoint)
+    state_dict = checkpoint.get("state_dict", checkpoint)
+    config = _read_config(arguments.config) if arguments.config else {}
+    if arguments.source == "asteroid":
+        # Both the checkpoint and the file may hold the arguments beside other things.
+        return from_asteroid(
+            config.get("model_args", config) or checkpoint.get("model_args", {}), state_dict
+        )
+    if arguments.config is None:
+        raise ValueError(f"`--source {arguments.source}` needs `--config`.")
+    if arguments.source == "espnet":
+        return from_espnet(config, state_dict, arguments.sampling_rate)
+    if arguments.encoder is None:
+        raise ValueError(
+            "`--source shiftser` needs `--encoder`: the checkpoint holds the head alone, so name "
+            "the speech encoder that it was trained on."
+        )
+    return from_shiftser(config, state_dict, arguments.encoder)
+
+
+def _parse(argv: Sequence[str] | None) -> tuple[argparse.ArgumentParser, argparse.Namespace]:
+    parser = argparse.ArgumentParser(
+        prog="python -m modeling.checkpoint_conversion",
+        description="Turn a public checkpoint into a folder for `from_pretrained`.",
+    )
+    parser.add_argument("--source", choices=sorted(FORMS), required=True)
+    parser.add_argument(
+        "--checkpoint", type=Path, required=True, help="parameters: .pth, .pt or .safetensors"
+    )
+    parser.add_argument(
+        "--config",
+        type=Path,
+        help="espnet: config.yaml as shipped; asteroid: JSON of the constructor's arguments, where "
+        "the checkpoint has none; shiftser: JSON of ShiftCnnConfig fields",
+    )
+    parser.add_argument("--output_dir", type=Path, required=True)
+    parser.add_argument(
+        "--license",
+        help="licence of the source for the card, as the Hub writes it; by default that of the "
+        f"public checkpoints of the form ({', '.join(f'{k}: {v}' for k, v in LICENSES.items())})",
+    )
+    parser.add_argument("--source_model", help="hub id of the source, for the card")
+    parser.add_argument(
+        "--sampling_rate",
+        type=int,
+        default=16000,
+        help="espnet: of the recipe's audio in Hz, which its configuration does not tell "
+        "(default: %(default)s)",
+    )
+    parser.add_argument("--encoder", help="shiftser: hub id or folder of the speech encoder")
+    return parser, parser.parse_args(argv)
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Convert a checkpoint as the command line says."""
+    parser, arguments = _parse(argv)
+    try:
+        model = convert(arguments)
+    except (ValueError, FileNotFoundError) as error:
+        parser.error(str(error))
+    sampling_rate = model.config.sampling_rate
+    license_id = arguments.license or LICENSES[arguments.source]
+    model.save_pretrained(arguments.output_dir)
+    TseSerFeatureExtractor(sampling_rate=sampling_rate).save_pretrained(arguments.output_dir)
+    write_card(
+        model,
+        arguments.output_dir,
+        FORMS[arguments.source],
+        arguments.checkpoint.name,
+        license_id,
+        arguments.source_model,
+    )
+    kind = model.config.model_type
+    print(f"{arguments.output_dir}: {kind}, {sampling_rate} Hz, licence {license_id}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,5 +1,6 @@
 """Configurations of the ShiftCNN emotion classifier and of its log-mel front-end."""
 
+import copy
 from typing import Any, ClassVar
 
 from huggingface_hub.dataclasses import strict
@@ -9,6 +10,8 @@ from transformers.configuration_utils import SubConfigSpec
 from .input_checks import check_at_least, check_choice, check_probability
 
 DEFAULT_LABELS = ("neutral", "happy", "sad", "angry")
+# What transformers' encoders do in training, under the names of their configs.
+ENCODER_FIELDS_OFF = {"apply_spec_augment": False, "layerdrop": 0.0, "encoder_layerdrop": 0.0}
 
 
 @strict
@@ -51,9 +54,13 @@ class ShiftCnnConfig(PreTrainedConfig):
     Args:
         encoder_config (`PreTrainedConfig` or `dict`): HuBERT (default, base size), wav2vec 2.0,
             WavLM or another `AutoModel` over waveforms, a Whisper model, or
-            `{"model_type": "log_mel"}`.
+            `{"model_type": "log_mel"}`. A copy is kept in which SpecAugment inside the encoder is
+            off, as the head has it on the encoder's output, and layer drop too, as a layer left out
+            has no gradient, which stops DistributedDataParallel.
         encoder_layer (`int`, *optional*): take the frames after this many transformer layers,
             without the final norm, and build no layer above; `None` takes the encoder's own output.
+        use_weighted_layer_sum (`bool`): take a learned average of the frames of all layers, the
+            input of the first among them, as in `Wav2Vec2Config`; not for `log_mel`.
         freeze_encoder (`bool`): keep the whole encoder as it is. The graph stays open, so the cross
             entropy still reaches an extractor in front of it.
         freeze_feature_encoder (`bool`): where the encoder is fine-tuned, keep its convolutional
@@ -70,12 +77,13 @@ class ShiftCnnConfig(PreTrainedConfig):
         max_duration_seconds (`float`): the waveform is cut to this length.
         mask_padding (`bool`): leave padding out of the mean over frames; `False` averages over all
             frames, as the public code does.
-        apply_spec_augment, mask_time_prob, mask_time_length, mask_feature_prob,
-            mask_feature_length: SpecAugment on the encoder's output in training, as in
-            `Wav2Vec2Config`.
+        apply_spec_augment, mask_time_prob, mask_time_length, mask_time_min_masks,
+            mask_feature_prob, mask_feature_length, mask_feature_min_masks: SpecAugment on the
+            encoder's output in training, as in `Wav2Vec2Config`.
         classifier_dropout (`float`): dropout before the last linear layer.
         label_smoothing (`float`): of the cross entropy.
-        num_labels (`int`): 4 by default: neutral, happy, sad, angry.
+        num_labels (`int`): 4 by default: neutral, happy, sad, angry. Where it differs from the
+            number of names in `id2label`, new names are given.
 
     Raises:
         ValueError: a field is out of range; the message names it and what would be right.
@@ -88,6 +96,7 @@ class ShiftCnnConfig(PreTrainedConfig):
 
     encoder_config: dict | PreTrainedConfig | None = None
     encoder_layer: int | None = None
+    use_weighted_layer_sum: bool = False
     freeze_encoder: bool = True
     freeze_feature_encoder: bool = True
     conv_kernel_size: int = 7
@@ -102,8 +111,10 @@ class ShiftCnnConfig(PreTrainedConfig):
     apply_spec_augment: bool = True
     mask_time_prob: float | int = 0.05
     mask_time_length: int = 10
+    mask_time_min_masks: int = 2
     mask_feature_prob: float | int = 0.0
     mask_feature_length: int = 10
+    mask_feature_min_masks: int = 0
     classifier_dropout: float | int = 0.0
     label_smoothing: float | int = 0.0
     sampling_rate: int = 16000
@@ -115,25 +126,42 @@ class ShiftCnnConfig(PreTrainedConfig):
         ):
             # Ours is not in transformers' table of model types, and need not be.
             self.encoder_config = LogMelConfig(**self.encoder_config)
-        if self.id2label is None and kwargs.get("num_labels", len(DEFAULT_LABELS)) == len(
-            DEFAULT_LABELS
-        ):
+        num_labels = kwargs.pop("num_labels", None)
+        if self.id2label is None and num_labels in (None, len(DEFAULT_LABELS)):
             self.id2label = dict(enumerate(DEFAULT_LABELS))
             self.label2id = {label: index for index, label in enumerate(DEFAULT_LABELS)}
         super().__post_init__(**kwargs)
+        if num_labels is not None:
+            self.num_labels = num_labels
+        self._adapt_encoder_config()
         self._check_head()
-        check_at_least(self, 1, "mask_time_length", "mask_feature_length", "sampling_rate")
-        check_probability(self, "mask_time_prob", "mask_feature_prob")
-        check_probability(self, "classifier_dropout", "label_smoothing")
-        if self.max_duration_seconds <= 0:
-            raise ValueError(
-                f"`max_duration_seconds` must be positive, got {self.max_duration_seconds}."
-            )
+        self._check_training()
+
+    def _adapt_encoder_config(self) -> None:
+        self.encoder_config = copy.deepcopy(self.encoder_config)
+        for name, value in ENCODER_FIELDS_OFF.items():
+            if hasattr(self.encoder_config, name):
+                setattr(self.encoder_config, name, value)
         encoder_rate = getattr(self.encoder_config, "sampling_rate", self.sampling_rate)
         if encoder_rate != self.sampling_rate:
             raise ValueError(
                 f"`sampling_rate` must be the encoder's, {encoder_rate} Hz, got "
                 f"{self.sampling_rate}."
+            )
+        if self.use_weighted_layer_sum and isinstance(self.encoder_config, LogMelConfig):
+            raise ValueError(
+                "`use_weighted_layer_sum` needs an encoder of transformer layers, which log_mel is "
+                "not: set it to False."
+            )
+
+    def _check_training(self) -> None:
+        check_at_least(self, 1, "mask_time_length", "mask_feature_length", "sampling_rate")
+        check_at_least(self, 0, "mask_time_min_masks", "mask_feature_min_masks")
+        check_probability(self, "mask_time_prob", "mask_feature_prob")
+        check_probability(self, "classifier_dropout", "label_smoothing")
+        if self.max_duration_seconds <= 0:
+            raise ValueError(
+                f"`max_duration_seconds` must be positive, got {self.max_duration_seconds}."
             )
 
     def _check_head(self) -> None:

@@ -10,6 +10,18 @@ from .input_checks import check_at_least, check_choice
 # Embedding size of each speaker encoder that can be built in.
 SPEAKER_ENCODER_DIMS = {"ge2e": 256, "log_mel_statistics": 80}
 SPEAKER_ENCODER_SAMPLING_RATE = 16000
+NORM_TYPES = ("gln", "cln", "cgln", "bn")
+ACTIVATION_NAMES = (
+    "relu",
+    "sigmoid",
+    "tanh",
+    "softplus",
+    "linear",
+    "leaky_relu",
+    "prelu",
+    "gelu",
+    "swish",
+)
 
 
 @strict
@@ -29,7 +41,14 @@ class TdSpeakerBeamConfig(PreTrainedConfig):
         num_blocks (`int`): convolution blocks in a stack, dilated by 1, 2, 4, ...
         num_repeats (`int`): stacks of the mask estimator.
         norm_type (`str`): `gln` (global), `cln` (per frame), `cgln` (cumulative) or `bn` (batch).
-        encoder_activation (`str`, *optional*): `relu`, or `None` for a linear encoder.
+        input_norm_type (`str`, *optional*): norm before the bottleneck; `None` takes `norm_type`.
+        norm_eps (`float`): what the layer norms add to the variance. Batch norm adds 1e-5.
+        conv_bias (`bool`): whether the networks' convolutions have biases.
+        encoder_activation (`str`, *optional*): as `relu`; `None` for a linear encoder.
+        share_encoder (`bool`): the enrollment goes through the mixture's encoder and its
+            activation, instead of a linear encoder of its own.
+        pre_mask_activation (`str`): before the last convolution of the mask estimator and of the
+            auxiliary network.
         mask_activation (`str`): what bounds the mask of eq. (6).
         causal (`bool`): no look-ahead in the mask estimator's convolutions. The auxiliary network
             always sees the whole enrollment.
@@ -62,7 +81,12 @@ class TdSpeakerBeamConfig(PreTrainedConfig):
     num_blocks: int = 8
     num_repeats: int = 3
     norm_type: str = "gln"
+    input_norm_type: str | None = None
+    norm_eps: float = 1e-8
+    conv_bias: bool = True
     encoder_activation: str | None = None
+    share_encoder: bool = False
+    pre_mask_activation: str = "prelu"
     mask_activation: str = "relu"
     causal: bool = False
     adaptation_type: str = "mul"
@@ -81,10 +105,11 @@ class TdSpeakerBeamConfig(PreTrainedConfig):
         self._check_speaker_encoder()
 
     def _check_choices(self) -> None:
-        check_choice(self, "norm_type", ("gln", "cln", "cgln", "bn"))
-        check_choice(self, "encoder_activation", (None, "relu"))
-        activations = ("relu", "sigmoid", "tanh", "softplus", "linear")
-        check_choice(self, "mask_activation", activations)
+        check_choice(self, "norm_type", NORM_TYPES)
+        check_choice(self, "input_norm_type", (None, *NORM_TYPES))
+        check_choice(self, "encoder_activation", (None, *ACTIVATION_NAMES))
+        check_choice(self, "pre_mask_activation", ACTIVATION_NAMES)
+        check_choice(self, "mask_activation", ACTIVATION_NAMES)
         check_choice(self, "adaptation_type", ("mul", "muladd", "concat"))
         check_choice(self, "auxiliary_type", ("tcn", "projection"))
         check_choice(self, "speaker_encoder", (None, *SPEAKER_ENCODER_DIMS))
@@ -93,6 +118,10 @@ class TdSpeakerBeamConfig(PreTrainedConfig):
         check_at_least(self, 1, "num_filters", "kernel_size", "bottleneck_channels")
         check_at_least(self, 1, "hidden_channels", "num_blocks", "num_repeats", "sampling_rate")
         check_at_least(self, 1, "speaker_embedding_dim", "external_embedding_dim")
+        if not self.norm_eps > 0:
+            raise ValueError(
+                f"`norm_eps` must be above 0, got {self.norm_eps}: silence would divide by zero."
+            )
         if self.skip_channels < 0:
             raise ValueError(
                 f"`skip_channels` must be 0 (no skip branch) or more, got {self.skip_channels}."
@@ -133,6 +162,11 @@ class TdSpeakerBeamConfig(PreTrainedConfig):
             )
 
     def _check_speaker_encoder(self) -> None:
+        if self.share_encoder and self.auxiliary_type == "projection":
+            raise ValueError(
+                "`share_encoder` must be False for `auxiliary_type='projection'`: a projection "
+                "hears no enrollment."
+            )
         if self.speaker_encoder is None:
             return
         if self.auxiliary_type == "tcn":

@@ -29,6 +29,9 @@ class TseSerFeatureExtractor(FeatureExtractionMixin):
         "enrollment_values",
         "enrollment_attention_mask",
     ]
+    # How pipelines pad the batches that they put together.
+    padding_value: ClassVar[float] = 0.0
+    padding_side: ClassVar[str] = "right"
 
     def __init__(
         self,

@@ -55,7 +55,7 @@ def check_waveform(name: str, values: Tensor, mask: Tensor | None, min_samples: 
         min_samples: valid samples that each row needs.
 
     Raises:
-        ValueError: wrong rank, empty, too short, a mask of another shape.
+        ValueError: wrong rank, empty, too short, NaN or infinite, a mask of another shape.
     """
     if values.dim() != 2:
         raise ValueError(
@@ -67,6 +67,7 @@ def check_waveform(name: str, values: Tensor, mask: Tensor | None, min_samples: 
             f"`{name}` must hold at least {min_samples} samples a row, got shape "
             f"{tuple(values.shape)}: pass a longer recording."
         )
+    check_finite(name, values)
     if mask is None:
         return
     if mask.shape != values.shape:
@@ -82,6 +83,21 @@ def check_waveform(name: str, values: Tensor, mask: Tensor | None, min_samples: 
                 f"`{name}` must hold at least {min_samples} valid samples a row, but its attention "
                 f"mask leaves {shortest} in one: pass a longer recording."
             )
+
+
+def check_finite(name: str, values: Tensor) -> None:
+    """
+    Refuse NaN and infinite values, which one step of training would carry into every parameter.
+
+    Raises:
+        ValueError: there is one.
+    """
+    # A compiled graph cannot branch on values.
+    if not torch.compiler.is_compiling() and not values.detach().isfinite().all():
+        raise ValueError(
+            f"`{name}` must be finite, but holds NaN or infinite values: check the recording and "
+            "what was computed from it."
+        )
 
 
 def check_batch_size(name: str, values: Tensor, batch_size: int) -> None:

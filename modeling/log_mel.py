@@ -1,5 +1,7 @@
 """Log-mel spectrograms computed in the graph, so that a loss behind them reaches the waveform."""
 
+from collections.abc import Callable
+
 import numpy as np
 import torch
 from torch import Tensor, nn
@@ -39,10 +41,11 @@ class LogMelSpectrogram(nn.Module):
         self.hop_length = hop_length
         self.sampling_rate = sampling_rate
         self.pad_mode = pad_mode
-        self.register_buffer(
-            "mel_filters", torch.empty(window_length // 2 + 1, num_mel_bins), persistent=False
-        )
-        self.register_buffer("window", torch.empty(window_length), persistent=False)
+        # In single precision even where a model is loaded in half.
+        filters = torch.empty(window_length // 2 + 1, num_mel_bins, dtype=torch.float32)
+        self.register_buffer("mel_filters", filters, persistent=False)
+        window = torch.empty(window_length, dtype=torch.float32)
+        self.register_buffer("window", window, persistent=False)
         self.fill_buffers()
 
     def fill_buffers(self) -> None:
@@ -57,7 +60,15 @@ class LogMelSpectrogram(nn.Module):
             mel_scale="slaney",
         )
         self.mel_filters.copy_(torch.from_numpy(filters))
-        self.window.copy_(torch.hann_window(self.window_length))
+        self.window.copy_(torch.hann_window(self.window_length, dtype=torch.float32))
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> "LogMelSpectrogram":
+        super()._apply(fn, recurse)
+        # `model.half()` would round the filters, and half precision has no Fourier transform.
+        if self.window.dtype in (torch.float16, torch.bfloat16):
+            self.mel_filters, self.window = self.mel_filters.float(), self.window.float()
+            self.fill_buffers()
+        return self
 
     def num_frames(self, num_samples: Tensor) -> Tensor:
         """Frames that lie inside a waveform of so many samples."""
@@ -70,7 +81,7 @@ class LogMelSpectrogram(nn.Module):
 
         Returns:
             `torch.Tensor` of shape `(batch_size, num_mel_bins, num_samples // hop_length)`: log10
-            of the mel power.
+            of the mel power, in float32 (float64 in a model of float64).
         """
         padding = self.window_length // 2
         # Half precision has neither the range nor the digits for power spectra.

@@ -1,5 +1,6 @@
 """A GE2E speaker encoder (Wan et al. 2018): one embedding for an utterance of any length."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
@@ -34,10 +35,11 @@ class Ge2eSpeakerEncoder(nn.Module):
         super().__init__()
         self.lstm = nn.LSTM(NUM_MEL_BINS, self.embedding_dim, num_layers=3, batch_first=True)
         self.linear = nn.Linear(self.embedding_dim, self.embedding_dim)
-        self.register_buffer(
-            "mel_filters", torch.empty(FFT_SAMPLES // 2 + 1, NUM_MEL_BINS), persistent=False
-        )
-        self.register_buffer("window", torch.empty(FFT_SAMPLES), persistent=False)
+        # In single precision even where a model is loaded in half.
+        filters = torch.empty(FFT_SAMPLES // 2 + 1, NUM_MEL_BINS, dtype=torch.float32)
+        self.register_buffer("mel_filters", filters, persistent=False)
+        window = torch.empty(FFT_SAMPLES, dtype=torch.float32)
+        self.register_buffer("window", window, persistent=False)
         self.fill_buffers()
         self.requires_grad_(False)
 
@@ -53,7 +55,15 @@ class Ge2eSpeakerEncoder(nn.Module):
             mel_scale="slaney",
         )
         self.mel_filters.copy_(torch.from_numpy(filters))
-        self.window.copy_(torch.hann_window(FFT_SAMPLES))
+        self.window.copy_(torch.hann_window(FFT_SAMPLES, dtype=torch.float32))
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> "Ge2eSpeakerEncoder":
+        super()._apply(fn, recurse)
+        # `model.half()` would round the filters, and half precision has no Fourier transform.
+        if self.window.dtype in (torch.float16, torch.bfloat16):
+            self.mel_filters, self.window = self.mel_filters.float(), self.window.float()
+            self.fill_buffers()
+        return self
 
     def load_pretrained(self, weights_dir: str | Path) -> None:
         """
@@ -91,11 +101,17 @@ class Ge2eSpeakerEncoder(nn.Module):
         Returns:
             `torch.Tensor` of shape `(batch_size, 256)`, of unit length.
         """
+        # Power spectra over seconds of speech need single precision.
+        with torch.autocast(device_type=waveform.device.type, enabled=False):
+            embeddings = self._embed(waveform.to(self.window.dtype), lengths)
+        return embeddings.to(waveform.dtype)
+
+    def _embed(self, waveform: Tensor, lengths: Tensor) -> Tensor:
         power = waveform.square().sum(dim=-1) / lengths
         gain = 10 ** (TARGET_DBFS / 20) * torch.rsqrt(power.clamp(min=1e-12))
         windows, owners = self._windows(waveform * gain[:, None], lengths)
-        _, (hidden, _) = self.lstm(windows)
-        embeddings = F.normalize(F.relu(self.linear(hidden[-1])), dim=-1)
+        _, (hidden, _) = self.lstm(windows.to(self.linear.weight.dtype))
+        embeddings = F.normalize(F.relu(self.linear(hidden[-1])).to(waveform.dtype), dim=-1)
         sums = embeddings.new_zeros(waveform.shape[0], self.embedding_dim)
         return F.normalize(sums.index_add(0, owners, embeddings), dim=-1)
 

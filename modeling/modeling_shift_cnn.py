@@ -18,6 +18,7 @@ from transformers.utils.generic import ModelOutput
 from .configuration_shift_cnn import ShiftCnnConfig
 from .input_checks import check_batch_size, check_waveform
 from .log_mel import LogMelSpectrogram
+from .shift_cnn_head import ShiftCnnHead, temporal_shift
 from .signal_losses import masked_center
 from .speech_encoders import (
     PretrainedSpeechEncoder,
@@ -28,7 +29,6 @@ from .speech_encoders import (
 
 IGNORED_LABEL = -100
 VARIANCE_EPSILON = 1e-10
-MIN_SAMPLES = 400  # one analysis window of every encoder at 16 kHz
 
 
 @dataclass
@@ -46,168 +46,34 @@ class ShiftCnnOutput(ModelOutput):
     logits: Tensor | None = None
 
 
-def temporal_shift(
-    hidden_states: Tensor,
-    stride: int = 1,
-    divisor: int = 16,
-    bidirectional: bool = False,
-    padding: str = "zero",
-) -> Tensor:
+def check_labels(labels: Tensor, batch_size: int, num_labels: int) -> None:
     """
-    Shift the first of `divisor` parts of the channels forward in time, and the second back where
-    `bidirectional`.
+    Refuse labels that are no classes of the model.
 
     Args:
-        hidden_states (`torch.Tensor` of shape `(batch_size, num_frames, num_channels)`): frames.
-        stride: frames to shift by.
-        divisor: one of this many channels is shifted in each direction.
-        bidirectional: shift a second part the other way.
-        padding: what enters at the ends: `zero`, or `repeat` for the frames that stood there.
+        labels: should have shape `(batch_size,)`, integers from 0 to `num_labels - 1` or -100.
+        batch_size: rows of the batch.
+        num_labels: classes of the model.
 
-    Returns:
-        `torch.Tensor` of the same shape; the input is left as it is.
+    Raises:
+        ValueError: another shape or type, or a class that the model has not.
     """
-    num_frames, num_channels = hidden_states.shape[1:]
-    fold = num_channels // divisor
-    stride = min(stride, num_frames)
-    shifted = hidden_states.clone()
-    if padding == "zero":
-        shifted[:, :stride, :fold] = 0
-    shifted[:, stride:, :fold] = hidden_states[:, : num_frames - stride, :fold]
-    if bidirectional:
-        back = slice(fold, 2 * fold)
-        if padding == "zero":
-            shifted[:, num_frames - stride :, back] = 0
-        shifted[:, : num_frames - stride, back] = hidden_states[:, stride:, back]
-        if padding == "zero" and divisor == 2:
-            # Halves of an odd number of channels leave one over: zeros, as published.
-            shifted[:, :, 2 * fold :] = 0
-    return shifted
-
-
-class ShiftCnnBlock(nn.Module):
-    """Depthwise convolution, layer norm, two 1x1 convolutions; added to the shifted input."""
-
-    def __init__(self, config: ShiftCnnConfig, num_channels: int, shift_placement: str):
-        super().__init__()
-        self.config = config
-        self.shift_placement = shift_placement
-        self.depthwise_conv = nn.Conv1d(
-            num_channels,
-            num_channels,
-            config.conv_kernel_size,
-            padding=config.conv_kernel_size // 2,
-            groups=num_channels,
+    check_batch_size("labels", labels, batch_size)
+    if labels.dim() != 1 or labels.is_floating_point():
+        raise ValueError(
+            f"`labels` must be integers of shape ({batch_size},), got {labels.dtype} of shape "
+            f"{tuple(labels.shape)}: pass one class a row."
         )
-        self.norm = nn.LayerNorm(num_channels)
-        self.expand_conv = nn.Conv1d(num_channels, 4 * num_channels, 1)
-        self.project_conv = nn.Conv1d(4 * num_channels, num_channels, 1)
-
-    def forward(self, hidden_states: Tensor, frame_mask: Tensor) -> Tensor:
-        """Frames `(batch_size, num_frames, num_channels)`, mask `(batch_size, num_frames, 1)`."""
-        hidden_states = hidden_states * frame_mask
-        identity = hidden_states
-        if self.shift_placement != "none":
-            identity = temporal_shift(
-                hidden_states,
-                self.config.shift_stride,
-                self.config.shift_divisor,
-                self.config.bidirectional_shift,
-            )
-            # The last valid frames move into the padding, where the convolution would see them.
-            identity = identity * frame_mask
-        if self.shift_placement == "inplace":
-            hidden_states = identity
-        update = self.depthwise_conv(hidden_states.transpose(1, 2)).transpose(1, 2)
-        update = self.expand_conv(self.norm(update).transpose(1, 2))
-        return identity + self.project_conv(F.gelu(update)).transpose(1, 2)
-
-
-class ShiftCnnHead(nn.Module):
-    """
-    The classifier on a speech encoder's frames.
-
-    Args:
-        config: sizes and forms.
-        hidden_size: channels of the encoder's frames.
-    """
-
-    def __init__(self, config: ShiftCnnConfig, hidden_size: int):
-        super().__init__()
-        self.config = config
-        self.blocks = nn.ModuleList(
-            # The second block alone shifts, as published.
-            ShiftCnnBlock(config, hidden_size, config.shift_placement if index == 1 else "none")
-            for index in range(config.num_blocks)
+    # A compiled graph cannot branch on values.
+    if torch.compiler.is_compiling():
+        return
+    outside = (labels != IGNORED_LABEL) & ((labels < 0) | (labels >= num_labels))
+    if outside.any():
+        raise ValueError(
+            f"`labels` must lie between 0 and {num_labels - 1}, or be {IGNORED_LABEL} where there "
+            f"is none, got {int(labels[outside][0])}: the model has {num_labels} classes "
+            "(`num_labels`)."
         )
-        self.norm = nn.LayerNorm(hidden_size)
-        self.dropout = nn.Dropout(config.classifier_dropout)
-        self.classifier = nn.Linear(hidden_size, cast(int, config.num_labels))
-        if config.apply_spec_augment and config.mask_time_prob > 0:
-            self.masked_spec_embed = nn.Parameter(torch.empty(hidden_size).uniform_())
-
-    def forward(self, hidden_states: Tensor, attention_mask: Tensor | None = None) -> Tensor:
-        """
-        Args:
-            hidden_states (`torch.Tensor` of shape `(batch_size, num_frames, hidden_size)`): the
-                encoder's frames.
-            attention_mask (`torch.Tensor` of shape `(batch_size, num_frames)`, *optional*): 1 for
-                valid frames.
-
-        Returns:
-            `torch.Tensor` of shape `(batch_size, num_labels)`: logits.
-        """
-        if attention_mask is None:
-            attention_mask = hidden_states.new_ones(hidden_states.shape[:2])
-        frame_mask = attention_mask.to(hidden_states.dtype)[..., None]
-        if not self.config.mask_padding:
-            frame_mask = torch.ones_like(frame_mask)
-        if self.training and self.config.apply_spec_augment:
-            hidden_states = self._spec_augment(hidden_states)
-        for block in self.blocks:
-            hidden_states = block(hidden_states, frame_mask)
-        hidden_states = self.norm(hidden_states) * frame_mask
-        dtype = torch.promote_types(hidden_states.dtype, torch.float32)
-        num_frames = frame_mask.sum(dim=1, dtype=dtype).clamp(min=1)
-        pooled = (hidden_states.sum(dim=1, dtype=dtype) / num_frames).to(hidden_states.dtype)
-        return self.classifier(self.dropout(pooled))
-
-    def _spec_augment(self, hidden_states: Tensor) -> Tensor:
-        """Replace random spans of frames by a learned vector, and of channels by zero."""
-        config = self.config
-        batch_size, num_frames, num_channels = hidden_states.shape
-        device = hidden_states.device
-        if config.mask_time_prob > 0:
-            spans = random_spans(
-                batch_size, num_frames, config.mask_time_prob, config.mask_time_length, device
-            )
-            hidden_states = torch.where(spans[..., None], self.masked_spec_embed, hidden_states)
-        if config.mask_feature_prob > 0:
-            spans = random_spans(
-                batch_size,
-                num_channels,
-                config.mask_feature_prob,
-                config.mask_feature_length,
-                device,
-            )
-            hidden_states = hidden_states.masked_fill(spans[:, None], 0.0)
-        return hidden_states
-
-
-def random_spans(
-    batch_size: int, length: int, probability: float, span: int, device: torch.device
-) -> Tensor:
-    """
-    Boolean `(batch_size, length)`: spans of `span` positions that start at random, `probability *
-    length / span` of them in each row on average, from torch's generator as dropout draws from it.
-    """
-    span = min(span, length)
-    num_starts = length - span + 1
-    starts = torch.rand(batch_size, num_starts, device=device) < probability * length / (
-        span * num_starts
-    )
-    padded = F.pad(starts.float(), (span - 1, span - 1))
-    return F.max_pool1d(padded[:, None], span, stride=1)[:, 0] > 0
 
 
 def classification_loss(logits: Tensor, labels: Tensor, label_smoothing: float) -> Tensor:
@@ -217,7 +83,7 @@ def classification_loss(logits: Tensor, labels: Tensor, label_smoothing: float) 
     """
     losses = F.cross_entropy(
         logits.to(torch.promote_types(logits.dtype, torch.float32)),
-        labels,
+        labels.long(),
         ignore_index=IGNORED_LABEL,
         label_smoothing=label_smoothing,
         reduction="sum",
@@ -233,6 +99,13 @@ class ShiftCnnPreTrainedModel(PreTrainedModel):
     base_model_prefix = "shift_cnn"
     main_input_name = "input_values"
     input_modalities = "audio"
+    supports_gradient_checkpointing = True
+    _no_split_modules = [  # noqa: RUF012  (an instance variable of the base class)
+        "LogMelSpeechEncoder",
+        "ShiftCnnHead",
+        "WaveformSpeechEncoder",
+        "WhisperSpeechEncoder",
+    ]
 
     @torch.no_grad()
     def _init_weights(self, module: nn.Module) -> None:
@@ -246,17 +119,32 @@ class ShiftCnnPreTrainedModel(PreTrainedModel):
             init.zeros_(module.bias)
         elif isinstance(module, ShiftCnnHead) and hasattr(module, "masked_spec_embed"):
             init.uniform_(module.masked_spec_embed)
+        elif isinstance(module, ShiftCnnForEmotionClassification) and hasattr(
+            module, "layer_weights"
+        ):
+            init.ones_(module.layer_weights)
 
 
 class ShiftCnnForEmotionClassification(ShiftCnnPreTrainedModel):
-    """A speech encoder, frozen or fine-tuned, and the ShiftCNN head."""
+    """
+    A speech encoder, frozen or fine-tuned, and the ShiftCNN head.
+
+    Published in two modes: a frozen HuBERT (`freeze_encoder=True`, the default), and wav2vec 2.0
+    fine-tuned but for its convolutional encoder (`freeze_encoder=False`,
+    `freeze_feature_encoder=True`).
+    """
 
     def __init__(self, config: ShiftCnnConfig):
         super().__init__(config)
         self.encoder = build_speech_encoder(
-            cast(PreTrainedConfig, config.encoder_config), config.encoder_layer
+            cast(PreTrainedConfig, config.encoder_config),
+            config.encoder_layer,
+            config.use_weighted_layer_sum,
         )
         self.head = ShiftCnnHead(config, self.encoder.hidden_size)
+        if config.use_weighted_layer_sum:
+            num_layers = cast(PretrainedSpeechEncoder, self.encoder).num_layers
+            self.layer_weights = nn.Parameter(torch.ones(num_layers + 1))
         self.post_init()
         self._freeze()
 
@@ -276,11 +164,9 @@ class ShiftCnnForEmotionClassification(ShiftCnnPreTrainedModel):
         Returns:
             A model whose head has random weights.
         """
-        config = ShiftCnnConfig(**config_fields)
-        config.encoder_config = load_speech_encoder_config(
-            encoder_name_or_path, config.max_duration_seconds
-        )
-        model = cls(config)
+        seconds = config_fields.get("max_duration_seconds", ShiftCnnConfig.max_duration_seconds)
+        encoder_config = load_speech_encoder_config(encoder_name_or_path, seconds)
+        model = cls(ShiftCnnConfig(encoder_config=encoder_config, **config_fields))
         load_speech_encoder_weights(
             cast(PretrainedSpeechEncoder, model.encoder), encoder_name_or_path
         )
@@ -324,6 +210,37 @@ class ShiftCnnForEmotionClassification(ShiftCnnPreTrainedModel):
         ).clamp(min=1)
         return centered * torch.rsqrt(variance + VARIANCE_EPSILON), attention_mask
 
+    def encode(self, waveform: Tensor, attention_mask: Tensor) -> tuple[Tensor, Tensor]:
+        """
+        What the head sees of a prepared waveform.
+
+        Args:
+            waveform (`torch.Tensor` of shape `(batch_size, num_samples)`): see `prepare_waveform`.
+            attention_mask (`torch.Tensor` of shape `(batch_size, num_samples)`): 1 for valid
+                samples.
+
+        Returns:
+            Frames `(batch_size, num_frames, hidden_size)`, averaged over layers where the config
+            says so, and a boolean frame mask `(batch_size, num_frames)`.
+        """
+        hidden_states, frame_mask = self.encoder(waveform, attention_mask)
+        if self.config.use_weighted_layer_sum:
+            weights = self.layer_weights.softmax(dim=0).to(hidden_states.dtype)
+            hidden_states = (hidden_states * weights[:, None, None]).sum(dim=1)
+        return hidden_states, frame_mask
+
+    def classify(self, input_values: Tensor, attention_mask: Tensor | None = None) -> Tensor:
+        """
+        Logits of waveforms that have been checked; see `forward` for the arguments.
+
+        Returns:
+            `torch.Tensor` of shape `(batch_size, num_labels)`.
+        """
+        if attention_mask is None:
+            attention_mask = torch.ones_like(input_values, dtype=torch.long)
+        waveform, attention_mask = self.prepare_waveform(input_values, attention_mask.long())
+        return self.head(*self.encode(waveform, attention_mask))
+
     def forward(
         self,
         input_values: Tensor,
@@ -344,16 +261,12 @@ class ShiftCnnForEmotionClassification(ShiftCnnPreTrainedModel):
             [`ShiftCnnOutput`].
 
         Raises:
-            ValueError: wrong rank, or shorter than an analysis window.
+            ValueError: wrong rank, shorter than an analysis window, or a label that is no class.
         """
-        check_waveform("input_values", input_values, attention_mask, MIN_SAMPLES)
+        check_waveform("input_values", input_values, attention_mask, self.encoder.min_samples)
         if labels is not None:
-            check_batch_size("labels", labels, input_values.shape[0])
-        if attention_mask is None:
-            attention_mask = torch.ones_like(input_values, dtype=torch.long)
-        waveform, attention_mask = self.prepare_waveform(input_values, attention_mask)
-        hidden_states, frame_mask = self.encoder(waveform, attention_mask)
-        logits = self.head(hidden_states, frame_mask)
+            check_labels(labels, input_values.shape[0], cast(int, self.config.num_labels))
+        logits = self.classify(input_values, attention_mask)
         loss = None
         if labels is not None:
             loss = classification_loss(logits, labels, self.config.label_smoothing)

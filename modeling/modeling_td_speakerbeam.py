@@ -7,7 +7,6 @@ Zmolikova et al. 2019.
 """
 
 import math
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import cast
 
@@ -19,29 +18,20 @@ from transformers import initialization as init
 from transformers.utils.generic import ModelOutput
 
 from .configuration_td_speakerbeam import TdSpeakerBeamConfig
-from .input_checks import check_waveform
+from .frame_layers import FrameAnalysis, FrameSynthesis
+from .frame_norms import FrameBatchNorm, FrameLayerNorm
+from .input_checks import check_batch_size, check_finite, check_waveform
 from .log_mel import LogMelSpectrogram
 from .log_mel_statistics import LogMelStatisticsEncoder
+from .long_recordings import LongRecordingMixin
 from .modeling_ge2e import Ge2eSpeakerEncoder
 from .signal_losses import negative_si_snr
-from .temporal_conv_network import (
-    ChannelwiseLayerNorm,
-    CumulativeLayerNorm,
-    FrameBatchNorm,
-    GlobalLayerNorm,
-    TemporalConvNetwork,
-)
+from .streaming import StreamingMixin
+from .temporal_conv_network import ACTIVATIONS, TemporalConvNetwork
 
 SPEAKER_ENCODERS: dict[str, type[nn.Module]] = {
     "ge2e": Ge2eSpeakerEncoder,
     "log_mel_statistics": LogMelStatisticsEncoder,
-}
-MASK_ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
-    "relu": F.relu,
-    "sigmoid": torch.sigmoid,
-    "tanh": torch.tanh,
-    "softplus": F.softplus,
-    "linear": lambda score: score,
 }
 
 
@@ -73,10 +63,22 @@ def frame_mask_from_lengths(lengths: Tensor, max_frames: int, dtype: torch.dtype
     return (positions < lengths[:, None]).to(dtype)[:, None]
 
 
+class FilterBank(FrameAnalysis):
+    """Encoder E of eq. (5), `(batch_size, 1, num_samples)` to frames of `num_filters` channels."""
+
+    def __init__(self, config: TdSpeakerBeamConfig, activation: str | None):
+        super().__init__(config.num_filters, config.kernel_size, config.stride)
+        self.activation = ACTIVATIONS[activation or "linear"]()
+
+    def forward(self, waveform: Tensor) -> Tensor:
+        return self.activation(super().forward(waveform))
+
+
 def encode_waveform(
-    filters: nn.Conv1d, values: Tensor, mask: Tensor | None
+    filters: FilterBank, values: Tensor, mask: Tensor | None
 ) -> tuple[Tensor, Tensor | None]:
     """Frames `(batch_size, num_filters, num_frames)` of a filter bank; the mask of valid ones."""
+    values = values.to(filters.weight.dtype)  # of a model loaded in half precision
     if mask is None:
         return filters(values[:, None]), None
     frames = filters((values * mask)[:, None])
@@ -85,13 +87,12 @@ def encode_waveform(
 
 
 class AuxiliaryNetwork(nn.Module):
-    """h of eq. (3): filter bank and one stack over the enrollment, averaged over its frames."""
+    """h of eq. (3): one stack over the encoded enrollment, averaged over its frames."""
 
     def __init__(self, config: TdSpeakerBeamConfig):
         super().__init__()
-        self.encoder = nn.Conv1d(
-            1, config.num_filters, config.kernel_size, stride=config.stride, bias=False
-        )
+        if not config.share_encoder:
+            self.encoder = FilterBank(config, activation=None)
         self.network = TemporalConvNetwork(
             config,
             num_repeats=1,
@@ -100,8 +101,7 @@ class AuxiliaryNetwork(nn.Module):
             adaptation_layer=None,
         )
 
-    def forward(self, enrollment_values: Tensor, attention_mask: Tensor | None) -> Tensor:
-        frames, frame_mask = encode_waveform(self.encoder, enrollment_values, attention_mask)
+    def forward(self, frames: Tensor, frame_mask: Tensor | None) -> Tensor:
         output = self.network(frames, frame_mask)
         if frame_mask is None:
             return output.mean(dim=-1)
@@ -119,30 +119,34 @@ class TdSpeakerBeamPreTrainedModel(PreTrainedModel):
     base_model_prefix = "td_speakerbeam"
     main_input_name = "input_values"
     input_modalities = "audio"
+    supports_gradient_checkpointing = True
 
     @torch.no_grad()
     def _init_weights(self, module: nn.Module) -> None:
-        if isinstance(module, (GlobalLayerNorm, ChannelwiseLayerNorm, CumulativeLayerNorm)):
+        if isinstance(module, FrameLayerNorm):
             init.ones_(module.weight)
             init.zeros_(module.bias)
         elif isinstance(module, FrameBatchNorm):
             super()._init_weights(module)
         elif isinstance(module, nn.PReLU):
             init.constant_(module.weight, 0.25)
-        elif isinstance(module, (nn.Conv1d, nn.ConvTranspose1d)) and module.bias is None:
-            # Only the filter banks have no bias: Xavier, as the public recipe starts them.
+        elif isinstance(module, (FrameAnalysis, FrameSynthesis)):
+            # As the public recipe starts its filters.
             init.xavier_normal_(module.weight)
         elif isinstance(module, (nn.Conv1d, nn.Linear)):
             init.kaiming_uniform_(module.weight, a=math.sqrt(5))
-            bound = 1 / math.sqrt(module.weight[0].numel())
-            init.uniform_(cast(Tensor, module.bias), -bound, bound)
+            if module.bias is not None:
+                bound = 1 / math.sqrt(module.weight[0].numel())
+                init.uniform_(module.bias, -bound, bound)
         elif isinstance(module, nn.LSTM):
             super()._init_weights(module)
         elif isinstance(module, (Ge2eSpeakerEncoder, LogMelSpectrogram)):
             module.fill_buffers()
 
 
-class TdSpeakerBeamForSpeechExtraction(TdSpeakerBeamPreTrainedModel):
+class TdSpeakerBeamForSpeechExtraction(
+    LongRecordingMixin, StreamingMixin, TdSpeakerBeamPreTrainedModel
+):
     """
     Extract the target speaker's speech from a mixture, eq. (2).
 
@@ -152,9 +156,7 @@ class TdSpeakerBeamForSpeechExtraction(TdSpeakerBeamPreTrainedModel):
 
     def __init__(self, config: TdSpeakerBeamConfig):
         super().__init__(config)
-        self.encoder = nn.Conv1d(
-            1, config.num_filters, config.kernel_size, stride=config.stride, bias=False
-        )
+        self.encoder = FilterBank(config, config.encoder_activation)
         self.mask_estimator = TemporalConvNetwork(
             config,
             num_repeats=config.num_repeats,
@@ -162,9 +164,8 @@ class TdSpeakerBeamForSpeechExtraction(TdSpeakerBeamPreTrainedModel):
             causal=config.causal,
             adaptation_layer=config.adaptation_layer,
         )
-        self.decoder = nn.ConvTranspose1d(
-            config.num_filters, 1, config.kernel_size, stride=config.stride, bias=False
-        )
+        self.mask_activation = ACTIVATIONS[config.mask_activation]()
+        self.decoder = FrameSynthesis(config.num_filters, config.kernel_size, config.stride)
         self.auxiliary_network: nn.Module
         if config.auxiliary_type == "tcn":
             self.auxiliary_network = AuxiliaryNetwork(config)
@@ -207,7 +208,12 @@ class TdSpeakerBeamForSpeechExtraction(TdSpeakerBeamPreTrainedModel):
             self.config.kernel_size,
         )
         if self.config.auxiliary_type == "tcn":
-            return self.auxiliary_network(enrollment_values, enrollment_attention_mask)
+            has_own_encoder = not self.config.share_encoder
+            encoder = self.auxiliary_network.encoder if has_own_encoder else self.encoder
+            frames, frame_mask = encode_waveform(
+                cast(FilterBank, encoder), enrollment_values, enrollment_attention_mask
+            )
+            return self.auxiliary_network(frames, frame_mask)
         if self.config.speaker_encoder is None:
             raise ValueError(
                 "This model takes the embedding of an outside speaker encoder: pass "
@@ -239,8 +245,8 @@ class TdSpeakerBeamForSpeechExtraction(TdSpeakerBeamPreTrainedModel):
                 *optional*): speech of the target speaker alone.
             enrollment_attention_mask (`torch.Tensor` of shape `(batch_size,
                 num_enrollment_samples)`, *optional*): 1 for valid samples.
-            speaker_embeddings (`torch.Tensor`, *optional*): from `get_speaker_embeddings`; skips
-                the auxiliary network.
+            speaker_embeddings (`torch.Tensor`, *optional*): from `get_speaker_embeddings`, a row
+                for each mixture or one for all; skips the auxiliary network.
             target_values (`torch.Tensor` of shape `(batch_size, num_samples)`, *optional*): the
                 target speaker's clean waveform; gives the loss.
             return_dict (`bool`, *optional*): a tuple instead of an output object where `False`.
@@ -249,19 +255,22 @@ class TdSpeakerBeamForSpeechExtraction(TdSpeakerBeamPreTrainedModel):
             [`TdSpeakerBeamOutput`].
 
         Raises:
-            ValueError: wrong rank, a mixture shorter than a filter, batch sizes that differ, no
-                enrollment.
+            ValueError: wrong rank, a mixture shorter than a filter, batch sizes that differ, NaN,
+                no enrollment.
         """
         check_waveform("input_values", input_values, attention_mask, self.config.kernel_size)
-        if target_values is not None and target_values.shape != input_values.shape:
-            raise ValueError(
-                f"`target_values` must have the shape of `input_values`, "
-                f"{tuple(input_values.shape)}, got {tuple(target_values.shape)}."
-            )
+        batch_size = input_values.shape[0]
+        if target_values is not None:
+            self._check_target(target_values, input_values)
         if speaker_embeddings is None:
+            if enrollment_values is not None and enrollment_values.dim() == 2:
+                check_batch_size("enrollment_values", enrollment_values, batch_size)
             speaker_embeddings = self.get_speaker_embeddings(
                 enrollment_values, enrollment_attention_mask
             )
+        else:
+            check_finite("speaker_embeddings", speaker_embeddings)
+        speaker_embeddings = self._one_embedding_each(speaker_embeddings, batch_size)
         extracted_values = self._extract(input_values, attention_mask, speaker_embeddings)
         loss = si_snr = None
         if target_values is not None:
@@ -279,40 +288,68 @@ class TdSpeakerBeamForSpeechExtraction(TdSpeakerBeamPreTrainedModel):
     def estimate_mask(
         self, frames: Tensor, frame_mask: Tensor | None, speaker_embeddings: Tensor
     ) -> Tensor:
-        """M_0 of eq. (6), shape `(batch_size, num_filters, num_frames)`."""
-        embedding = self._adaptation_embedding(speaker_embeddings, frames.shape[0])
-        score = self.mask_estimator(frames, frame_mask, embedding)
-        return MASK_ACTIVATIONS[self.config.mask_activation](score)
+        """
+        M_0 of eq. (6).
+
+        Args:
+            frames: encoded mixtures, `(batch_size, num_filters, num_frames)`.
+            frame_mask: `(batch_size, 1, num_frames)`, 1 for valid frames, or `None` where all are.
+            speaker_embeddings: from `get_speaker_embeddings`, a row for each mixture or one for
+                all.
+
+        Returns:
+            `(batch_size, num_filters, num_frames)`.
+        """
+        embedding = self._adaptation_embedding(
+            self._one_embedding_each(speaker_embeddings, frames.shape[0])
+        ).to(frames.dtype)
+        return self.mask_activation(self.mask_estimator(frames, frame_mask, embedding))
+
+    def masked_frames(
+        self, input_values: Tensor, attention_mask: Tensor | None, speaker_embeddings: Tensor
+    ) -> Tensor:
+        """The target speaker's frames, eq. (5) and (6): `(batch_size, num_filters, num_frames)`."""
+        frames, frame_mask = encode_waveform(self.encoder, input_values, attention_mask)  # eq. (5)
+        masked = frames * self.estimate_mask(frames, frame_mask, speaker_embeddings)  # eq. (6)
+        return masked if frame_mask is None else masked * frame_mask
 
     def _extract(
         self, input_values: Tensor, attention_mask: Tensor | None, speaker_embeddings: Tensor
     ) -> Tensor:
-        frames, frame_mask = encode_waveform(self.encoder, input_values, attention_mask)  # eq. (5)
-        if self.config.encoder_activation == "relu":
-            frames = F.relu(frames)
-        masked = frames * self.estimate_mask(frames, frame_mask, speaker_embeddings)  # eq. (6)
-        if frame_mask is not None:
-            masked = masked * frame_mask
+        masked = self.masked_frames(input_values, attention_mask, speaker_embeddings)
         decoded = self.decoder(masked)[:, 0]  # eq. (7)
         # The filters leave out a remainder shorter than a hop: zeros there keep the length.
         return F.pad(decoded, (0, input_values.shape[-1] - decoded.shape[-1]))
 
-    def _adaptation_embedding(self, speaker_embeddings: Tensor, batch_size: int) -> Tensor:
+    def _check_target(self, target_values: Tensor, input_values: Tensor) -> None:
+        if target_values.shape != input_values.shape:
+            raise ValueError(
+                f"`target_values` must have the shape of `input_values`, "
+                f"{tuple(input_values.shape)}, got {tuple(target_values.shape)}."
+            )
+        check_finite("target_values", target_values)
+
+    def _one_embedding_each(self, speaker_embeddings: Tensor, batch_size: int) -> Tensor:
+        """`(batch_size, size)` from as many rows, or from the one speaker of all mixtures."""
         is_projection = self.config.auxiliary_type == "projection"
         size = self.config.external_embedding_dim if is_projection else self.config.embedding_size
-        if speaker_embeddings.shape != (batch_size, size):
+        if speaker_embeddings.shape not in ((batch_size, size), (1, size), (size,)):
             raise ValueError(
-                f"`speaker_embeddings` must have shape ({batch_size}, {size}), got "
-                f"{tuple(speaker_embeddings.shape)}: pass one row of `enrollment_values` or of "
-                "`speaker_embeddings` a mixture."
+                f"`speaker_embeddings` must have shape ({batch_size}, {size}), a row for each "
+                f"mixture, or (1, {size}), one speaker for all, got "
+                f"{tuple(speaker_embeddings.shape)}."
             )
-        if not is_projection:
+        return speaker_embeddings.expand(batch_size, size)
+
+    def _adaptation_embedding(self, speaker_embeddings: Tensor) -> Tensor:
+        if self.config.auxiliary_type != "projection":
             return speaker_embeddings
         if self.config.speaker_encoder is not None:
             # Unit length over many dimensions is next to nothing in each: the adapted block would
             # start almost switched off.
-            speaker_embeddings = speaker_embeddings * math.sqrt(size)
-        return self.auxiliary_network(speaker_embeddings)
+            speaker_embeddings = speaker_embeddings * math.sqrt(speaker_embeddings.shape[-1])
+        projection = cast(nn.Linear, self.auxiliary_network)
+        return projection(speaker_embeddings.to(projection.weight.dtype))
 
 
 __all__ = [

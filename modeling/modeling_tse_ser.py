@@ -10,14 +10,21 @@ from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
-from transformers import PreTrainedModel
+from transformers import PreTrainedConfig, PreTrainedModel
 from transformers.utils.generic import ModelOutput
 
 from .configuration_shift_cnn import ShiftCnnConfig
 from .configuration_td_speakerbeam import TdSpeakerBeamConfig
 from .configuration_tse_ser import TseSerConfig
-from .modeling_shift_cnn import ShiftCnnForEmotionClassification
+from .input_checks import check_waveform
+from .long_recordings import EmotionAlongTimeMixin
+from .modeling_shift_cnn import (
+    ShiftCnnForEmotionClassification,
+    check_labels,
+    classification_loss,
+)
 from .modeling_td_speakerbeam import TdSpeakerBeamForSpeechExtraction
+from .speaker_presence import speaker_similarity
 
 
 @dataclass
@@ -37,6 +44,12 @@ class TseSerOutput(ModelOutput):
         classification_loss (`torch.FloatTensor` of shape `(1,)`, *optional*): cross entropy.
         si_snr (`torch.FloatTensor` of shape `(batch_size,)`, *optional*): SI-SNR of each extracted
             signal in dB.
+        speaker_similarity (`torch.FloatTensor` of shape `(batch_size,)`, *optional*): cosine
+            between the embeddings of the enrollment and of the extracted speech; with
+            `output_speaker_similarity=True`, or in evaluation mode with a `presence_threshold`.
+        target_present (`torch.BoolTensor` of shape `(batch_size,)`, *optional*): whether that
+            cosine reaches `config.presence_threshold`; where it is false the model abstains: the
+            enrolled speaker is not heard, and the logits, as they stand, are of somebody else.
     """
 
     loss: Tensor | None = None
@@ -46,6 +59,8 @@ class TseSerOutput(ModelOutput):
     extraction_loss: Tensor | None = None
     classification_loss: Tensor | None = None
     si_snr: Tensor | None = None
+    speaker_similarity: Tensor | None = None
+    target_present: Tensor | None = None
 
 
 class TseSerPreTrainedModel(PreTrainedModel):
@@ -56,12 +71,16 @@ class TseSerPreTrainedModel(PreTrainedModel):
     base_model_prefix = "tse_ser"
     main_input_name = "input_values"
     input_modalities = "audio"
+    supports_gradient_checkpointing = True
+    _no_split_modules = [  # noqa: RUF012  (an instance variable of the base class)
+        "TdSpeakerBeamForSpeechExtraction"
+    ]
 
     def _init_weights(self, module: nn.Module) -> None:
         """Nothing of its own to initialise."""
 
 
-class TseSerForEmotionClassification(TseSerPreTrainedModel):
+class TseSerForEmotionClassification(EmotionAlongTimeMixin, TseSerPreTrainedModel):
     """The emotion of one known speaker in a mixture."""
 
     def __init__(self, config: TseSerConfig):
@@ -86,7 +105,8 @@ class TseSerForEmotionClassification(TseSerPreTrainedModel):
 
         Args:
             extractor: a model, or the hub id or folder of one.
-            classifier: a model, or the hub id or folder of one.
+            classifier: a model, or the hub id or folder of one, or of a speech encoder (HuBERT,
+                wav2vec 2.0, WavLM, Whisper, ...), which is frozen and gets a new head.
             config_fields: fields of [`TseSerConfig`], as the loss weights.
 
         Returns:
@@ -95,7 +115,14 @@ class TseSerForEmotionClassification(TseSerPreTrainedModel):
         if not isinstance(extractor, nn.Module):
             extractor = TdSpeakerBeamForSpeechExtraction.from_pretrained(extractor)
         if not isinstance(classifier, nn.Module):
-            classifier = ShiftCnnForEmotionClassification.from_pretrained(classifier)
+            fields, _ = PreTrainedConfig.get_config_dict(classifier)
+            is_classifier = fields.get("model_type") == ShiftCnnConfig.model_type
+            load = (
+                ShiftCnnForEmotionClassification.from_pretrained
+                if is_classifier
+                else ShiftCnnForEmotionClassification.from_encoder_pretrained
+            )
+            classifier = load(classifier)
         config = TseSerConfig(
             extractor_config=extractor.config,
             classifier_config=classifier.config,
@@ -112,6 +139,17 @@ class TseSerForEmotionClassification(TseSerPreTrainedModel):
         """See [`TdSpeakerBeamForSpeechExtraction.get_speaker_embeddings`]."""
         return self.extractor.get_speaker_embeddings(enrollment_values, enrollment_attention_mask)
 
+    def get_speaker_similarity(
+        self,
+        extracted_values: Tensor,
+        speaker_embeddings: Tensor,
+        attention_mask: Tensor | None = None,
+    ) -> Tensor:
+        """See [`speaker_presence.speaker_similarity`]."""
+        return speaker_similarity(
+            self.extractor, extracted_values, speaker_embeddings, attention_mask
+        )
+
     def forward(
         self,
         input_values: Tensor,
@@ -121,6 +159,7 @@ class TseSerForEmotionClassification(TseSerPreTrainedModel):
         speaker_embeddings: Tensor | None = None,
         target_values: Tensor | None = None,
         labels: Tensor | None = None,
+        output_speaker_similarity: bool | None = None,
         return_dict: bool | None = None,
     ) -> TseSerOutput | tuple:
         """
@@ -138,6 +177,8 @@ class TseSerForEmotionClassification(TseSerPreTrainedModel):
                 target speaker's clean waveform; gives the extraction loss.
             labels (`torch.LongTensor` of shape `(batch_size,)`, *optional*): emotion classes; give
                 the cross entropy.
+            output_speaker_similarity (`bool`, *optional*): compare the extracted speech with the
+                enrollment; by default in evaluation mode, where `config.presence_threshold` is set.
             return_dict (`bool`, *optional*): a tuple instead of an output object where `False`.
 
         Returns:
@@ -145,8 +186,14 @@ class TseSerForEmotionClassification(TseSerPreTrainedModel):
             that loss alone.
 
         Raises:
-            ValueError: wrong rank, too short, batch sizes that differ, no enrollment.
+            ValueError: wrong rank, too short, batch sizes that differ, NaN, no enrollment, a label
+                that is no class.
         """
+        # Before the extraction, so that the messages name this model's arguments.
+        min_samples = self.classifier.encoder.min_samples
+        check_waveform("input_values", input_values, attention_mask, min_samples)
+        if labels is not None:
+            check_labels(labels, input_values.shape[0], cast(int, self.config.num_labels))
         extraction = self.extractor(
             input_values,
             attention_mask=attention_mask,
@@ -156,23 +203,38 @@ class TseSerForEmotionClassification(TseSerPreTrainedModel):
             target_values=target_values,
             return_dict=True,
         )
-        classification = self.classifier(
-            extraction.extracted_values,
-            attention_mask=attention_mask,
-            labels=labels,
-            return_dict=True,
-        )
+        logits = self.classifier.classify(extraction.extracted_values, attention_mask)
+        cross_entropy = None
+        if labels is not None:
+            label_smoothing = self.classifier.config.label_smoothing
+            cross_entropy = classification_loss(logits, labels, label_smoothing)
         output = TseSerOutput(
-            loss=self._total_loss(extraction.loss, classification.loss),
-            logits=classification.logits,
+            loss=self._total_loss(extraction.loss, cross_entropy),
+            logits=logits,
             extracted_values=extraction.extracted_values,
             speaker_embeddings=extraction.speaker_embeddings,
             extraction_loss=extraction.loss,
-            classification_loss=classification.loss,
+            classification_loss=cross_entropy,
             si_snr=extraction.si_snr,
         )
+        if output_speaker_similarity is None:
+            output_speaker_similarity = (
+                self.config.presence_threshold is not None and not self.training
+            )
+        if output_speaker_similarity:
+            self._judge_presence(output, attention_mask)
         return_dict = self.config.return_dict if return_dict is None else return_dict
         return output if return_dict else output.to_tuple()
+
+    def _judge_presence(self, output: TseSerOutput, attention_mask: Tensor | None) -> None:
+        similarity = self.get_speaker_similarity(
+            cast(Tensor, output.extracted_values),
+            cast(Tensor, output.speaker_embeddings),
+            attention_mask,
+        )
+        output.speaker_similarity = similarity
+        if self.config.presence_threshold is not None:
+            output.target_present = similarity >= self.config.presence_threshold
 
     def _total_loss(
         self, extraction_loss: Tensor | None, classification_loss: Tensor | None

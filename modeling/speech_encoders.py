@@ -1,11 +1,13 @@
 """Speech encoders behind one interface: waveform and mask in, frames and frame mask out."""
 
+from collections.abc import Sequence
 from typing import Any, TypeAlias, cast
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 from transformers import AutoConfig, AutoModel, PreTrainedConfig, WhisperConfig
+from transformers.modeling_outputs import BaseModelOutput
 from transformers.models.whisper.modeling_whisper import WhisperEncoder
 
 from .configuration_shift_cnn import LogMelConfig
@@ -15,6 +17,7 @@ WHISPER_DYNAMIC_RANGE = 8.0  # log10 units below an utterance's peak
 WHISPER_WINDOW_LENGTH = 400
 WHISPER_HOP_LENGTH = 160
 WHISPER_SAMPLING_RATE = 16000
+MIN_SAMPLES = 400  # one analysis window of the published encoders at 16 kHz
 
 
 def positions_mask(lengths: Tensor, max_length: int) -> Tensor:
@@ -45,6 +48,7 @@ class LogMelSpeechEncoder(nn.Module):
             for index in range(config.num_layers)
         )
         self.hidden_size = config.hidden_size
+        self.min_samples = max(MIN_SAMPLES, config.hop_length)
 
     def fixed_parts(self, freeze_feature_encoder: bool) -> list[nn.Module | nn.Parameter]:
         """What fine-tuning leaves as it is: nothing."""
@@ -52,9 +56,9 @@ class LogMelSpeechEncoder(nn.Module):
 
     def forward(self, waveform: Tensor, attention_mask: Tensor) -> tuple[Tensor, Tensor]:
         """See [`build_speech_encoder`]."""
-        hidden_states = (
-            self.log_mel(waveform) + 2
-        ) / 2  # about unit range for speech of unit variance
+        # About unit range for speech of unit variance.
+        hidden_states = (self.log_mel(waveform) + 2) / 2
+        hidden_states = hidden_states.to(self.convs[0].weight.dtype)
         lengths = self.log_mel.num_frames(attention_mask.sum(dim=-1))
         for index, conv in enumerate(self.convs):
             frame_mask = positions_mask(lengths, hidden_states.shape[-1])
@@ -68,8 +72,9 @@ class LogMelSpeechEncoder(nn.Module):
 class WhisperSpeechEncoder(nn.Module):
     """A Whisper encoder over a window of its positions' length, filled up with silence."""
 
-    def __init__(self, config: WhisperConfig, encoder_layer: int | None):
+    def __init__(self, config: WhisperConfig, encoder_layer: int | None, all_layers: bool = False):
         super().__init__()
+        self.all_layers = all_layers
         self.log_mel = LogMelSpectrogram(
             config.num_mel_bins,
             WHISPER_WINDOW_LENGTH,
@@ -80,6 +85,8 @@ class WhisperSpeechEncoder(nn.Module):
         self.model = WhisperEncoder(config)
         self.num_window_samples = 2 * config.max_source_positions * WHISPER_HOP_LENGTH
         self.hidden_size = config.d_model
+        self.num_layers = config.encoder_layers
+        self.min_samples = MIN_SAMPLES
         if encoder_layer is not None:
             self.model.register_module("layer_norm", nn.Identity())
 
@@ -97,51 +104,93 @@ class WhisperSpeechEncoder(nn.Module):
     def forward(self, waveform: Tensor, attention_mask: Tensor) -> tuple[Tensor, Tensor]:
         """See [`build_speech_encoder`]. Samples beyond the window are left out."""
         features = self.input_features(waveform[:, : self.num_window_samples])
-        hidden_states = self.model(features.to(self.model.conv1.weight.dtype)).last_hidden_state
+        output = self.model(features.to(self.model.dtype), output_hidden_states=self.all_layers)
+        hidden_states = _frames(output, self.all_layers)
         lengths = attention_mask[:, : self.num_window_samples].sum(dim=-1)
         lengths = (lengths // WHISPER_HOP_LENGTH + 1) // 2
-        return hidden_states, positions_mask(lengths, hidden_states.shape[1])
+        return hidden_states, positions_mask(lengths, hidden_states.shape[-2])
 
 
 class WaveformSpeechEncoder(nn.Module):
     """
     HuBERT, wav2vec 2.0, WavLM or another `AutoModel` that takes waveforms.
 
-    Where the feature encoder has a group norm (the base models), that norm runs over the padding of
-    a batch too and changes the frames: a property of those encoders. Layer norm ones are exact.
+    Where the feature encoder has a group norm (the base models, `feat_extract_norm="group"`), that
+    norm runs over the padding of a batch too and changes the frames, mask or not: a property of
+    those encoders, as of Data2Vec and the Conformer, whose convolutions see the padding. With layer
+    norm (the large models) HuBERT, wav2vec 2.0, WavLM, UniSpeech and SEW are exact.
     """
 
-    def __init__(self, config: PreTrainedConfig, encoder_layer: int | None):
+    def __init__(
+        self, config: PreTrainedConfig, encoder_layer: int | None, all_layers: bool = False
+    ):
         super().__init__()
+        self.all_layers = all_layers
         self.model = AutoModel.from_config(config)
         if not hasattr(self.model, "feature_extractor"):
             raise ValueError(
                 f"`encoder_config`: {config.model_type} takes no waveforms. Use HuBERT, wav2vec "
                 "2.0, WavLM, Whisper or log_mel."
             )
+        self._check_frames(config)
         self.hidden_size = config.hidden_size
+        self.num_layers = config.num_hidden_layers
+        self.min_samples = max(MIN_SAMPLES, receptive_field(config.conv_kernel, config.conv_stride))
         # Asks for leaf tensors in training, which an extracted waveform is not; only gradient
         # checkpointing of the convolutions needs it.
         self.model.feature_extractor._requires_grad = False
-        if encoder_layer is not None and getattr(config, "do_stable_layer_norm", False):
+        uses_final_norm = encoder_layer is None and not all_layers
+        if getattr(config, "do_stable_layer_norm", False) and not uses_final_norm:
             self.model.encoder.layer_norm = nn.Identity()
+
+    def _check_frames(self, config: PreTrainedConfig) -> None:
+        if getattr(config, "add_adapter", False):
+            raise ValueError(
+                "`encoder_config`: `add_adapter` must be False, as an adapter changes the frames "
+                "that the head is made for."
+            )
+        if self.all_layers and hasattr(config, "squeeze_factor"):
+            raise ValueError(
+                f"`use_weighted_layer_sum` must be False for {config.model_type}, whose layers "
+                "have another frame rate than its output."
+            )
 
     def fixed_parts(self, freeze_feature_encoder: bool) -> list[nn.Module | nn.Parameter]:
         """What fine-tuning leaves as it is: the convolutions, on request, and what is unused."""
         parts: list[nn.Module | nn.Parameter] = []
         if freeze_feature_encoder:
             parts.append(self.model.feature_extractor)
-        config = self.model.config
-        uses_mask_vector = config.apply_spec_augment and config.mask_time_prob > 0
-        if hasattr(self.model, "masked_spec_embed") and not uses_mask_vector:
+        if hasattr(self.model, "masked_spec_embed"):
             parts.append(self.model.masked_spec_embed)
+        if getattr(self.model.config, "position_embeddings_type", None) is not None:
+            # A Conformer builds convolutional positions too, and leaves them out.
+            parts.append(self.model.encoder.pos_conv_embed)
         return parts
 
     def forward(self, waveform: Tensor, attention_mask: Tensor) -> tuple[Tensor, Tensor]:
         """See [`build_speech_encoder`]."""
-        hidden_states = self.model(waveform, attention_mask=attention_mask).last_hidden_state
+        output = self.model(
+            waveform.to(self.model.dtype),
+            attention_mask=attention_mask,
+            output_hidden_states=self.all_layers,
+        )
+        hidden_states = _frames(output, self.all_layers)
         lengths = self.model._get_feat_extract_output_lengths(attention_mask.sum(dim=-1))
-        return hidden_states, positions_mask(lengths, hidden_states.shape[1])
+        return hidden_states, positions_mask(lengths, hidden_states.shape[-2])
+
+
+def _frames(output: BaseModelOutput, all_layers: bool) -> Tensor:
+    if not all_layers:
+        return cast(Tensor, output.last_hidden_state)
+    return torch.stack(list(cast(tuple[Tensor, ...], output.hidden_states)), dim=1)
+
+
+def receptive_field(kernel_sizes: Sequence[int], strides: Sequence[int]) -> int:
+    """Samples behind one frame of a chain of convolutions."""
+    samples = 1
+    for kernel_size, stride in zip(reversed(kernel_sizes), reversed(strides), strict=True):
+        samples = (samples - 1) * stride + kernel_size
+    return samples
 
 
 PretrainedSpeechEncoder: TypeAlias = WhisperSpeechEncoder | WaveformSpeechEncoder
@@ -170,36 +219,38 @@ def truncate_encoder_config(
     return config
 
 
-def build_speech_encoder(config: PreTrainedConfig, encoder_layer: int | None) -> SpeechEncoder:
+def build_speech_encoder(
+    config: PreTrainedConfig, encoder_layer: int | None, all_layers: bool = False
+) -> SpeechEncoder:
     """
     Build the encoder of a config with random weights.
 
     Its forward takes `waveform` `(batch_size, num_samples)`, zero where `attention_mask` of the
     same shape is zero, and returns hidden states `(batch_size, num_frames, hidden_size)` and a
-    boolean frame mask `(batch_size, num_frames)`.
+    boolean frame mask `(batch_size, num_frames)`. `min_samples` is the shortest waveform.
 
     Args:
         config: `log_mel`, `whisper`, or any model of `AutoModel` over waveforms.
         encoder_layer: as in [`ShiftCnnConfig`].
+        all_layers: return hidden states `(batch_size, num_layers + 1, num_frames, hidden_size)`:
+            the input of the first layer, and what comes out of each.
+
+    Raises:
+        ValueError: the model takes no waveforms, or its frames are not for the head.
     """
     if config.model_type == "log_mel":
         return LogMelSpeechEncoder(cast(LogMelConfig, config))
     config = truncate_encoder_config(config, encoder_layer)
     if config.model_type == "whisper":
-        return WhisperSpeechEncoder(cast(WhisperConfig, config), encoder_layer)
-    return WaveformSpeechEncoder(config, encoder_layer)
+        return WhisperSpeechEncoder(cast(WhisperConfig, config), encoder_layer, all_layers)
+    return WaveformSpeechEncoder(config, encoder_layer, all_layers)
 
 
 def load_speech_encoder_config(name_or_path: str, max_duration_seconds: float) -> PreTrainedConfig:
     """
-    Config of a pretrained encoder.
-
-    Whisper's window is cut to `max_duration_seconds`; SpecAugment inside the encoder is off, as the
-    head has it on the encoder's output.
+    Config of a pretrained encoder; Whisper's window is cut to `max_duration_seconds`.
     """
     config = AutoConfig.from_pretrained(name_or_path)
-    if hasattr(config, "apply_spec_augment"):
-        config.apply_spec_augment = False
     if config.model_type == "whisper":
         positions_per_second = WHISPER_SAMPLING_RATE // (2 * WHISPER_HOP_LENGTH)
         config.max_source_positions = min(

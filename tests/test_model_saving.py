@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-import json
 import os
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
 
-import pytest
-import torch
 from safetensors.torch import load_file, save_file
 from tiny_models import (
     EXTRACTOR_FIELDS,
@@ -26,7 +22,6 @@ from transformers import (
     AutoFeatureExtractor,
     AutoModel,
     AutoModelForAudioClassification,
-    PreTrainedModel,
 )
 
 from modeling import (
@@ -37,72 +32,6 @@ from modeling import (
     TseSerFeatureExtractor,
     TseSerForEmotionClassification,
 )
-
-
-def saved_model(name: str) -> PreTrainedModel:
-    """`kind/form`: an extractor of a norm, or models on a speech encoder (`:layer` truncates)."""
-    kind, form = name.split("/")
-    if kind == "extractor":
-        return tiny_extractor(**(PROJECTION_FIELDS if form == "ge2e" else {"norm_type": form}))
-    encoder, _, layer = form.partition(":")
-    classifier = tiny_classifier(encoder, encoder_layer=int(layer) if layer else None)
-    if kind == "classifier":
-        return classifier
-    extractor = tiny_extractor(**PROJECTION_FIELDS)
-    return TseSerForEmotionClassification.from_sub_models_pretrained(extractor, classifier).eval()
-
-
-def saved_config(folder: Path) -> Any:
-    """The saved config without `dtype`, which loading writes into nested configs too."""
-
-    def without_dtype(fields: dict[str, Any]) -> dict[str, Any]:
-        fields.pop("dtype", None)
-        return fields
-
-    return json.loads((folder / "config.json").read_text(), object_hook=without_dtype)
-
-
-@pytest.mark.parametrize(
-    "name",
-    [
-        "extractor/gln",
-        "extractor/bn",
-        "extractor/ge2e",
-        "classifier/log_mel",
-        "classifier/whisper:1",
-        "classifier/hubert_layer:1",
-        "classifier/wavlm_group",
-        "tse_ser/log_mel",
-        "tse_ser/whisper",
-        "tse_ser/wav2vec2_layer",
-    ],
-)
-def test_a_saved_model_comes_back_bit_by_bit(name: str, tmp_path: Path) -> None:
-    model = saved_model(name)
-    model.save_pretrained(tmp_path)
-    auto_class = AutoModel if name.startswith("extractor") else AutoModelForAudioClassification
-    loaded = auto_class.from_pretrained(tmp_path)
-
-    assert type(loaded) is type(model)
-    assert not loaded.training
-    loaded.save_pretrained(tmp_path / "again")
-    assert saved_config(tmp_path / "again") == saved_config(tmp_path)
-    for kind in ("named_parameters", "named_buffers"):
-        tensors = dict(getattr(model, kind)())
-        loaded_tensors = dict(getattr(loaded, kind)())
-        assert tensors.keys() == loaded_tensors.keys()
-        for key, value in tensors.items():
-            # Mel filters and windows are buffers that no file holds.
-            assert torch.equal(value, loaded_tensors[key]), key
-            assert value.requires_grad == loaded_tensors[key].requires_grad, key
-    batch = joint_batch()
-    if name.startswith("classifier"):
-        batch = {"input_values": batch["input_values"]}
-    elif name.startswith("extractor"):
-        del batch["labels"]
-    output = model(**batch)
-    for key, value in loaded(**batch).items():
-        assert torch.equal(value, output[key]), key
 
 
 def test_auto_classes_know_the_models(tmp_path: Path) -> None:

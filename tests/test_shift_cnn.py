@@ -11,11 +11,13 @@ import torch
 from safetensors.torch import load_file
 from tiny_models import ragged_waveforms, relative_error, scatter_parameters, tiny_classifier
 from torch import Tensor
+from transformers.models.wav2vec2.modeling_wav2vec2 import _compute_mask_indices
 
 from modeling import ShiftCnnConfig, ShiftCnnHead
 from modeling.checkpoint_conversion import convert_shiftser_head_state_dict
 from modeling.configuration_shift_cnn import LogMelConfig
-from modeling.modeling_shift_cnn import classification_loss, random_spans, temporal_shift
+from modeling.modeling_shift_cnn import classification_loss, temporal_shift
+from modeling.shift_cnn_head import random_spans
 
 LOG_MEL = {"model_type": "log_mel", "num_mel_bins": 16, "hidden_size": 16}
 
@@ -149,16 +151,29 @@ def test_spec_augment_acts_in_training_only() -> None:
 
 
 def test_spec_augment_learns_its_vector_and_clears_channels() -> None:
-    head = tiny_head(mask_time_prob=1.0, mask_time_length=50, mask_feature_prob=0.3).train()
+    head = tiny_head(
+        mask_time_prob=1.0, mask_time_length=10, mask_feature_prob=0.3, mask_feature_length=2
+    ).train()
     torch.manual_seed(0)
-    augmented = head._spec_augment(torch.randn(64, 10, 16))
-    # A span as long as the utterance starts with probability one: all frames are the vector.
+    lengths = torch.full((64,), 10)
+    lengths[0] = 9
+    augmented = head._spec_augment(torch.randn(64, 10, 16), lengths)
     kept = augmented != 0
-    assert torch.equal(augmented, head.masked_spec_embed.expand_as(augmented) * kept)
+    # A span as long as the utterance starts with probability one: all frames are the vector.
+    expected = head.masked_spec_embed.expand_as(augmented) * kept
+    assert torch.equal(augmented[1:], expected[1:])
+    # A shorter utterance keeps its frames.
+    assert not torch.equal(augmented[0], expected[0])
     assert 0 < kept.float().mean() < 1
     augmented.sum().backward()
     gradient = head.masked_spec_embed.grad
     assert gradient is not None and gradient.all()
+
+
+def covered_runs(spans: Tensor) -> list[int]:
+    """Lengths of the runs of true values in each row."""
+    rows = ["".join(map(str, row)) for row in spans.int().tolist()]
+    return [len(run) for row in rows for run in re.findall("1+", row)]
 
 
 @pytest.mark.parametrize(("probability", "span", "length"), [(0.05, 10, 375), (0.3, 4, 50)])
@@ -166,18 +181,36 @@ def test_random_spans_have_their_length_and_number(
     probability: float, span: int, length: int
 ) -> None:
     torch.manual_seed(0)
-    spans = random_spans(4000, length, probability, span, torch.device("cpu"))
-    # Spans that start apart fill this part; some overlap.
+    spans = random_spans(torch.full((4000,), length), length, probability, span, min_spans=0)
+    # Some spans overlap.
     covered = spans.float().mean().item()
     assert 0.8 * probability < covered < 1.0 * probability
-    runs = re.findall("1+", "".join("1" if hit else "0" for hit in [*spans[0].tolist(), False]))
-    assert min(len(run) for run in runs) >= span if runs else True
-    lengths = [
-        len(run)
-        for row in spans[:200].int().tolist()
-        for run in re.findall("1+", "".join(map(str, row)))
-    ]
-    assert min(lengths) == span
+    assert min(covered_runs(spans[:200])) == span
+    # Nothing prefers the middle: both ends are covered like each other.
+    first, last = spans.float().mean(dim=0)[[0, -1]].tolist()
+    assert first == pytest.approx(last, abs=0.02)
+
+
+def test_random_spans_are_as_many_as_in_transformers() -> None:
+    """Starts are distinct, so that spans of one position count them."""
+    probability, length = 0.1, 77
+    for min_spans in (0, 2, 9):
+        ours = random_spans(torch.full((4000,), length), length, probability, 1, min_spans)
+        theirs = _compute_mask_indices((4000, length), probability, 1, min_masks=min_spans)
+        assert ours.sum(dim=1).unique().tolist() == sorted({7, 8} if min_spans < 8 else {min_spans})
+        assert ours.float().mean() == pytest.approx(theirs.mean(), abs=0.012)
+
+
+def test_random_spans_stay_inside_the_valid_frames() -> None:
+    lengths = torch.tensor([60, 31, 12, 4, 0])
+    spans = random_spans(lengths.repeat(200), 60, 0.4, 5, min_spans=2)
+    covered = spans.reshape(200, 5, 60)
+    for row, length in enumerate(lengths.tolist()):
+        assert not covered[:, row, length:].any()
+        # A row shorter than a span has none.
+        assert covered[:, row].any() == (length >= 5)
+    assert (covered[:, 2].sum(dim=-1) >= 5).all()
+    assert min(covered_runs(spans)) == 5
 
 
 @pytest.mark.parametrize(
@@ -277,6 +310,11 @@ def test_labels_are_the_four_emotions_or_numbered() -> None:
         ({"max_duration_seconds": 0}, "`max_duration_seconds` must be positive, got 0"),
         ({"mask_time_prob": 1.5}, "`mask_time_prob` must lie between 0 and 1, got 1.5"),
         ({"mask_time_length": 0}, "`mask_time_length` must be at least 1, got 0"),
+        ({"mask_time_min_masks": -1}, "`mask_time_min_masks` must be at least 0, got -1"),
+        (
+            {"use_weighted_layer_sum": True},
+            "`use_weighted_layer_sum` needs .* log_mel is not",
+        ),
         ({"classifier_dropout": -0.1}, "`classifier_dropout` must lie between 0 and 1"),
         ({"label_smoothing": 2}, "`label_smoothing` must lie between 0 and 1, got 2"),
         ({"sampling_rate": 8000}, "`sampling_rate` must be the encoder's, 16000 Hz, got 8000"),
@@ -298,6 +336,18 @@ def test_a_config_out_of_range_names_the_field(fields: dict[str, Any], message: 
         ({"attention_mask": torch.ones(1, 4000)}, "attention mask of `input_values` must have its"),
         ({"labels": torch.tensor([0, 1, 2])}, "`labels` must have one row for each of the 2 rows"),
         ({"labels": torch.tensor(0)}, "`labels` must have one row for each of the 2 rows"),
+        (
+            {"labels": torch.tensor([0, 4])},
+            "`labels` must lie between 0 and 3, or be -100.* 4",
+        ),
+        ({"labels": torch.tensor([-1, 0])}, "`labels` must lie between 0 and 3, .* got -1"),
+        ({"labels": torch.ones(2, 1).long()}, r"integers of shape \(2,\), got .*\(2, 1\)"),
+        (
+            {"labels": torch.ones(2)},
+            r"`labels` must be integers of shape \(2,\), got .*float32",
+        ),
+        ({"input_values": torch.full((2, 4000), torch.nan)}, "`input_values` must be finite"),
+        ({"input_values": torch.ones(2, 1)}, "`input_values` must hold at least 400 samples"),
     ],
 )
 def test_bad_input_names_the_argument(arguments: dict[str, Tensor], message: str) -> None:

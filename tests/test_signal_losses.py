@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file
-from tiny_models import padded_batch, ragged_waveforms, relative_error
+from tiny_models import padded_batch, ragged_waveforms, relative_error, tiny_extractor
 from torch import Tensor
 
 from modeling import negative_si_snr, si_snr
@@ -98,6 +98,18 @@ def test_padding_changes_nothing() -> None:
         assert not gradients[row, length:].any()
 
 
+def test_a_row_without_a_valid_sample_stays_finite() -> None:
+    estimate, target = torch.randn(2, 2, 500).unbind()
+    mask = torch.ones(2, 500)
+    mask[1] = 0
+    estimate.requires_grad_()
+    values = si_snr(estimate, target, mask)
+    values.sum().backward()
+    assert values.isfinite().all() and values[1] == -80.0
+    assert estimate.grad is not None and estimate.grad.isfinite().all()
+    assert not estimate.grad[1].any()
+
+
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
 def test_half_precision_is_summed_in_single(dtype: torch.dtype) -> None:
     generator = torch.Generator().manual_seed(0)
@@ -105,8 +117,21 @@ def test_half_precision_is_summed_in_single(dtype: torch.dtype) -> None:
     values = si_snr(estimate, target)
     assert values.dtype == torch.float32
     assert torch.equal(values, si_snr(estimate.float(), target.float()))
-    with torch.autocast("cpu", dtype=torch.bfloat16):
+    with torch.autocast("cpu", dtype=dtype):
         assert torch.equal(si_snr(estimate.float(), target.float()), values)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_the_extractors_loss_is_single_precision_under_autocast(dtype: torch.dtype) -> None:
+    model = tiny_extractor()
+    # The energies of such levels are beyond half precision.
+    mixture, enrollment, target = (100 * torch.randn(3, 2, 4003)).unbind()
+    with torch.autocast("cpu", dtype=dtype):
+        output = model(mixture, enrollment_values=enrollment, target_values=target)
+    assert output.loss.dtype == output.si_snr.dtype == torch.float32
+    assert torch.equal(output.si_snr, si_snr(output.extracted_values.float(), target))
+    output.loss.backward()
+    assert all(p.grad is not None and p.grad.isfinite().all() for p in model.parameters())
 
 
 @pytest.mark.parametrize("target", [torch.ones(2, 99), torch.ones(1, 100), torch.ones(100)])

@@ -9,11 +9,19 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from tiny_models import encoder_config, ragged_waveforms, relative_error, save_encoder
-from torch import Tensor
+from tiny_models import (
+    encoder_config,
+    padding_errors,
+    ragged_waveforms,
+    relative_error,
+    save_encoder,
+    tiny_classifier,
+)
+from torch import Tensor, nn
 from transformers import (
     AutoModel,
     BertConfig,
+    HubertConfig,
     PreTrainedConfig,
     WhisperConfig,
     WhisperFeatureExtractor,
@@ -46,7 +54,7 @@ def test_a_pretrained_encoder_is_the_one_that_was_saved(name: str, tmp_path: Pat
     waveform = torch.randn(2, 4000)
     expected = AutoModel.from_pretrained(folder).eval()(waveform).last_hidden_state
     assert relative_error(encode(model, waveform), expected) < 1e-6
-    # The head augments; the encoder does not do it a second time.
+    # The head augments; the encoder does not do it a second time, nor drop layers.
     assert model.config.encoder_config.apply_spec_augment is False
     assert not any(p.requires_grad for p in model.encoder.parameters())
 
@@ -220,3 +228,116 @@ def test_a_checkpoint_may_lack_the_layers_that_are_left_out(tmp_path: Path) -> N
     ShiftCnnForEmotionClassification.from_encoder_pretrained(folder, encoder_layer=2)
     with pytest.raises(ValueError, match=r"lacks weights of .*, encoder\.layers\.2"):
         ShiftCnnForEmotionClassification.from_encoder_pretrained(folder)
+
+
+EXACT = ["unispeech_layer", "sew_layer", "wavlm_layer"]
+
+
+@pytest.mark.parametrize("name", [*EXACT, "conformer_layer", "hubert_group"])
+def test_any_encoder_over_waveforms_is_fine_tuned_without_dead_parameters(name: str) -> None:
+    model = tiny_classifier(name, freeze_encoder=False, mask_time_length=2)
+    labels = torch.tensor([0, 3])
+    waveforms = {"input_values": ragged_waveforms((4003, 2501), 1)}
+    errors = padding_errors(model.double(), waveforms, labels)
+    assert (max(errors.values()) < 1e-10) == (name in EXACT), errors
+    model.train()(torch.randn(2, 4003).double(), labels=labels).loss.backward()
+    encoder = model.encoder.named_parameters()
+    trained = {key: value for key, value in encoder if value.requires_grad}
+    assert trained
+    assert not [key for key, value in trained.items() if value.grad is None]
+
+
+@pytest.mark.parametrize("name", ["hubert_group", "wav2vec2_layer", "wavlm_layer", "whisper"])
+def test_a_weighted_layer_sum_averages_what_transformers_gives(name: str, tmp_path: Path) -> None:
+    config = cast(PreTrainedConfig, encoder_config(name))
+    model_class: Any = WhisperEncoder if name == "whisper" else AutoModel.from_config
+    folder = save_encoder(model_class(config), tmp_path)
+    model = ShiftCnnForEmotionClassification.from_encoder_pretrained(
+        folder, use_weighted_layer_sum=True, max_duration_seconds=1.0
+    ).eval()
+    assert torch.equal(model.layer_weights, torch.ones(4))
+    torch.nn.init.normal_(model.layer_weights)
+    waveform = torch.randn(2, 9000)
+    source: Any = (WhisperEncoder if name == "whisper" else AutoModel).from_pretrained(folder)
+    encoder: Any = model.encoder
+    features = encoder.input_features(waveform) if name == "whisper" else waveform
+    layers = source.eval()(features, output_hidden_states=True).hidden_states
+    weights = model.layer_weights.softmax(dim=0)
+    expected = sum(weight * layer for weight, layer in zip(weights, layers, strict=True))
+    frames, _ = model.encode(waveform, torch.ones(2, 9000, dtype=torch.long))
+    assert relative_error(frames, cast(Tensor, expected)) < 1e-6
+
+
+@pytest.mark.parametrize("is_frozen", [True, False])
+def test_a_weighted_layer_sum_learns_its_weights(is_frozen: bool, tmp_path: Path) -> None:
+    model = tiny_classifier("hubert_layer", use_weighted_layer_sum=True, freeze_encoder=is_frozen)
+    model.train()(torch.randn(2, 4003), labels=torch.tensor([0, 3])).loss.backward()
+    for name, parameter in model.named_parameters():
+        if parameter.requires_grad:
+            assert parameter.grad is not None, name
+    assert model.layer_weights.grad is not None and model.layer_weights.grad.all()
+    model.save_pretrained(tmp_path)
+    loaded = ShiftCnnForEmotionClassification.from_pretrained(tmp_path)
+    assert torch.equal(loaded.layer_weights, model.layer_weights)
+
+
+def test_a_config_keeps_a_copy_without_augmentation_inside_the_encoder() -> None:
+    given = HubertConfig(apply_spec_augment=True, layerdrop=0.3)
+    kept: Any = ShiftCnnConfig(encoder_config=given).encoder_config
+    assert (kept.apply_spec_augment, kept.layerdrop) == (False, 0.0)
+    assert (given.apply_spec_augment, given.layerdrop) == (True, 0.3)
+    whisper: Any = ShiftCnnConfig(encoder_config=WhisperConfig(encoder_layerdrop=0.2))
+    assert whisper.encoder_config.encoder_layerdrop == 0.0
+
+
+@pytest.mark.parametrize(
+    ("name", "encoder_fields", "fields", "message"),
+    [
+        ("wav2vec2_layer", {"add_adapter": True}, {}, "`add_adapter` must be False"),
+        ("sew_layer", {}, {"use_weighted_layer_sum": True}, "must be False for sew, whose layers"),
+    ],
+)
+def test_frames_that_are_not_for_the_head_are_refused(
+    name: str, encoder_fields: dict[str, Any], fields: dict[str, Any], message: str
+) -> None:
+    config = cast(PreTrainedConfig, encoder_config(name))
+    config.update(encoder_fields)
+    with pytest.raises(ValueError, match=message):
+        ShiftCnnForEmotionClassification(ShiftCnnConfig(encoder_config=config, **fields))
+
+
+def test_cut_positions_equal_a_whisper_of_that_window(pretrained_dir: Path) -> None:
+    """Transformers' own encoder, built for 7.5 s, on the features of its own extractor."""
+    folder = pretrained_dir / "whisper-tiny.en-encoder"
+    if not folder.is_dir():
+        pytest.skip(f"{folder} is absent")
+    (waveform,) = ragged_waveforms((5 * 16000,), 1)
+    features = WhisperFeatureExtractor.from_pretrained(folder, chunk_length=7.5)(
+        0.1 * waveform.numpy(),
+        sampling_rate=16000,
+        return_tensors="pt",
+        padding="max_length",
+        max_length=120000,
+    ).input_features
+    whole = WhisperEncoder.from_pretrained(folder, dtype=torch.float32)
+    state = whole.state_dict()
+    state["embed_positions.weight"] = state["embed_positions.weight"][:375]
+    whole.config.max_source_positions = 375
+    reference = WhisperEncoder(whole.config).eval()
+    reference.load_state_dict(state)
+    model = ShiftCnnForEmotionClassification.from_encoder_pretrained(str(folder)).eval()
+    with torch.no_grad():
+        expected = reference(features).last_hidden_state
+        assert relative_error(encode(model, 0.1 * waveform[None]), expected) < 1e-4
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_spectrograms_stay_in_single_precision(dtype: torch.dtype) -> None:
+    model = tiny_classifier("whisper")
+    waveform = torch.randn(2, 9000)
+    encoder: Any = model.encoder
+    expected = encoder.input_features(waveform)
+    half: Any = nn.Module.to(model, dtype).encoder
+    assert half.log_mel.window.dtype == half.log_mel.mel_filters.dtype == torch.float32
+    assert torch.equal(half.input_features(waveform), expected)
+    assert encode(model, waveform).dtype == dtype

@@ -12,7 +12,10 @@ from transformers import (
     HubertConfig,
     PreTrainedConfig,
     PreTrainedModel,
+    SEWConfig,
+    UniSpeechConfig,
     Wav2Vec2Config,
+    Wav2Vec2ConformerConfig,
     WavLMConfig,
     WhisperConfig,
 )
@@ -51,6 +54,19 @@ WAVEFORM_ENCODER_FIELDS: dict[str, Any] = {
     "apply_spec_augment": False,
     "layerdrop": 0.0,
 }
+STATISTICS_FIELDS: dict[str, Any] = {
+    "auxiliary_type": "projection",
+    "speaker_encoder": "log_mel_statistics",
+    "external_embedding_dim": 80,
+}
+WAVEFORM_ENCODERS: dict[str, type[PreTrainedConfig]] = {
+    "wav2vec2": Wav2Vec2Config,
+    "hubert": HubertConfig,
+    "wavlm": WavLMConfig,
+    "unispeech": UniSpeechConfig,
+    "sew": SEWConfig,
+    "conformer": Wav2Vec2ConformerConfig,
+}
 LAYER_NORM_FIELDS: dict[str, Any] = {
     "feat_extract_norm": "layer",
     "do_stable_layer_norm": True,
@@ -84,9 +100,10 @@ def encoder_config(name: str) -> PreTrainedConfig | dict[str, Any]:
             decoder_start_token_id=0,
         )
     family, _, norm = name.partition("_")
-    config_class = {"wav2vec2": Wav2Vec2Config, "hubert": HubertConfig, "wavlm": WavLMConfig}
     fields = WAVEFORM_ENCODER_FIELDS | (LAYER_NORM_FIELDS if norm == "layer" else {})
-    return config_class[family](**fields)
+    if family == "sew":
+        fields = fields | {"squeeze_factor": 2}
+    return WAVEFORM_ENCODERS[family](**fields)
 
 
 def scatter_parameters(model: nn.Module, seed: int = 0) -> None:

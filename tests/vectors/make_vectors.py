@@ -70,6 +70,17 @@ CASES: dict[str, tuple[str, dict[str, Any]]] = {
         "td_speakerbeam",
         EXTRACTOR | {"norm_type": "bn", "adaptation_type": "concat", "mask_activation": "sigmoid"},
     ),
+    "extractor_espnet_form": (
+        "td_speakerbeam",
+        EXTRACTOR
+        | {
+            "input_norm_type": "cln",
+            "norm_eps": 2.0**-23,
+            "conv_bias": False,
+            "encoder_activation": "relu",
+            "share_encoder": True,
+        },
+    ),
     "classifier_residual": ("shift_cnn", CLASSIFIER),
     "classifier_inplace_both_ways": (
         "shift_cnn",

@@ -1,0 +1,257 @@
+"""Long recordings: windows give the whole-signal result, in the memory of one of them."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+from unittest.mock import patch
+
+import pytest
+import torch
+from memory_meter import PeakTensorBytes
+from tiny_models import (
+    PROJECTION_FIELDS,
+    joint_batch,
+    padded_batch,
+    ragged_waveforms,
+    relative_error,
+    tiny_extractor,
+    tiny_tse_ser,
+)
+from torch import Tensor
+
+from modeling import TdSpeakerBeamForSpeechExtraction, si_snr
+
+EXACT_FORMS: list[dict[str, Any]] = [
+    {"causal": True, "norm_type": "cln"},
+    {"causal": True, "norm_type": "cgln"},
+    {"causal": True, "norm_type": "bn"},
+    {"causal": False, "norm_type": "cln"},
+    {"causal": False, "norm_type": "bn"},
+    {"norm_type": "bn", "conv_kernel_size": 5, "kernel_size": 10, "stride": 7},
+    {"norm_type": "cln", "conv_kernel_size": 1, "stride": 16, "skip_channels": 0},
+    {
+        "norm_type": "bn",
+        "input_norm_type": "cln",
+        "encoder_activation": "relu",
+        "share_encoder": True,
+        "conv_bias": False,
+    },
+    {"norm_type": "cln", "adaptation_type": "concat", **PROJECTION_FIELDS},
+]
+# A form for each of the three ways through a recording.
+WAYS: list[dict[str, Any]] = [
+    {"causal": True, "norm_type": "cgln"},
+    {"norm_type": "bn"},
+    {"norm_type": "gln"},
+]
+
+
+def name_of(fields: dict[str, Any]) -> str:
+    return "-".join(str(value) for value in fields.values())
+
+
+def whole(model: TdSpeakerBeamForSpeechExtraction, **arguments: Any) -> Tensor:
+    with torch.no_grad():
+        return model(**arguments).extracted_values
+
+
+@pytest.mark.parametrize("fields", EXACT_FORMS, ids=name_of)
+def test_windows_give_the_whole_signal_result(fields: dict[str, Any]) -> None:
+    model = tiny_extractor(**fields)
+    batch = joint_batch()
+    mixture, enrollment = batch["input_values"], batch["enrollment_values"]
+    expected = whole(model, input_values=mixture, enrollment_values=enrollment)
+    assert expected.abs().max() > 0
+    for window_seconds in (0.001, 0.0313, 0.1, 1.0):
+        actual = model.extract(mixture, enrollment_values=enrollment, window_seconds=window_seconds)
+        assert actual.shape == expected.shape
+        assert relative_error(actual, expected) < 1e-5
+
+
+@pytest.mark.parametrize("num_samples", [16, 17, 24, 799, 800, 801, 807, 808])
+@pytest.mark.parametrize("fields", WAYS, ids=name_of)
+def test_every_length_is_covered(fields: dict[str, Any], num_samples: int) -> None:
+    model = tiny_extractor(**fields)
+    mixture, embedding = torch.randn(1, num_samples), torch.randn(1, 16)
+    expected = whole(model, input_values=mixture, speaker_embeddings=embedding)
+    one_window = model.extract(mixture, speaker_embeddings=embedding, window_seconds=1)
+    assert relative_error(one_window, expected) < 1e-5
+    windows = model.extract(mixture, speaker_embeddings=embedding, window_seconds=0.005)
+    # Filters leave out a remainder shorter than a hop; all else is filled.
+    assert windows.ne(0).equal(expected.ne(0))
+
+
+@pytest.mark.parametrize("fields", [{"norm_type": "gln"}, {"norm_type": "cgln"}], ids=name_of)
+def test_a_norm_of_the_window_comes_close(fields: dict[str, Any]) -> None:
+    # 30 dB are 3 % of the amplitude, on a signal that stays as it is.
+    model = tiny_extractor(**fields)
+    mixture, embedding = torch.randn(1, 64003), torch.randn(1, 16)
+    expected = whole(model, input_values=mixture, speaker_embeddings=embedding)
+    closeness = [
+        si_snr(
+            model.extract(mixture, speaker_embeddings=embedding, window_seconds=seconds), expected
+        ).item()
+        for seconds in (0.1, 1.0)
+    ]
+    assert closeness[0] > 20
+    assert closeness[1] > max(30, closeness[0])
+
+
+def test_windows_fade_into_each_other() -> None:
+    # A jump in level makes the norms of neighbouring windows differ: without overlap the output
+    # breaks between them.
+    model = tiny_extractor(mask_activation="linear", norm_type="gln")
+    mixture, embedding = torch.sin(torch.arange(3200) / 5)[None], torch.randn(1, 16)
+    mixture[:, 1600:] *= 30
+
+    def breaks(overlap: float) -> float:
+        extracted = model.extract(
+            mixture, speaker_embeddings=embedding, window_seconds=0.1, overlap=overlap
+        )
+        expected = whole(model, input_values=mixture, speaker_embeddings=embedding)
+        assert extracted.shape == expected.shape
+        difference = (extracted - expected).diff().abs()
+        return difference[:, 1000:1599].max().item()
+
+    assert breaks(0.5) < breaks(0.0)
+
+
+@pytest.mark.parametrize("fields", WAYS, ids=name_of)
+def test_padding_changes_nothing(fields: dict[str, Any]) -> None:
+    model = tiny_extractor(**fields)
+    waveforms = ragged_waveforms((2003, 3000, 17), seed=1)
+    values, mask = padded_batch(waveforms)
+    embeddings = torch.randn(3, 16)
+    extracted = model.extract(values, mask, speaker_embeddings=embeddings, window_seconds=0.05)
+    for row, waveform in enumerate(waveforms):
+        alone = model.extract(
+            waveform[None], speaker_embeddings=embeddings[row], window_seconds=0.05
+        )
+        assert extracted[row, : len(waveform)].equal(alone[0])
+        assert not extracted[row, len(waveform) :].any()
+
+
+@pytest.mark.parametrize("fields", WAYS, ids=name_of)
+def test_memory_does_not_grow_with_the_recording(fields: dict[str, Any]) -> None:
+    model = tiny_extractor(**fields)
+    embedding = torch.randn(1, 16)
+
+    def peak_beyond_output(num_samples: int) -> int:
+        mixture = torch.randn(1, num_samples)
+        with PeakTensorBytes() as meter:
+            extracted = model.extract(mixture, speaker_embeddings=embedding, window_seconds=0.25)
+        assert meter.peak > extracted.nbytes
+        return meter.peak - extracted.nbytes
+
+    assert peak_beyond_output(160_000) < 1.01 * peak_beyond_output(16_000)
+
+
+MEASURE_PEAK = """
+import resource, sys
+sys.path[:0] = {paths!r}
+import torch
+from tiny_models import tiny_extractor
+model = tiny_extractor(**{fields!r}, num_filters=64, kernel_size=32, stride=16)
+mixture = torch.randn(1, {minutes} * 60 * 16000)
+extracted = model.extract(mixture, speaker_embeddings=torch.randn(1, 16))
+print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 - 2 * mixture.nbytes)
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("fields", WAYS, ids=name_of)
+def test_an_hour_takes_the_memory_of_a_minute(fields: dict[str, Any], repository: Path) -> None:
+    def peak_bytes(minutes: int) -> int:
+        paths = [str(repository), str(repository / "tests")]
+        code = MEASURE_PEAK.format(paths=paths, fields=fields, minutes=minutes)
+        run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+        assert run.returncode == 0, run.stderr
+        return int(run.stdout)
+
+    # The process and a window take some 800 MB, give or take 50; an hour of samples is 230 MB.
+    assert peak_bytes(60) - peak_bytes(1) < 50e6
+
+
+def test_the_embedding_is_computed_once() -> None:
+    model = tiny_extractor()
+    batch = joint_batch()
+    with patch.object(
+        model, "get_speaker_embeddings", wraps=model.get_speaker_embeddings
+    ) as computed:
+        extracted = model.extract(
+            batch["input_values"],
+            enrollment_values=batch["enrollment_values"],
+            window_seconds=0.05,
+        )
+    assert computed.call_count == 1
+    assert not extracted.requires_grad
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"window_seconds": 0.0005}, "`window_seconds` must be at least 0.001 s"),
+        ({"overlap": 0.6}, "`overlap` must lie between 0 and 0.5"),
+        ({"speaker_embeddings": None}, "enrollment_values"),
+        ({"speaker_embeddings": torch.randn(3, 16)}, "`speaker_embeddings` must have shape"),
+        ({"input_values": torch.randn(800)}, "`input_values` must have shape"),
+        ({"input_values": torch.randn(2, 15)}, "at least 16 samples"),
+        ({"input_values": torch.full((2, 800), torch.nan)}, "`input_values` must be finite"),
+        ({"attention_mask": torch.ones(2, 799)}, "attention mask of `input_values`"),
+        ({"attention_mask": torch.zeros(2, 800)}, "at least 16 valid samples"),
+    ],
+)
+@pytest.mark.parametrize("fields", WAYS, ids=name_of)
+def test_bad_input_names_the_argument(
+    fields: dict[str, Any], arguments: dict[str, Any], message: str
+) -> None:
+    given = {"input_values": torch.randn(2, 800), "speaker_embeddings": torch.randn(2, 16)}
+    with pytest.raises(ValueError, match=message):
+        tiny_extractor(**fields).extract(**{**given, **arguments})
+
+
+def test_batch_norm_in_training_is_refused() -> None:
+    model = tiny_extractor(norm_type="bn").train()
+    with pytest.raises(ValueError, match=r"model.eval\(\)"):
+        model.extract(torch.randn(1, 800), speaker_embeddings=torch.randn(1, 16))
+
+
+def test_emotion_along_time_is_the_classifier_on_each_window() -> None:
+    model = tiny_tse_ser()
+    batch = joint_batch(num_samples=40_003)
+    mixture, enrollment = batch["input_values"], batch["enrollment_values"]
+    along = model.emotion_along_time(mixture, enrollment, window_seconds=1, hop_seconds=0.5)
+    extracted = model.extract(mixture, enrollment_values=enrollment)
+    assert along["extracted_values"].equal(extracted)
+    assert along["start_seconds"].tolist() == pytest.approx([0, 0.5, 1.0, 1.5, 24_003 / 16_000])
+    assert (along["end_seconds"] - along["start_seconds"]).tolist() == pytest.approx([1.0] * 5)
+    assert along["probabilities"].shape == (2, 5, 4)
+    for index, start in enumerate([0, 8000, 16_000, 24_000, 24_003]):
+        with torch.no_grad():
+            logits = model.classifier(extracted[:, start : start + 16_000]).logits
+        assert relative_error(along["probabilities"][:, index], logits.softmax(dim=-1)) < 1e-6
+
+
+def test_a_recording_shorter_than_a_window_is_one_window() -> None:
+    model = tiny_tse_ser()
+    along = model.emotion_along_time(
+        torch.randn(1, 8000), speaker_embeddings=torch.randn(1, 16), window_seconds=4
+    )
+    assert along["start_seconds"].tolist() == [0]
+    assert along["end_seconds"].tolist() == [0.5]
+    assert along["probabilities"].shape == (1, 1, 4)
+
+
+def test_a_window_that_the_classifier_would_cut_is_refused() -> None:
+    model = tiny_tse_ser()
+    arguments: dict[str, Any] = {
+        "input_values": torch.randn(1, 800),
+        "speaker_embeddings": torch.randn(1, 16),
+    }
+    with pytest.raises(ValueError, match=r"`window_seconds` must be at most 7\.5 s"):
+        model.emotion_along_time(**arguments, window_seconds=8)
+    with pytest.raises(ValueError, match="`hop_seconds`"):
+        model.emotion_along_time(**arguments, hop_seconds=0)

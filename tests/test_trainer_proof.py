@@ -1,0 +1,226 @@
+"""What trainers do to a model: checkpointing, compilation, half precision, parallel processes."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from tiny_models import (
+    joint_batch,
+    padded_batch,
+    ragged_waveforms,
+    relative_error,
+    tiny_extractor,
+    tiny_tse_ser,
+)
+from torch import Tensor, nn
+
+from modeling import TdSpeakerBeamForSpeechExtraction, si_snr
+from modeling.temporal_conv_network import ConvBlock
+
+FORMS: list[dict[str, Any]] = [
+    {"norm_type": "gln"},
+    {"norm_type": "cln", "skip_channels": 0},
+    {"norm_type": "cgln", "adaptation_type": "concat"},
+    {"norm_type": "bn", "adaptation_type": "muladd", "speaker_embedding_dim": 16},
+    {"norm_type": "cln", "causal": True, "share_encoder": True, "encoder_activation": "relu"},
+]
+
+
+def name_of(fields: dict[str, Any]) -> str:
+    return "-".join(str(value) for value in fields.values())
+
+
+def padded_arguments() -> dict[str, Tensor]:
+    """Forward arguments of an extractor, two rows of different length."""
+    values, mask = padded_batch(ragged_waveforms((2003, 1500), seed=1))
+    enrollment, enrollment_mask = padded_batch(ragged_waveforms((900, 1203), seed=2))
+    return {
+        "input_values": values,
+        "attention_mask": mask,
+        "enrollment_values": enrollment,
+        "enrollment_attention_mask": enrollment_mask,
+        "target_values": torch.randn(values.shape, generator=torch.Generator().manual_seed(3)),
+    }
+
+
+def gradients(model: nn.Module, arguments: dict[str, Tensor]) -> dict[str, Tensor]:
+    model.zero_grad()
+    model(**arguments).loss.backward()
+    return {
+        name: parameter.grad.clone()
+        for name, parameter in model.named_parameters()
+        if parameter.grad is not None
+    }
+
+
+@pytest.mark.parametrize("fields", FORMS, ids=name_of)
+def test_checkpointing_gives_the_same_gradients(fields: dict[str, Any]) -> None:
+    model = tiny_extractor(**fields).train()
+    arguments = padded_arguments()
+    expected = gradients(model, arguments)
+    model.activation_checkpointing_enable()
+    calls = 0
+
+    def count(module: nn.Module, inputs: Any) -> None:
+        nonlocal calls
+        calls += 1
+
+    blocks = [module for module in model.modules() if isinstance(module, ConvBlock)]
+    for block in blocks:
+        block.depthwise_conv.register_forward_pre_hook(count)
+    actual = gradients(model, arguments)
+    assert calls == 2 * len(blocks)  # again in the backward pass, in place of what was not kept
+    assert actual.keys() == expected.keys() == dict(model.named_parameters()).keys()
+    for name in expected:
+        assert relative_error(actual[name], expected[name]) < 1e-6, name
+
+
+def test_the_whole_can_be_checkpointed_too() -> None:
+    model = tiny_tse_ser(encoder="wav2vec2_layer").train()
+    batch = joint_batch()
+    model.classifier.config.apply_spec_augment = False
+    model.classifier.head.dropout.p = 0.0
+    expected = gradients(model, batch)
+    model.activation_checkpointing_enable()
+    actual = gradients(model, batch)
+    assert actual.keys() == expected.keys()
+    for name in expected:
+        assert relative_error(actual[name], expected[name], floor=1e-6) < 1e-4, name
+
+
+@pytest.fixture
+def fresh_compiler() -> Iterator[None]:
+    """Without the graphs of other tests."""
+    torch.compiler.reset()
+    yield
+    torch.compiler.reset()
+
+
+@pytest.mark.usefixtures("fresh_compiler")
+@pytest.mark.parametrize(
+    "fields",
+    [FORMS[0], *(pytest.param(form, marks=pytest.mark.slow) for form in FORMS[1:])],
+    ids=name_of,
+)
+def test_the_extractor_is_one_graph_for_all_lengths(fields: dict[str, Any]) -> None:
+    model = tiny_extractor(num_repeats=1, **fields)
+    compiled = torch.compile(model, fullgraph=True, dynamic=True, backend="eager")
+    for index, length in enumerate((2003, 1600, 3210, 2999)):
+        batch = joint_batch()
+        del batch["labels"]
+        batch = {name: values[:, :length] for name, values in batch.items()}
+        batch["enrollment_values"] = batch["enrollment_values"][:, : length // 2]
+        with torch.compiler.set_stance("fail_on_recompile" if index else "default"):
+            actual = compiled(**batch)
+        expected = model(**batch)
+        assert relative_error(actual.extracted_values, expected.extracted_values) < 1e-5
+        assert relative_error(actual.loss, expected.loss) < 1e-5
+
+
+@pytest.mark.usefixtures("fresh_compiler")
+@pytest.mark.parametrize("dynamic", [False, pytest.param(True, marks=pytest.mark.slow)])
+def test_padded_batches_compile_with_their_backward_pass(dynamic: bool) -> None:
+    model = tiny_extractor(num_repeats=1).train()
+    arguments = padded_arguments()
+    # Without this, the enrollment's network, a second graph of the same kind.
+    del arguments["enrollment_values"], arguments["enrollment_attention_mask"]
+    arguments["speaker_embeddings"] = torch.randn(2, 16)
+    expected = gradients(model, arguments)
+    compiled = torch.compile(model, fullgraph=True, dynamic=dynamic, backend="aot_eager")
+    model.zero_grad()
+    compiled(**arguments).loss.backward()
+    for name, gradient in expected.items():
+        parameter = model.get_parameter(name)
+        assert parameter.grad is not None, name
+        assert relative_error(parameter.grad, gradient) < 1e-4, name
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("fresh_compiler")
+@pytest.mark.parametrize("dynamic", [False, True])
+def test_inductor_gives_the_same_numbers(dynamic: bool) -> None:
+    model = tiny_extractor().train()
+    compiled = torch.compile(model, fullgraph=True, dynamic=dynamic)
+    for length in (2003, 3210) if dynamic else (2003,):
+        batch = joint_batch()
+        del batch["labels"]
+        batch = {name: values[:, :length] for name, values in batch.items()}
+        expected = gradients(model, batch)
+        model.zero_grad()
+        output = compiled(**batch)
+        output.loss.backward()
+        assert relative_error(output.loss, model(**batch).loss) < 1e-5
+        for name, parameter in model.named_parameters():
+            assert parameter.grad is not None, name
+            assert relative_error(parameter.grad, expected[name]) < 1e-3, name
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("fields", FORMS, ids=name_of)
+def test_autocast_keeps_the_loss_in_single_precision(
+    fields: dict[str, Any], dtype: torch.dtype
+) -> None:
+    model = tiny_extractor(**fields).train()
+    arguments = padded_arguments()
+    expected = model(**arguments)
+    with torch.autocast("cpu", dtype=dtype):
+        output = model(**arguments)
+    output.loss.backward()
+    assert output.loss.dtype == output.si_snr.dtype == torch.float32
+    digits = torch.finfo(dtype).eps
+    assert relative_error(output.extracted_values.float(), expected.extracted_values) < 16 * digits
+    # The same function of the same estimate in double precision.
+    exact = si_snr(
+        output.extracted_values.double(),
+        arguments["target_values"].double(),
+        arguments["attention_mask"],
+    )
+    assert (output.si_snr - exact).abs().max() < 1e-3
+    for name, parameter in model.named_parameters():
+        assert parameter.grad is not None, name
+        assert parameter.grad.isfinite().all(), name
+
+
+@pytest.mark.parametrize("fields", FORMS, ids=name_of)
+def test_a_model_loaded_in_half_precision_runs(fields: dict[str, Any], tmp_path: Path) -> None:
+    model = tiny_extractor(**fields)
+    model.save_pretrained(tmp_path)
+    half = TdSpeakerBeamForSpeechExtraction.from_pretrained(tmp_path, dtype=torch.bfloat16)
+    assert half.dtype == torch.bfloat16
+    arguments = padded_arguments()
+    with torch.no_grad():
+        output, expected = half(**arguments), model(**arguments)
+    assert output.loss.dtype == torch.float32
+    assert relative_error(output.extracted_values.float(), expected.extracted_values) < 0.1
+
+
+def test_two_processes_need_no_search_for_unused_parameters(
+    tmp_path: Path, repository: Path
+) -> None:
+    script = str(repository / "tests" / "two_process_gradients.py")
+    store, output = str(tmp_path / "store"), str(tmp_path / "gradients.safetensors")
+    ranks = [
+        subprocess.Popen(
+            [sys.executable, script, str(rank), store, output],
+            stderr=subprocess.PIPE,
+            text=True,
+            env=os.environ | {"OMP_NUM_THREADS": "1"},
+        )
+        for rank in range(2)
+    ]
+    errors = [rank.communicate(timeout=300)[1] for rank in ranks]
+    assert [rank.returncode for rank in ranks] == [0, 0], errors
+    batch = joint_batch()
+    del batch["labels"]
+    actual, expected = load_file(output), gradients(tiny_extractor(), batch)
+    assert actual.keys() == expected.keys()
+    for name in expected:
+        assert relative_error(actual[name], expected[name], floor=1e-6) < 1e-4, name
