@@ -200,7 +200,9 @@ class PreluGlobalNorm(torch.autograd.Function):
         ctx.save_for_backward(frames, slope, gain, frame_mask, mean, deviation)
         scale = gain / deviation
         shift = offset - mean * scale
-        normalized = torch.addcmul(shift.to(frames.dtype), activated, scale.to(frames.dtype))
+        # In place, but for what the caller still has.
+        normalized = frames.clone() if slope is None else activated
+        normalized.mul_(scale.to(frames.dtype)).add_(shift.to(frames.dtype))
         return normalized if frame_mask is None else normalized.mul_(frame_mask)
 
     @staticmethod

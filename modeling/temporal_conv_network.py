@@ -37,7 +37,7 @@ def normalize_activated(
     activation: SharedSlopePrelu, norm: nn.Module, hidden_states: Tensor, frame_mask: Tensor | None
 ) -> Tensor:
     """`norm(activation(hidden_states))`, in one function where there is one."""
-    if isinstance(norm, GlobalLayerNorm):
+    if isinstance(norm, GlobalLayerNorm) and not torch.compiler.is_exporting():
         return norm(hidden_states, frame_mask, prelu_slope=activation.weight)
     return norm(activation(hidden_states), frame_mask)
 

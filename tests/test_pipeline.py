@@ -121,7 +121,7 @@ def test_batches_and_single_inputs_agree(recognize: TargetSpeakerEmotionPipeline
                 np.testing.assert_allclose(
                     scores(window["emotions"]), scores(same["emotions"]), rtol=1e-3
                 )
-    assert [window["start_seconds"] for window in singly[4]["windows"]][0] == 0.0
+    assert singly[4]["windows"][0]["start_seconds"] == 0.0
     assert singly[4]["windows"][-1]["end_seconds"] == pytest.approx(1.3)
 
 
