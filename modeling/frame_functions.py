@@ -14,52 +14,6 @@ from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
 
-@torch.library.custom_op("tse_ser::matrix_product", mutates_args=())
-def matrix_product(left: Tensor, right: Tensor, bias: Tensor | None) -> Tensor:
-    """
-    `left @ right.T + bias` of `(n, k)`, `(m, k)` and `(m,)`, in float32 on a CPU, by oneDNN.
-
-    PyTorch leaves this product to MKL, which runs at less than half of the rate on AMD processors.
-    It is an operator of its own as torch.compile allows what it wraps for constant weights only.
-    """
-    return torch.ops.mkldnn._linear_pointwise(left, right, bias, "none", [], "")
-
-
-@matrix_product.register_fake
-def _(left: Tensor, right: Tensor, bias: Tensor | None) -> Tensor:
-    return left.new_empty(left.shape[0], right.shape[0])
-
-
-class PointwiseProduct(torch.autograd.Function):
-    """
-    `frames @ weight.T + bias` by [`matrix_product`], and so its gradients.
-
-    Args of `apply`:
-        frames: those of all utterances, `(batch_size * num_frames, in_channels)`.
-        weight: `(out_channels, in_channels)`.
-        bias: `(out_channels,)` or `None`.
-    """
-
-    @staticmethod
-    def forward(ctx: Any, frames: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-        ctx.save_for_backward(frames, weight)
-        ctx.has_bias = bias is not None
-        return matrix_product(frames, weight, bias)
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
-        frames, weight = ctx.saved_tensors
-        gradient = gradients[0].contiguous()
-        frames_gradient = matrix_product(gradient, weight.T, None)
-        # Of two transposed matrices the left one is copied: that should be the narrow one.
-        if gradient.shape[1] < frames.shape[1]:
-            weight_gradient = matrix_product(gradient.T, frames.T, None)
-        else:
-            weight_gradient = matrix_product(frames.T, gradient.T, None).T
-        return frames_gradient, weight_gradient, gradient.sum(dim=0) if ctx.has_bias else None
-
-
 def connected_frames(num_frames: int, offset: int) -> tuple[slice, slice]:
     """The frames t, and the frames t + `offset`, for which both lie inside the signal."""
     first, length = max(-offset, 0), max(num_frames - abs(offset), 0)

@@ -9,9 +9,23 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from .frame_functions import DepthwiseTaps, PointwiseProduct, Prelu
+from .frame_functions import DepthwiseTaps, Prelu
 
-HAS_ONEDNN = torch.backends.mkldnn.is_available()
+# PyTorch computes convolutions of so few values by itself, and a hundred times slower.
+MAX_VALUES_WITHOUT_ONEDNN = 20480
+# The largest block that glibc may take from its heap, by mallopt(3), less the block's own header.
+LARGEST_HEAP_BLOCK_BYTES = 32 * 2**20 - 2**16
+
+
+def keep_freed_memory() -> None:
+    """
+    Let the C library keep up to 64 MiB of freed memory for the next tensor of the same size.
+
+    Until it has seen a block of this size freed, glibc gives back what a layer frees and asks for
+    it again in the next: on a CPU, clearing those pages took as long as an extraction itself. The
+    block here is never touched and costs nothing; elsewhere than on Linux this does nothing.
+    """
+    torch.empty(LARGEST_HEAP_BLOCK_BYTES, dtype=torch.uint8, device="cpu")
 
 
 def frame_major(hidden_states: Tensor) -> Tensor:
@@ -29,12 +43,15 @@ class PointwiseConv(nn.Conv1d):
         """`(batch_size, in_channels, num_frames)` to `(batch_size, out_channels, num_frames)`."""
         if torch.compiler.is_exporting():
             return super().forward(hidden_states)
-        frames, weight = frame_major(hidden_states), self.weight[..., 0]
-        on_cpu = frames.device.type == "cpu" and not torch.is_autocast_enabled("cpu")
-        if HAS_ONEDNN and on_cpu and frames.dtype == weight.dtype == torch.float32:
-            output = PointwiseProduct.apply(frames.flatten(0, 1), weight, self.bias)
-            return output.view(*frames.shape[:2], -1).transpose(1, 2)
-        return F.linear(frames, weight, self.bias).transpose(1, 2)
+        frames = frame_major(hidden_states)
+        if frames.device.type != "cpu" or frames.numel() <= MAX_VALUES_WITHOUT_ONEDNN:
+            return F.linear(frames, self.weight[..., 0], self.bias).transpose(1, 2)
+        # As a convolution, oneDNN computes it; a matrix product goes to MKL, which runs at half of
+        # the rate on AMD processors. PyTorch would not ask oneDNN in a process of one thread, but
+        # does for a dilated filter, and one of a single tap has nothing to dilate.
+        batch_size, num_frames, num_channels = frames.shape
+        images = frames.view(batch_size, 1, num_frames, num_channels).permute(0, 3, 1, 2)
+        return F.conv2d(images, self.weight[..., None], self.bias, dilation=2).squeeze(2)
 
 
 class SharedSlopePrelu(nn.PReLU):

@@ -5,7 +5,12 @@ from torch import Tensor, nn
 from transformers.modeling_layers import GradientCheckpointingLayer
 
 from .configuration_td_speakerbeam import TdSpeakerBeamConfig
-from .frame_layers import DilatedDepthwiseConv, PointwiseConv, SharedSlopePrelu
+from .frame_layers import (
+    DilatedDepthwiseConv,
+    PointwiseConv,
+    SharedSlopePrelu,
+    keep_freed_memory,
+)
 from .frame_norms import (
     ChannelwiseLayerNorm,
     CumulativeLayerNorm,
@@ -153,6 +158,7 @@ class TemporalConvNetwork(nn.Module):
         adaptation_layer: int | None,
     ):
         super().__init__()
+        keep_freed_memory()
         self.adaptation_layer = adaptation_layer
         input_norm = NORMS[config.input_norm_type or config.norm_type]
         self.input_norm = input_norm(config.num_filters, config.norm_eps)

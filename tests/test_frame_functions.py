@@ -13,13 +13,12 @@ from torch.nn import functional as F
 
 from modeling.frame_functions import (
     DepthwiseTaps,
-    PointwiseProduct,
     Prelu,
     PreluGlobalNorm,
     mean_and_deviation,
 )
 from modeling.frame_layers import (
-    HAS_ONEDNN,
+    MAX_VALUES_WITHOUT_ONEDNN,
     DilatedDepthwiseConv,
     FrameAnalysis,
     FrameSynthesis,
@@ -107,17 +106,15 @@ def test_depthwise_taps_are_a_dilated_convolution(
     )
 
 
-@pytest.mark.skipif(not HAS_ONEDNN, reason="PyTorch was built without oneDNN")
 @pytest.mark.parametrize("sizes", [(12, 5), (5, 12)])
 @pytest.mark.parametrize("has_bias", [False, True])
-def test_the_product_by_onednn_is_a_linear_layer(sizes: tuple[int, int], has_bias: bool) -> None:
-    def single(*shape: int) -> Tensor:
-        return random(*shape).detach().float().requires_grad_()
-
-    inputs = [single(40, sizes[0]), single(sizes[1], sizes[0])]
-    inputs += [single(sizes[1])] if has_bias else []
-    bias = [] if has_bias else [None]
-    output, expected = PointwiseProduct.apply(*inputs, *bias), F.linear(*inputs)
+def test_a_pointwise_convolution_of_a_long_signal_is_a_linear_layer(
+    sizes: tuple[int, int], has_bias: bool
+) -> None:
+    layer = PointwiseConv(*sizes, bias=has_bias)
+    frames = random(2, sizes[0], 2 * MAX_VALUES_WITHOUT_ONEDNN // sizes[0]).detach().float()
+    inputs = [frames.requires_grad_(), *layer.parameters()]
+    output, expected = layer(frames), F.conv1d(frames, layer.weight, layer.bias)
     assert relative_error(output, expected) < 1e-6
     actual = torch.autograd.grad(output.square().sum(), inputs)
     for gradient, wanted in zip(
