@@ -16,6 +16,7 @@ from .modeling_shift_cnn import ShiftCnnForEmotionClassification, ShiftCnnHead, 
 from .modeling_td_speakerbeam import TdSpeakerBeamForSpeechExtraction, TdSpeakerBeamOutput
 from .modeling_tse_ser import TseSerForEmotionClassification, TseSerOutput
 from .pipeline_tse_ser import TargetSpeakerEmotionPipeline
+from .saving import save_with_code
 from .signal_losses import negative_si_snr, si_snr
 from .speaker_presence import speaker_similarity
 from .streaming import ExtractionStream
@@ -55,6 +56,7 @@ __all__ = [
     "load_voice",
     "negative_si_snr",
     "save_voice",
+    "save_with_code",
     "si_snr",
     "speaker_similarity",
 ]

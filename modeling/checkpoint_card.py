@@ -1,26 +1,59 @@
 """The card of a converted checkpoint: its source, its licence, its use."""
 
+import json
 from pathlib import Path
 
-from transformers import PreTrainedModel
+from transformers import PreTrainedConfig, PreTrainedModel
 
 UNKNOWN_LICENSE = "unknown"
+# The facts of a conversion as JSON beside the model, for whoever publishes or trains it further.
+CONVERSION_FACTS_NAME = "conversion_facts.json"
 USAGE = {
     "td_speakerbeam": """\
 from transformers import AutoModel
 
-extractor = AutoModel.from_pretrained({name!r}, trust_remote_code=True)
+extractor = AutoModel.from_pretrained("{name}", trust_remote_code=True)
 speech = extractor(mixture, {enrollment}).extracted_values  # (batch, samples)
 """,
     "shift_cnn": """\
 from transformers import AutoModelForAudioClassification
 
-classifier = AutoModelForAudioClassification.from_pretrained({name!r}, trust_remote_code=True)
+classifier = AutoModelForAudioClassification.from_pretrained("{name}", trust_remote_code=True)
 logits = classifier(waveform).logits  # waveform: (batch, samples)
 """,
+    "tse_ser": """\
+from transformers import pipeline
+
+recognize = pipeline(model="{name}", trust_remote_code=True)
+recognize({{"mixture": "meeting.wav", "enrollment": "alice.wav"}})
+""",
 }
-TITLES = {"td_speakerbeam": "TD-SpeakerBeam", "shift_cnn": "ShiftCNN"}
-PIPELINE_TAGS = {"td_speakerbeam": "audio-to-audio", "shift_cnn": "audio-classification"}
+TITLES = {"td_speakerbeam": "TD-SpeakerBeam", "shift_cnn": "ShiftCNN", "tse_ser": "TSE-SER"}
+PIPELINE_TAGS = {
+    "td_speakerbeam": "audio-to-audio",
+    "shift_cnn": "audio-classification",
+    "tse_ser": "audio-classification",
+}
+
+
+def usage(config: PreTrainedConfig, name: str) -> str:
+    """
+    The lines of Python that use a model.
+
+    Args:
+        config: config of one of the three models.
+        name: its hub id or folder.
+
+    Returns:
+        `str`: the lines.
+    """
+    # A projection without an encoder of its own takes what an outside speaker encoder heard.
+    from_outside = (
+        getattr(config, "auxiliary_type", None) == "projection"
+        and getattr(config, "speaker_encoder", None) is None
+    )
+    argument = "speaker_embeddings" if from_outside else "enrollment_values"
+    return USAGE[config.model_type].format(name=name, enrollment=f"{argument}=enrollment")
 
 
 def write_card(
@@ -32,7 +65,7 @@ def write_card(
     source_model: str | None,
 ) -> None:
     """
-    Write `README.md` beside a converted model.
+    Write `README.md` and the facts of the conversion beside a converted model.
 
     Args:
         model: the model that lies in the folder.
@@ -56,10 +89,6 @@ def write_card(
     if source_model:
         metadata.append(f"base_model: {source_model}")
     parameters = sum(parameter.numel() for parameter in model.parameters())
-    # A projection takes what an outside speaker encoder heard.
-    is_projection = getattr(model.config, "auxiliary_type", None) == "projection"
-    argument = "speaker_embeddings" if is_projection else "enrollment_values"
-    usage = USAGE[model_type].format(name=output_dir.name, enrollment=f"{argument}=enrollment")
     text = f"""
 # {title}, converted from {form}
 
@@ -67,7 +96,7 @@ The parameters of `{checkpoint_name}` ({origin}) under the names of this package
 trained. {parameters:,} parameters, audio at {model.config.sampling_rate} Hz, one channel.
 
 ```python
-{usage}```
+{usage(model.config, output_dir.name)}```
 
 ## Licence
 
@@ -75,4 +104,13 @@ trained. {parameters:,} parameters, audio at {model.config.sampling_rate} Hz, on
 """
     (output_dir / "README.md").write_text(
         "\n".join([*metadata, "---", text.rstrip()]) + "\n", encoding="utf-8"
+    )
+    facts = {
+        "form": form,
+        "checkpoint": checkpoint_name,
+        "license": license_id,
+        "source_model": source_model,
+    }
+    (output_dir / CONVERSION_FACTS_NAME).write_text(
+        json.dumps(facts, indent=2) + "\n", encoding="utf-8"
     )

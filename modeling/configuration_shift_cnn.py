@@ -65,6 +65,8 @@ class ShiftCnnConfig(PreTrainedConfig):
             entropy still reaches an extractor in front of it.
         freeze_feature_encoder (`bool`): where the encoder is fine-tuned, keep its convolutional
             part as it is.
+        trainable_encoder_layers (`int`, *optional*): where the encoder is fine-tuned, train this
+            many of its upper transformer layers and keep the rest as it is; `None` trains all.
         conv_kernel_size (`int`): odd length of the depthwise convolutions in frames.
         num_blocks (`int`): convolution blocks of the head.
         shift_stride (`int`): frames by which channels are shifted.
@@ -99,6 +101,7 @@ class ShiftCnnConfig(PreTrainedConfig):
     use_weighted_layer_sum: bool = False
     freeze_encoder: bool = True
     freeze_feature_encoder: bool = True
+    trainable_encoder_layers: int | None = None
     conv_kernel_size: int = 7
     num_blocks: int = 2
     shift_stride: int = 1
@@ -155,6 +158,13 @@ class ShiftCnnConfig(PreTrainedConfig):
             )
 
     def _check_training(self) -> None:
+        if self.trainable_encoder_layers is not None:
+            check_at_least(self, 1, "trainable_encoder_layers")
+            if self.freeze_encoder or isinstance(self.encoder_config, LogMelConfig):
+                raise ValueError(
+                    "`trainable_encoder_layers` needs `freeze_encoder=False` and an encoder of "
+                    "transformer layers, which log_mel is not: set it to None."
+                )
         check_at_least(self, 1, "mask_time_length", "mask_feature_length", "sampling_rate")
         check_at_least(self, 0, "mask_time_min_masks", "mask_feature_min_masks")
         check_probability(self, "mask_time_prob", "mask_feature_prob")

@@ -7,6 +7,8 @@ import numpy as np
 from transformers import BatchFeature, FeatureExtractionMixin
 
 Waveforms = np.ndarray | Sequence[np.ndarray] | Sequence[float]
+# -600 dB: below it, float32 runs out of digits for the level that a waveform is divided by.
+SILENT_PEAK = 1e-30
 
 
 class TseSerFeatureExtractor(FeatureExtractionMixin):
@@ -162,7 +164,7 @@ class TseSerFeatureExtractor(FeatureExtractionMixin):
             raise ValueError(
                 f"The {name} holds NaN or infinite samples: repair or leave out the recording."
             )
-        if not allow_silence and not waveform.any():
+        if not allow_silence and np.abs(waveform).max() < SILENT_PEAK:
             raise ValueError(f"The {name} is silent: pass a recording with speech.")
         return waveform
 

@@ -5,12 +5,14 @@ The head of Shen et al. 2023, "Mingling or Misalignment? Temporal Shift for Spee
 Recognition with Pre-trained Representations".
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.utils.checkpoint import checkpoint
 from transformers import PreTrainedConfig, PreTrainedModel
 from transformers import initialization as init
 from transformers.utils.generic import ModelOutput
@@ -91,6 +93,21 @@ def classification_loss(logits: Tensor, labels: Tensor, label_smoothing: float) 
     return losses / (labels != IGNORED_LABEL).sum().clamp(min=1)
 
 
+def check_checkpointing(config: ShiftCnnConfig, checkpoint: Callable[..., Any]) -> None:
+    """
+    Refuse reentrant checkpoints under a weighted sum of layers.
+
+    Raises:
+        ValueError: they run the layers without gradient, and the sum would be trained on constants.
+    """
+    options = getattr(checkpoint, "keywords", {})
+    if config.use_weighted_layer_sum and options.get("use_reentrant"):
+        raise ValueError(
+            "`use_reentrant=True` loses the gradient of the layers that `use_weighted_layer_sum` "
+            "adds up: checkpoint with `use_reentrant=False`, the default."
+        )
+
+
 class ShiftCnnPreTrainedModel(PreTrainedModel):
     """Weight initialisation and loading."""
 
@@ -106,6 +123,9 @@ class ShiftCnnPreTrainedModel(PreTrainedModel):
         "WaveformSpeechEncoder",
         "WhisperSpeechEncoder",
     ]
+
+    def get_input_embeddings(self) -> Any:
+        """None, as audio has no tokens: FSDP asks every model for them."""
 
     @torch.no_grad()
     def _init_weights(self, module: nn.Module) -> None:
@@ -123,6 +143,17 @@ class ShiftCnnPreTrainedModel(PreTrainedModel):
             module, "layer_weights"
         ):
             init.ones_(module.layer_weights)
+
+    def _set_gradient_checkpointing(
+        self,
+        enable: bool = True,
+        gradient_checkpointing_func: Callable[..., Any] = checkpoint,
+        *more: Any,
+        **options: Any,
+    ) -> None:
+        if enable:
+            check_checkpointing(self.config, gradient_checkpointing_func)
+        super()._set_gradient_checkpointing(enable, gradient_checkpointing_func, *more, **options)
 
 
 class ShiftCnnForEmotionClassification(ShiftCnnPreTrainedModel):
@@ -177,9 +208,21 @@ class ShiftCnnForEmotionClassification(ShiftCnnPreTrainedModel):
         # waveform.
         if self.config.freeze_encoder:
             self.encoder.requires_grad_(False)
+        elif self.config.trainable_encoder_layers is not None:
+            self.encoder.requires_grad_(False)
+            self._upper_layers(self.config.trainable_encoder_layers).requires_grad_(True)
         else:
             for part in self.encoder.fixed_parts(self.config.freeze_feature_encoder):
                 part.requires_grad_(False)
+
+    def _upper_layers(self, num_layers: int) -> nn.ModuleList:
+        layers = cast(PretrainedSpeechEncoder, self.encoder).layers
+        if num_layers > len(layers):
+            raise ValueError(
+                f"`trainable_encoder_layers` must be at most {len(layers)}, the layers that this "
+                f"encoder is built with, got {num_layers}."
+            )
+        return layers[-num_layers:]
 
     def train(self, mode: bool = True) -> "ShiftCnnForEmotionClassification":
         """Set training mode; a frozen encoder stays frozen and in evaluation mode."""

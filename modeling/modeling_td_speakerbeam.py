@@ -8,7 +8,7 @@ Zmolikova et al. 2019.
 
 import math
 from dataclasses import dataclass
-from typing import cast
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -18,6 +18,7 @@ from transformers import initialization as init
 from transformers.utils.generic import ModelOutput
 
 from .configuration_td_speakerbeam import TdSpeakerBeamConfig
+from .fourier_filters import fourier_filters, fourier_synthesis
 from .frame_layers import FrameAnalysis, FrameSynthesis
 from .frame_norms import FrameBatchNorm, FrameLayerNorm
 from .input_checks import check_batch_size, check_finite, check_waveform
@@ -121,6 +122,9 @@ class TdSpeakerBeamPreTrainedModel(PreTrainedModel):
     input_modalities = "audio"
     supports_gradient_checkpointing = True
 
+    def get_input_embeddings(self) -> Any:
+        """None, as audio has no tokens: FSDP asks every model for them."""
+
     @torch.no_grad()
     def _init_weights(self, module: nn.Module) -> None:
         if isinstance(module, FrameLayerNorm):
@@ -131,8 +135,7 @@ class TdSpeakerBeamPreTrainedModel(PreTrainedModel):
         elif isinstance(module, nn.PReLU):
             init.constant_(module.weight, 0.25)
         elif isinstance(module, (FrameAnalysis, FrameSynthesis)):
-            # As the public recipe starts its filters.
-            init.xavier_normal_(module.weight)
+            self._init_filters(module)
         elif isinstance(module, (nn.Conv1d, nn.Linear)):
             init.kaiming_uniform_(module.weight, a=math.sqrt(5))
             if module.bias is not None:
@@ -142,6 +145,15 @@ class TdSpeakerBeamPreTrainedModel(PreTrainedModel):
             super()._init_weights(module)
         elif isinstance(module, (Ge2eSpeakerEncoder, LogMelSpectrogram)):
             module.fill_buffers()
+
+    def _init_filters(self, module: FrameAnalysis | FrameSynthesis) -> None:
+        kernel_size, stride = self.config.kernel_size, self.config.stride
+        if self.config.initial_filters == "random":
+            init.xavier_normal_(module.weight)  # as the public recipe
+        elif isinstance(module, FrameAnalysis):
+            init.copy_(module.weight, fourier_filters(kernel_size)[:, None])
+        else:
+            init.copy_(module.weight, fourier_synthesis(kernel_size, stride)[:, None])
 
 
 class TdSpeakerBeamForSpeechExtraction(

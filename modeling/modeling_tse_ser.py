@@ -5,11 +5,13 @@ Equations (8) and (9) of Mi et al., "Two-stage Framework for Robust Speech Emoti
 Target Speaker Extraction in Human Speech Noise Conditions".
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 from transformers import PreTrainedConfig, PreTrainedModel
 from transformers.utils.generic import ModelOutput
 
@@ -20,6 +22,7 @@ from .input_checks import check_waveform
 from .long_recordings import EmotionAlongTimeMixin
 from .modeling_shift_cnn import (
     ShiftCnnForEmotionClassification,
+    check_checkpointing,
     check_labels,
     classification_loss,
 )
@@ -76,8 +79,23 @@ class TseSerPreTrainedModel(PreTrainedModel):
         "TdSpeakerBeamForSpeechExtraction"
     ]
 
+    def get_input_embeddings(self) -> Any:
+        """None, as audio has no tokens: FSDP asks every model for them."""
+
     def _init_weights(self, module: nn.Module) -> None:
         """Nothing of its own to initialise."""
+
+    def _set_gradient_checkpointing(
+        self,
+        enable: bool = True,
+        gradient_checkpointing_func: Callable[..., Any] = checkpoint,
+        *more: Any,
+        **options: Any,
+    ) -> None:
+        if enable:
+            config = cast(ShiftCnnConfig, self.config.classifier_config)
+            check_checkpointing(config, gradient_checkpointing_func)
+        super()._set_gradient_checkpointing(enable, gradient_checkpointing_func, *more, **options)
 
 
 class TseSerForEmotionClassification(EmotionAlongTimeMixin, TseSerPreTrainedModel):

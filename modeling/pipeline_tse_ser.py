@@ -6,9 +6,11 @@ The emotion of one known speaker, in three lines.
     recognize({"mixture": "meeting.wav", "enrollment": "alice.wav"})
 """
 
+import math
 import os
 import re
 from collections.abc import Mapping
+from numbers import Real
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -87,7 +89,7 @@ class TargetSpeakerEmotionPipeline(BasePipeline):
         Raises:
             ValueError: a name that could not name a file, or audio that cannot be used.
         """
-        if not VOICE_NAME.fullmatch(name):
+        if not (isinstance(name, str) and VOICE_NAME.fullmatch(name)):
             raise ValueError(f"A voice is named by letters, digits, _ and -, not {name!r}.")
         several = recordings if isinstance(recordings, (list, tuple)) else [recordings]
         features = [self.feature_extractor(self._waveform(recording)) for recording in several]
@@ -112,8 +114,10 @@ class TargetSpeakerEmotionPipeline(BasePipeline):
                 f"Unknown option {min(unknown)!r}: use voices, voice, top_k, return_extracted or "
                 "window_seconds."
             )
-        if top_k is not None and top_k < 1:
-            raise ValueError(f"`top_k` must be at least 1, got {top_k}.")
+        if top_k is not None and (not isinstance(top_k, int) or top_k < 1):
+            raise ValueError(f"`top_k` must be at least 1, a whole number, got {top_k!r}.")
+        if window_seconds is not None and not _is_number(window_seconds):
+            raise ValueError(f"`window_seconds` must be a number, got {window_seconds!r}.")
         if voices is not None:
             self._open_voices(voices)
         forward = {"window_seconds": window_seconds}
@@ -157,7 +161,7 @@ class TargetSpeakerEmotionPipeline(BasePipeline):
         return read_waveform(audio, self.feature_extractor.sampling_rate)
 
     def _embedding(self, voice: str) -> Tensor:
-        if voice not in self.voices:
+        if not isinstance(voice, str) or voice not in self.voices:
             known = ", ".join(sorted(self.voices)) or "none"
             raise ValueError(
                 f"Nobody is enrolled as {voice!r} (known: {known}): call `enroll({voice!r}, "
@@ -242,6 +246,10 @@ class TargetSpeakerEmotionPipeline(BasePipeline):
         ]
 
 
+def _is_number(value: Any) -> bool:
+    return isinstance(value, Real) and not math.isnan(value)
+
+
 def _unwrapped(notes: list[Any]) -> list[Any]:
     """The notes of one input: of a batch of one they still stand in a list."""
     return notes[0] if notes and isinstance(notes[0], list) else notes
@@ -252,7 +260,7 @@ def _parts(input_: Any, voice: str | None) -> tuple[Any, Any, str | None]:
     if not isinstance(input_, Mapping) or "mixture" not in input_:
         if isinstance(input_, Mapping) and not {"array", "raw", "bytes", "path"} & input_.keys():
             raise ValueError(
-                f"The input has {sorted(input_)}: pass {{'mixture': ..., 'enrollment': ...}} or "
+                f"The input has {list(input_)}: pass {{'mixture': ..., 'enrollment': ...}} or "
                 "audio."
             )
         return input_, None, voice
@@ -261,7 +269,14 @@ def _parts(input_: Any, voice: str | None) -> tuple[Any, Any, str | None]:
         raise ValueError("Pass an `enrollment` or a `voice`, not both.")
     if enrollment is not None:
         return input_["mixture"], enrollment, None
-    return input_["mixture"], None, input_.get("voice", voice)
+    if input_.get("voice") is not None:
+        voice = input_["voice"]
+    if voice is None:
+        raise ValueError(
+            "The input has a mixture but no enrollment: add one, name a `voice`, or pass the audio "
+            "alone, not in a dict, to make it its own enrollment."
+        )
+    return input_["mixture"], None, voice
 
 
 # What `save_pretrained` writes into the config. Not entered into transformers' own table of tasks:

@@ -90,6 +90,11 @@ class WhisperSpeechEncoder(nn.Module):
         if encoder_layer is not None:
             self.model.register_module("layer_norm", nn.Identity())
 
+    @property
+    def layers(self) -> nn.ModuleList:
+        """The transformer layers, the lowest first."""
+        return self.model.layers
+
     def fixed_parts(self, freeze_feature_encoder: bool) -> list[nn.Module | nn.Parameter]:
         """What fine-tuning leaves as it is: the positions, which are sinusoids."""
         return [self.model.embed_positions]
@@ -154,6 +159,11 @@ class WaveformSpeechEncoder(nn.Module):
                 f"`use_weighted_layer_sum` must be False for {config.model_type}, whose layers "
                 "have another frame rate than its output."
             )
+
+    @property
+    def layers(self) -> nn.ModuleList:
+        """The transformer layers, the lowest first."""
+        return cast(nn.ModuleList, self.model.encoder.layers)
 
     def fixed_parts(self, freeze_feature_encoder: bool) -> list[nn.Module | nn.Parameter]:
         """What fine-tuning leaves as it is: the convolutions, on request, and what is unused."""

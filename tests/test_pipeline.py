@@ -184,8 +184,16 @@ def test_an_enrolled_voice_is_kept_and_used(
         (b"no audio", "no audio file: pass wav"),
         ({"array": np.zeros(16000, np.float32)}, "needs its `sampling_rate`"),
         ({"mixtures": np.zeros(16000, np.float32)}, "The input has \\['mixtures'\\]"),
-        ({"mixture": np.zeros(16000, np.float32)}, "is silent"),
-        ({"mixture": np.zeros(16000, np.int16)}, "int16 samples: convert them"),
+        (np.zeros(16000, np.float32), "is silent"),
+        (
+            {"mixture": np.zeros(16000, np.int16), "enrollment": waveform(1)},
+            "int16 samples: convert",
+        ),
+        (
+            {"mixture": waveform(0)},
+            "no enrollment: add one, name a `voice`, or pass the audio alone",
+        ),
+        ({"mixture": waveform(0), "voice": ["alice"]}, "Nobody is enrolled as \\['alice'\\]"),
         (3, "Cannot read audio from int"),
         ({"mixture": waveform(0), "enrollment": waveform(1), "voice": "a"}, "not both"),
         ({"mixture": waveform(0), "enrollment": waveform(1, 0.01)}, "enrollment 0 has 160 samples"),
@@ -201,9 +209,14 @@ def test_bad_input_is_refused(
 def test_bad_options_are_refused(recognize: TargetSpeakerEmotionPipeline, tmp_path: Path) -> None:
     with pytest.raises(TypeError, match="Unknown option 'topk'"):
         recognize(waveform(0), topk=3)
-    with pytest.raises(ValueError, match="`top_k` must be at least 1"):
-        recognize(waveform(0), top_k=0)
-    for name in ("../alice", "", "a/b"):
+    for top_k in (0, 1.5, "2"):
+        with pytest.raises(ValueError, match="`top_k` must be at least 1"):
+            recognize(waveform(0), top_k=top_k)
+    for window_seconds in ("2", float("nan"), float("inf"), -1):
+        with pytest.raises(ValueError, match="`window_seconds` must be"):
+            recognize(waveform(0), window_seconds=window_seconds)
+    names: list[Any] = ["../alice", "", "a/b", "a\n", 3]
+    for name in names:
         with pytest.raises(ValueError, match="A voice is named by letters"):
             recognize.enroll(name, waveform(1))
     (tmp_path / "file").write_text("")

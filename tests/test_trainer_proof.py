@@ -17,12 +17,17 @@ from tiny_models import (
     padded_batch,
     ragged_waveforms,
     relative_error,
+    tiny_classifier,
     tiny_extractor,
     tiny_tse_ser,
 )
 from torch import Tensor, nn
 
-from modeling import TdSpeakerBeamForSpeechExtraction, si_snr
+from modeling import (
+    TdSpeakerBeamForSpeechExtraction,
+    TseSerForEmotionClassification,
+    si_snr,
+)
 from modeling.temporal_conv_network import ConvBlock
 
 FORMS: list[dict[str, Any]] = [
@@ -94,6 +99,15 @@ def test_the_whole_can_be_checkpointed_too() -> None:
     assert actual.keys() == expected.keys()
     for name in expected:
         assert relative_error(actual[name], expected[name], floor=1e-6) < 1e-4, name
+
+
+def test_a_weighted_layer_sum_refuses_reentrant_checkpoints() -> None:
+    alone = tiny_classifier("hubert_layer", use_weighted_layer_sum=True, freeze_encoder=False)
+    whole = TseSerForEmotionClassification.from_sub_models_pretrained(tiny_extractor(), alone)
+    for model in (alone, whole):
+        with pytest.raises(ValueError, match="checkpoint with `use_reentrant=False`"):
+            model.activation_checkpointing_enable({"use_reentrant": True})
+        model.activation_checkpointing_enable({"use_reentrant": False})
 
 
 @pytest.fixture

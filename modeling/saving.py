@@ -1,0 +1,127 @@
+"""A model saved with all that loads it elsewhere: weights, preprocessor, code, and its pipeline."""
+
+import os
+import shutil
+from pathlib import Path
+
+from transformers import (
+    AutoConfig,
+    AutoModel,
+    AutoModelForAudioClassification,
+    PreTrainedConfig,
+    PreTrainedModel,
+)
+
+from .checkpoint_card import CONVERSION_FACTS_NAME
+from .feature_extraction_tse_ser import TseSerFeatureExtractor
+from .pipeline_tse_ser import TargetSpeakerEmotionPipeline
+
+# What a training writes beside a model; whoever publishes or trains it further reads it.
+TRAINING_FACTS_NAME = "training_facts.json"
+AUTO_MODELS = {
+    "td_speakerbeam": AutoModel,
+    "shift_cnn": AutoModelForAudioClassification,
+    "tse_ser": AutoModelForAudioClassification,
+}
+
+
+def save_with_code(
+    model: PreTrainedModel | str | os.PathLike,
+    output_dir: str | os.PathLike,
+    feature_extractor: TseSerFeatureExtractor | None = None,
+) -> Path:
+    """
+    Save a model such that `trust_remote_code=True` loads it where this package is not installed.
+
+    The combined model is saved as a pipeline, so that `pipeline(model=output_dir)` works too. The
+    facts of a training or of a conversion go along from folder to folder.
+
+    Args:
+        model (`PreTrainedModel`, `str` or `os.PathLike`): one of the three models, or its folder.
+        output_dir (`str` or `os.PathLike`): the folder to write; it is made.
+        feature_extractor (`TseSerFeatureExtractor`, *optional*): by default the one in the model's
+            folder, or a new one at the model's rate where a model is given.
+
+    Returns:
+        `Path`: the folder.
+
+    Raises:
+        ValueError: the folder holds no model of this package, or no feature extractor.
+    """
+    folder = Path(output_dir)
+    if not isinstance(model, PreTrainedModel):
+        source, (model, saved) = Path(model), load_saved(model)
+        feature_extractor = feature_extractor or saved
+        _copy_facts(source, folder)
+    elif feature_extractor is None:
+        feature_extractor = TseSerFeatureExtractor(sampling_rate=model.config.sampling_rate)
+    _forget_folders(model.config)
+    if model.config.model_type == "tse_ser":
+        recognize = TargetSpeakerEmotionPipeline(model=model, feature_extractor=feature_extractor)
+        recognize.save_pretrained(folder)
+    else:
+        model.save_pretrained(folder)
+        feature_extractor.save_pretrained(folder)
+    return folder
+
+
+def load_saved(folder: str | os.PathLike) -> tuple[PreTrainedModel, TseSerFeatureExtractor]:
+    """
+    Load one of the three models, and what prepares its input, from safetensors.
+
+    Args:
+        folder (`str` or `os.PathLike`): folder of a saved model.
+
+    Returns:
+        `tuple[PreTrainedModel, TseSerFeatureExtractor]`: the two.
+
+    Raises:
+        ValueError: the folder holds no model of this package, no safetensors, or no feature
+            extractor.
+    """
+    folder = Path(folder)
+    return _load_model(folder), _load_feature_extractor(folder)
+
+
+def _load_model(folder: Path) -> PreTrainedModel:
+    if not (folder / "config.json").is_file():
+        raise ValueError(f"{folder} holds no config.json: name the folder of a saved model.")
+    model_type = AutoConfig.from_pretrained(folder).model_type
+    if model_type not in AUTO_MODELS:
+        raise ValueError(
+            f"{folder} holds a model of type {model_type!r}: expected one of "
+            f"{', '.join(sorted(AUTO_MODELS))}."
+        )
+    if not list(folder.glob("*.safetensors")):
+        raise ValueError(
+            f"{folder} holds no safetensors: load the model and save it by save_pretrained. "
+            "Pickled weights (.bin, .pt, .ckpt) are not read."
+        )
+    model: PreTrainedModel = AUTO_MODELS[model_type].from_pretrained(folder, use_safetensors=True)
+    return model
+
+
+def _load_feature_extractor(folder: Path) -> TseSerFeatureExtractor:
+    if not (folder / "preprocessor_config.json").is_file():
+        raise ValueError(
+            f"{folder} holds no preprocessor_config.json: save a TseSerFeatureExtractor there, as "
+            "trainings do."
+        )
+    return TseSerFeatureExtractor.from_pretrained(folder)
+
+
+def _copy_facts(source: Path, folder: Path) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    for name in (TRAINING_FACTS_NAME, CONVERSION_FACTS_NAME):
+        if (source / name).is_file() and source.resolve() != folder.resolve():
+            shutil.copyfile(source / name, folder / name)
+
+
+def _forget_folders(config: PreTrainedConfig) -> None:
+    """Where parts were loaded from says nothing elsewhere, and tells the names of folders here."""
+    for name in config.sub_configs:
+        _forget_folders(getattr(config, name))
+    config.name_or_path = ""
+
+
+__all__ = ["load_saved", "save_with_code"]
