@@ -2,8 +2,8 @@
 
 `load_corpus` reads a corpus, `load_mixtures` makes mixtures of corpora. After this import,
 `datasets.load_dataset("target_speaker_mixture", data_files=NO_DATA_FILES, ...)` gives the same
-mixtures. `load_mixtures_from_plan` and `render_plan_rows` give those of a plan file, which
-`python -m data_builders.export_plan` writes.
+mixtures. `load_mixtures_from_plan` and `render_plan_rows` give those of a plan, a file that
+`python -m data_builders.export_plan` writes or a dataset repository of the Hub.
 """
 
 from __future__ import annotations

@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import datasets
 import numpy as np
@@ -28,6 +28,7 @@ from data_builders.plan_files import (
     check_columns,
     noise_fingerprint,
 )
+from data_builders.plan_sources import open_plan
 from data_builders.plan_table import SPEC_FEATURES
 from data_builders.rendering import SpecRenderer
 from data_builders.schema import UTTERANCE_FEATURES, CorpusError
@@ -37,6 +38,15 @@ from data_builders.utterance_table import UtteranceTable
 # the first mixture is rendered.
 MAX_ROWS_CHECKED_AT_ONCE = 100_000
 MAX_REPORTED_UTTERANCES = 10
+
+# What `datasets.load_dataset` gives, with a split or without, streaming or not.
+Rows = TypeVar(
+    "Rows",
+    datasets.Dataset,
+    datasets.IterableDataset,
+    datasets.DatasetDict,
+    datasets.IterableDatasetDict,
+)
 
 
 @dataclass(frozen=True)
@@ -286,25 +296,31 @@ def load_mixtures_from_plan(
     corpus_dirs: Mapping[str, str | Path] | None = None,
     noise_dir: str | Path | None = None,
     cache_dir: str | Path | None = None,
+    *,
+    split: str | None = None,
+    revision: str | None = None,
 ) -> MixtureDataset:
-    """Mixtures of a plan file, rendered on access from the corpora of this machine.
+    """Mixtures of a plan, rendered on access from the corpora of this machine.
 
     Args:
-        plan (`str` or `Path`): file that `python -m data_builders.export_plan` wrote.
+        plan (`str` or `Path`): file that `python -m data_builders.export_plan` wrote, or the id of
+            a dataset repository on the Hub with such files, as "lab/mixtures".
         corpus_dir (`str` or `Path`, *optional*): root with one folder a corpus, named like it.
         corpus_dirs (`Mapping[str, str | Path]`, *optional*): folders by corpus name; these win.
         noise_dir (`str` or `Path`, *optional*): folder of noise recordings, if the plan has any.
         cache_dir (`str` or `Path`, *optional*): see `load_corpus`.
+        split (`str`, *optional*): split of a repository that has several.
+        revision (`str`, *optional*): branch, tag or commit of a repository.
 
     Returns:
         `MixtureDataset`: the examples that the plan was made of, to the byte, epoch by epoch if
         it holds several.
 
     Raises:
-        CorpusError: the file is no plan, or one of another version; a corpus cannot be read; or an
+        CorpusError: the plan cannot be opened, see `open_plan`; a corpus cannot be read; or an
             utterance is missing (plans of over 100,000 mixtures tell when the first is rendered).
     """
-    rows = PlanFile(plan)
+    rows = open_plan(plan, split, revision)
     player = PlanPlayer(CorpusFolders(corpus_dir, corpus_dirs, noise_dir, cache_dir), rows)
     if len(rows) <= MAX_ROWS_CHECKED_AT_ONCE:
         player.require(rows.utterances())
@@ -312,25 +328,29 @@ def load_mixtures_from_plan(
 
 
 def render_plan_rows(
-    rows: datasets.Dataset | datasets.IterableDataset,
+    rows: Rows,
     corpus_dir: str | Path | None = None,
     corpus_dirs: Mapping[str, str | Path] | None = None,
     noise_dir: str | Path | None = None,
     cache_dir: str | Path | None = None,
-) -> datasets.Dataset | datasets.IterableDataset:
-    """Renders the rows that `datasets.load_dataset("parquet", data_files=plan)` gives.
+) -> Rows:
+    """Renders the rows that `datasets.load_dataset` gives for a plan file or a plan on the Hub.
 
     Args:
-        rows (`datasets.Dataset` or `datasets.IterableDataset`): rows of a plan file, filtered,
-            shuffled or split over nodes as you like.
+        rows (`datasets.Dataset`, `datasets.IterableDataset` or a dict of either): rows of a plan,
+            as `load_dataset("parquet", data_files=plan)` or `load_dataset("lab/mixtures")` gives
+            them; filtered, shuffled or split over nodes as you like.
         corpus_dir, corpus_dirs, noise_dir, cache_dir: see `load_mixtures_from_plan`.
 
     Returns:
-        `datasets.Dataset` or `datasets.IterableDataset`: the examples, rendered when they are read.
+        What `rows` was, of examples, rendered when they are read.
 
     Raises:
         CorpusError: the rows are none of a plan.
     """
+    if isinstance(rows, dict):
+        folders = (corpus_dir, corpus_dirs, noise_dir, cache_dir)
+        return type(rows)({name: render_plan_rows(one, *folders) for name, one in rows.items()})
     check_columns("rows", rows.column_names or [])
     renderer = PlanRowRenderer(CorpusFolders(corpus_dir, corpus_dirs, noise_dir, cache_dir))
     if isinstance(rows, datasets.Dataset):

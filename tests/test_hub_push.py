@@ -1,0 +1,247 @@
+"""push_to_hub.py against a Hub over HTTP: versions, pull requests, broken uploads, plans."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import soundfile
+from corpus_layouts import write_corpora
+from hub_clients import hub_environment, link_packages, run_installed, run_isolated
+from hub_routes import Repository
+from hub_server import HubServer
+from mixture_bytes import NUM_MIXTURES, usual_keywords
+from safetensors.torch import load
+from tiny_models import scatter_parameters, tiny_tse_ser
+from tiny_publishing import RAVDESS, write_training
+
+from data_builders.export_plan import write_plan
+
+RATE = 16_000
+
+# Each run is a list of arguments; the answer is a list of exit status and printed text.
+PUSH = """
+import contextlib, io, json, os, sys
+import push_to_hub
+
+def run(arguments):
+    text = io.StringIO()
+    status = 0
+    with contextlib.redirect_stdout(text), contextlib.redirect_stderr(text):
+        try:
+            push_to_hub.main(arguments)
+        except SystemExit as stop:
+            status = stop.code if isinstance(stop.code, int) else 1
+            print(stop.code)
+    return [status, text.getvalue()]
+
+answers = [run(arguments) for arguments in json.loads(sys.argv[1])]
+del os.environ["HF_TOKEN"]
+answers.append(run(json.loads(sys.argv[1])[0]))
+print(json.dumps(answers))
+"""
+
+USE = """
+import base64, json
+from importlib.util import module_from_spec, spec_from_file_location
+from huggingface_hub import snapshot_download
+from transformers import pipeline
+folder = snapshot_download("lab/model")
+recognize = pipeline(model="lab/model", trust_remote_code=True)
+sample = {name: f"{folder}/sample/{name}.wav" for name in ("mixture", "enrollment")}
+# As Inference Endpoints do it.
+spec = spec_from_file_location("handler", f"{folder}/handler.py")
+handler = module_from_spec(spec)
+spec.loader.exec_module(handler)
+encoded = {
+    name: base64.b64encode(open(path, "rb").read()).decode() for name, path in sample.items()
+}
+answers = {"pipeline": recognize(sample), "endpoint": handler.EndpointHandler(folder)(
+    {"inputs": encoded}
+)}
+print(json.dumps(answers))
+"""
+
+USE_PLAN = """
+import json
+from datasets import load_dataset
+print(json.dumps({name: rows.num_rows for name, rows in load_dataset("lab/mixtures").items()}))
+"""
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("pushing")
+    for version in (1, 2):
+        model = tiny_tse_ser()
+        scatter_parameters(model, version)
+        write_training(folder / f"version{version}", model, ["--stage", "joint", *RAVDESS])
+    for seed, name in enumerate(("mixture", "enrollment")):
+        noise = 0.1 * np.random.default_rng(seed).standard_normal(2 * RATE)
+        soundfile.write(folder / f"{name}.wav", noise, RATE)
+    corpora = write_corpora(folder / "corpora")
+    for split in ("test", "train"):
+        write_plan(folder / f"{split}.parquet", split=split, **usual_keywords(corpora))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[HubServer]:
+    with HubServer(lfs=True) as server:
+        yield server
+
+
+@pytest.fixture(scope="module")
+def pushes(server: HubServer, folder: Path) -> dict[str, list[tuple[int, str]]]:
+    """Exit status and output of all uploads, by repository, in their order."""
+    sample = [
+        *("--sample_mixture", str(folder / "mixture.wav")),
+        *("--sample_enrollment", str(folder / "enrollment.wav")),
+        *("--sample_license", "cc0-1.0"),
+    ]
+    runs: list[list[str]] = []
+
+    def push(repository: str, version: int, message: str, *more: str) -> None:
+        model = ["--model", str(folder / f"version{version}"), "--not_evaluated", *more]
+        runs.append(["--repo_id", repository, *model, "--commit_message", message])
+
+    push("lab/model", 1, "one", "--public", *sample)
+    push("lab/model", 2, "two", "--public", "--revision", "v2")
+    push("lab/model", 2, "two", "--public", "--create_pr")
+    push("lab/model", 1, "same", "--public", *sample)
+    push("lab/model", 1, "shy")
+    push("lab/hidden", 1, "one")
+    for route, status in (("preupload", 403), ("lfs", 403), ("commit", 500), ("commit", None)):
+        repository = f"lab/{route}-{status or 'cut'}"
+        server.fail(route, repository, status)
+        push(repository, 1, "broken")
+        push(repository, 1, "again")
+    server.fail("commit", "lab/updated", after=1)
+    push("lab/updated", 1, "one")
+    push("lab/updated", 2, "broken")
+    push("lab/updated", 2, "again")
+    server.fail("preupload", "lab/hiccup", 503)
+    push("lab/hiccup", 1, "one")
+    plans = ["--plan", str(folder / "train.parquet"), str(folder / "test.parquet")]
+    runs.append(["--repo_id", "lab/mixtures", "--public", *plans])
+    environment = hub_environment(server, folder / "pusher")
+    answers = run_installed(PUSH, folder, environment, json.dumps(runs))
+    found: dict[str, list[tuple[int, str]]] = {}
+    for run, (status, text) in zip(runs, answers[:-1], strict=True):
+        found.setdefault(run[1], []).append((status, text))
+    found["without token"] = [tuple(answers[-1])]
+    return found
+
+
+def messages(repository: Repository) -> list[str]:
+    return repository.messages[1:]
+
+
+def weights_of(repository: Repository, revision: str = "main") -> Any:
+    return load(repository.files(revision)["model.safetensors"])
+
+
+def test_a_push_makes_one_commit_of_everything(
+    server: HubServer, pushes: dict[str, list[tuple[int, str]]], folder: Path
+) -> None:
+    repository = server.model("lab/model")
+    assert [status for status, _ in pushes["lab/model"]] == [0, 0, 0, 0, 1]
+    assert messages(repository) == ["one", "two", "two"]  # nothing had changed the last time
+    assert {
+        "README.md",
+        "config.json",
+        "preprocessor_config.json",
+        "model.safetensors",
+        "modeling_tse_ser.py",
+        "pipeline_tse_ser.py",
+        "handler.py",
+        "requirements.txt",
+        "sample/mixture.wav",
+        "sample/enrollment.wav",
+        "training_facts.json",
+    } <= repository.files().keys()
+    assert server.unknown_requests == []
+
+
+def test_branches_and_pull_requests_leave_main_alone(
+    server: HubServer, pushes: dict[str, list[tuple[int, str]]]
+) -> None:
+    repository = server.model("lab/model")
+    assert set(repository.refs) == {"main", "v2", "refs/pr/1"}
+    first, *others = (weights_of(repository, revision) for revision in repository.refs)
+    for weights in others:
+        assert any((weights[name] != first[name]).any() for name in first)
+    assert "/lab/model/discussions/1" in pushes["lab/model"][2][1]
+
+
+def test_repositories_are_private_unless_they_are_to_be_public(
+    server: HubServer, pushes: dict[str, list[tuple[int, str]]]
+) -> None:
+    assert not server.model("lab/model").private
+    assert server.model("lab/hidden").private
+    assert "that repository is public" in pushes["lab/model"][4][1]
+
+
+@pytest.mark.parametrize("failure", ["preupload-403", "lfs-403", "commit-500", "commit-cut"])
+def test_a_broken_upload_changes_nothing_and_can_be_repeated(
+    failure: str, server: HubServer, pushes: dict[str, list[tuple[int, str]]]
+) -> None:
+    (broken, complaint), (status, text) = pushes[f"lab/{failure}"]
+    assert broken == 1, complaint
+    assert status == 0, text
+    assert "Traceback" not in complaint
+    assert f"lab/{failure}: the Hub did not take the upload, and no file" in complaint
+    repository = server.model(f"lab/{failure}")
+    assert messages(repository) == ["again"]
+    assert repository.files().keys() >= {"README.md", "model.safetensors"}
+
+
+def test_a_broken_update_leaves_the_version_before(
+    server: HubServer, pushes: dict[str, list[tuple[int, str]]]
+) -> None:
+    assert [status for status, _ in pushes["lab/updated"]] == [0, 1, 0]
+    repository = server.model("lab/updated")
+    assert messages(repository) == ["one", "again"]
+    _, first, second = repository.commits.values()
+    assert first.keys() == second.keys()
+    assert first["model.safetensors"] != second["model.safetensors"]
+
+
+def test_a_hiccup_is_ridden_out(pushes: dict[str, list[tuple[int, str]]]) -> None:
+    assert [status for status, _ in pushes["lab/hiccup"]] == [0]
+
+
+def test_who_is_not_logged_in_is_told_so(pushes: dict[str, list[tuple[int, str]]]) -> None:
+    ((status, text),) = pushes["without token"]
+    assert status == 1
+    assert "hf auth login" in text
+
+
+@pytest.mark.slow
+def test_the_pushed_model_answers_as_pipeline_and_as_endpoint(
+    server: HubServer, pushes: dict[str, list[tuple[int, str]]], folder: Path
+) -> None:
+    site = link_packages(folder / "site", "transformers", "torch", "soundfile")
+    environment = hub_environment(server, folder / "user", token=None)
+    answers = run_isolated(USE, site, folder, environment)
+    labels = {entry["label"] for entry in answers["pipeline"]}
+    assert len(labels) == 4
+    assert answers["endpoint"] == answers["pipeline"]
+
+
+def test_a_plan_is_pushed_as_a_dataset(
+    server: HubServer, pushes: dict[str, list[tuple[int, str]]], folder: Path
+) -> None:
+    ((status, text),) = pushes["lab/mixtures"]
+    assert status == 0, text
+    files = server.dataset("lab/mixtures").files()
+    for split in ("test", "train"):
+        assert files[f"data/{split}.parquet"] == (folder / f"{split}.parquet").read_bytes()
+    site = link_packages(folder / "datasets", "datasets")
+    environment = hub_environment(server, folder / "reader", token=None)
+    rows = run_isolated(USE_PLAN, site, folder, environment)
+    assert rows == {"test": NUM_MIXTURES, "train": NUM_MIXTURES}

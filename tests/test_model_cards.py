@@ -1,0 +1,379 @@
+"""Cards of models: complete, true to their facts, and readable by the Hub's own library."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from huggingface_hub import ModelCard
+from huggingface_hub.repocard_data import eval_results_to_model_index, model_index_to_eval_results
+from tiny_publishing import RAVDESS, REPO_ID, cell_of, facts_of, write_cell, write_training
+
+from modeling import ShiftCnnConfig, TdSpeakerBeamConfig, TseSerConfig
+from modeling.checkpoint_card import TITLES, usage
+from publishing.cards import UNFILLED, check_card, render_card
+from publishing.corpora import find_corpora, known_facts
+from publishing.errors import PublishingError
+from publishing.facts import CardFacts
+from publishing.licenses import License, LicensedPart, choose_license
+from publishing.lineage import read_lineage, without_local_paths
+from publishing.results import Result, paper_figures, published_cells, read_results
+from publishing.samples import Samples
+from publishing.stages import corpora_of, describe_stage
+
+GOLDEN = Path(__file__).with_name("cards") / "tse_ser.md"
+JOINT = ["--stage", "joint", "--condition", "noisy", *RAVDESS]
+CONFIGS = {"td_speakerbeam": TdSpeakerBeamConfig, "shift_cnn": ShiftCnnConfig}
+CONVERTED = {
+    "form": "ESPnet",
+    "checkpoint": "valid.loss.ave.pth",
+    "license": "cc-by-4.0",
+    "source_model": "lab/extractor",
+}
+
+
+def result(**changed: Any) -> Result:
+    figures = {"ua_percent": 68.27, "wa_percent": 67.02, "si_sdri_db": 12.9}
+    return Result(cell_of("../model", **changed), figures, has_emotions=True)
+
+
+def card_facts(**changed: Any) -> CardFacts:
+    extraction = facts_of(["--stage", "extraction", *RAVDESS])
+    stages = [extraction, facts_of([*JOINT, "--enrollment_seconds", "3"])]
+    corpora = find_corpora((name for one in stages for name in corpora_of(one)), {})
+    facts = CardFacts(
+        repo_id=REPO_ID,
+        model_type="tse_ser",
+        title="TSE-SER: tse-ser-ft",
+        usage=usage(TseSerConfig(), REPO_ID),
+        num_parameters=4321,
+        sampling_rate=16000,
+        labels=("neutral", "happy", "sad", "angry"),
+        license=choose_license(corpus.part for corpus in corpora),
+        languages=("en",),
+        corpora=corpora,
+        parts=(LicensedPart("a speaker encoder", "apache-2.0", "https://example.com"),),
+        stages=tuple(describe_stage(one) for one in stages),
+        base_models=("openai/whisper-tiny.en",),
+        results=(result(), result(name="same", gender_state="same", si_sdri_db=None)),
+        samples=Samples(Path("mixture.wav"), Path("enrollment.wav"), "cc0-1.0"),
+    )
+    return replace(facts, **changed)
+
+
+def variants() -> dict[str, CardFacts]:
+    """Cards of every model, with and without what may be missing."""
+    bare: dict[str, Any] = {"results": (), "samples": None, "base_models": (), "parts": ()}
+    own_terms = License("other", "research-only", "https://example.com/terms")
+    cards = {"everything": card_facts(), "bare": card_facts(**bare)}
+    cards["other licence"] = card_facts(license=own_terms)
+    cards["rounded"] = card_facts(dtype="float16")
+    cards["optimistic"] = card_facts(results=(result(protocol="best_on_test", optimistic=True),))
+    for model_type, config in CONFIGS.items():
+        own: dict[str, Any] = {
+            "model_type": model_type,
+            "title": TITLES[model_type],
+            "usage": usage(config(), REPO_ID),
+            "labels": () if model_type == "td_speakerbeam" else ("sad", "angry"),
+        }
+        cards[model_type] = card_facts(**own)
+        cards[f"bare {model_type}"] = card_facts(**own, **bare)
+    cards["converted"] = replace(
+        cards["bare td_speakerbeam"],
+        stages=(describe_stage(CONVERTED),),
+        corpora=(),
+        languages=(),
+    )
+    return cards
+
+
+VARIANTS = variants()
+
+
+def test_the_card_of_a_joint_model_reads_as_agreed() -> None:
+    # To accept a change: render_card(card_facts()), read it, and write it there.
+    assert render_card(card_facts()) == GOLDEN.read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("name", VARIANTS)
+def test_a_card_leaves_nothing_unfilled(name: str) -> None:
+    text = render_card(VARIANTS[name])
+    assert not UNFILLED.search(text)
+    assert "\n\n\n" not in text
+    assert "undefined" not in text.lower()
+    for heading in ("Use", "How it was trained", "Results", "Limits and misuse", "Licence"):
+        assert f"\n## {heading}\n\n" in text
+    # Lists and paragraphs do not run into each other.
+    assert not [line for line in text.splitlines() if ".- " in line or ".#" in line]
+
+
+@pytest.mark.parametrize("name", VARIANTS)
+def test_the_metadata_pass_through_the_hubs_library_unchanged(name: str) -> None:
+    facts = VARIANTS[name]
+    card = ModelCard(render_card(facts))
+    assert str(ModelCard(str(card))) == str(card)
+    data: Any = card.data
+    assert data.library_name == "transformers"
+    assert data.pipeline_tag == facts.pipeline_tag
+    assert data.license == facts.license.id
+    assert (data.get("widget") is not None) == (facts.samples is not None)
+    assert data.get("base_model") == (list(facts.base_models) or None)
+    if facts.results:
+        index = eval_results_to_model_index(data.model_name, data.eval_results)
+        assert model_index_to_eval_results(index) == (data.model_name, data.eval_results)
+        assert data.model_name == "tse-ser-ft"
+    else:
+        assert "model-index" not in data.to_dict()
+        assert "**This checkpoint was not evaluated.**" in card.text
+
+
+def test_the_model_index_has_this_models_numbers_and_never_the_papers() -> None:
+    data: Any = ModelCard(render_card(card_facts())).data
+    assert [(one.metric_type, one.metric_value) for one in data.eval_results] == [
+        ("recall", 51.56),
+        ("accuracy", 50.0),
+        ("si_sdr", 2.72),
+        ("recall", 51.56),
+        ("accuracy", 50.0),
+    ]
+    text = render_card(card_facts())
+    assert "| 51.56 | 50.00 | 2.72 | 68.27 | 67.02 | 12.90 |" in text
+    assert "† The paper's figure" in text
+
+
+def test_an_optimistic_number_is_called_so_wherever_it_stands() -> None:
+    measured = result(protocol="best_on_test", wa_checkpoint="../model/best_wa")
+    text = render_card(card_facts(results=(measured,)))
+    data: Any = ModelCard(text).data
+    assert all("optimistic" in one.metric_name for one in data.eval_results)
+    assert "best_on_test (optimistic) | 16 | 51.56 |  | 2.72" in text
+    # WA was measured with the weights of another epoch, which are not those of the repository.
+    assert [one.metric_type for one in data.eval_results] == ["recall", "si_sdr"]
+    assert "wa" not in published_cells([measured])[0]
+    facts = facts_of([*JOINT, "--protocol", "best_on_test"])
+    assert "optimistic" in dict(describe_stage(facts).rows)["Protocol"]
+    assert "on the test session: optimistic" in dict(describe_stage(facts).rows)["Selection"]
+
+
+@pytest.mark.parametrize(
+    ("broken", "message"),
+    [
+        ("{{ facts.title }}", "is left unfilled"),
+        ("{% if %}", "is left unfilled"),
+        ("More Information Needed", "is left unfilled"),
+        ("Trained for None epochs.", "'None' is left unfilled"),
+        ("It reached nan dB.", "'nan' is left unfilled"),
+        ("From [](https://example.com).", "is left unfilled"),
+        ("## Empty\n\n## Next\n\nText.", "'## Empty' has no text"),
+        ("Text.\n\n## Last", "'## Last' has no text"),
+    ],
+)
+def test_a_card_that_is_not_complete_is_refused(broken: str, message: str) -> None:
+    head = "license: mit\nlibrary_name: transformers\npipeline_tag: audio-to-audio\ntags: [a]"
+    check_card(f"---\n{head}\n---\n\n# Title\n\nText, and none of it empty.\n")
+    with pytest.raises(PublishingError, match=r"README\.md, line \d+") as raised:
+        check_card(f"---\n{head}\n---\n\n# Title\n\nText.\n\n{broken}\n")
+    assert message in str(raised.value)
+
+
+def test_metadata_that_lack_something_or_cannot_be_read_are_refused() -> None:
+    with pytest.raises(PublishingError, match="lack license, pipeline_tag, tags"):
+        check_card("---\nlibrary_name: transformers\n---\n\n# Title\n\nText.\n")
+    with pytest.raises(PublishingError, match="the metadata cannot be read"):
+        check_card("---\nlicense: [\n---\n\n# Title\n\nText.\n")
+    with pytest.raises(PublishingError, match="the metadata cannot be read"):
+        check_card("---\nlicense: mit\nmodel-index: [{name: a}]\n---\n\n# Title\n\nText.\n")
+
+
+@pytest.mark.parametrize(
+    ("licenses", "expected"),
+    [
+        ([], "apache-2.0"),
+        (["cc0-1.0", "apache-2.0"], "apache-2.0"),
+        (["cc0-1.0", "cc-by-4.0"], "cc-by-4.0"),
+        (["cc-by-sa-3.0", "cc-by-4.0"], "cc-by-sa-4.0"),
+        (["cc-by-nc-sa-4.0", "cc-by-sa-3.0", "cc0-1.0"], "cc-by-nc-sa-4.0"),
+        (["cc-by-4.0", "research-only"], "other"),
+    ],
+)
+def test_a_model_takes_the_freest_licence_that_its_data_allow(
+    licenses: list[str], expected: str
+) -> None:
+    parts = [LicensedPart(f"corpus {one}", one, "https://example.com") for one in licenses]
+    assert choose_license(parts).id == expected
+
+
+def test_a_licence_that_says_less_than_the_data_is_refused() -> None:
+    ravdess = LicensedPart("RAVDESS", "cc-by-nc-sa-4.0")
+    with pytest.raises(PublishingError, match=r"RAVDESS is under cc-by-nc-sa-4\.0, which asks"):
+        choose_license([ravdess], License("apache-2.0"))
+    with pytest.raises(PublishingError, match="sharing under the same licence"):
+        choose_license([ravdess], License("cc-by-nc-4.0"))
+    assert choose_license([ravdess], License("cc-by-nc-sa-4.0")).id == "cc-by-nc-sa-4.0"
+    with pytest.raises(PublishingError, match="needs --license_name and --license_link"):
+        choose_license([ravdess], License("other"))
+    unknown = LicensedPart("my recordings", "unknown")
+    with pytest.raises(PublishingError, match="say by --license"):
+        choose_license([unknown])
+    assert choose_license([unknown], License("mit")).id == "mit"
+    with pytest.raises(PublishingError, match="allows no adaptation"):
+        choose_license([LicensedPart("a corpus", "cc-by-nd-4.0")])
+
+
+def test_every_corpus_of_the_recipes_is_known_or_has_to_be_described() -> None:
+    from data_builders.corpora import CORPORA
+
+    # A set of one's own, and one that is made of another.
+    assert set(CORPORA) - {"folder", "denoised"} == set(known_facts()["corpora"])
+    assert find_corpora(["librispeech:hours=10", "librispeech"], {})[0].title == "LibriSpeech"
+    with pytest.raises(PublishingError, match="say what they are by --describe folder=TEXT"):
+        find_corpora(["folder:name=calls"], {})
+    (folder,) = find_corpora(["folder:name=calls"], {"folder": "ten hours of calls"})
+    assert (folder.title, folder.license_id) == ("ten hours of calls", "unknown")
+
+
+def test_a_training_counts_the_corpora_that_it_heard() -> None:
+    clean = facts_of(["--stage", "classification", "--condition", "clean", *RAVDESS])
+    assert corpora_of(clean) == ["ravdess"]
+    assert "Interferers" not in dict(describe_stage(clean).rows)
+    noisy = facts_of([*JOINT, "--noise_dir", "rain"])
+    assert corpora_of(noisy) == ["ravdess", "ravdess", "emodb", "asterisk", "noise"]
+    librimix = ["--stage", "extraction", "--librimix_subset", "train-clean-100", *RAVDESS]
+    assert corpora_of(facts_of(librimix)) == ["librispeech"]
+    assert "LibriMix train-clean-100" in dict(describe_stage(facts_of(librimix)).rows)["Speech"]
+
+
+def test_facts_that_lack_something_are_refused_by_its_name() -> None:
+    facts = facts_of(JOINT)
+    del facts["num_examples"]
+    with pytest.raises(PublishingError, match=r"training_facts\.json lacks 'num_examples'"):
+        describe_stage(facts)
+
+
+def test_the_trainings_before_are_found_where_they_were_or_where_they_were_put(
+    tmp_path: Path,
+) -> None:
+    encoder = ["--encoder_name_or_path", "facebook/hubert-base-ls960"]
+    classification = ["--stage", "classification", "--condition", "clean", *RAVDESS]
+    write_training(tmp_path / "extractor", None, ["--stage", "extraction", *RAVDESS])
+    write_training(tmp_path / "classifier", None, [*classification, *encoder])
+    paths = [
+        *("--extractor_name_or_path", str(tmp_path / "extractor")),
+        *("--classifier_name_or_path", str(tmp_path / "classifier")),
+    ]
+    joint = write_training(tmp_path / "joint", None, [*JOINT, *paths])
+    lineage = read_lineage(joint)
+    stages = [stage["training"]["stage"] for stage in lineage.stages]
+    assert stages == ["extraction", "classification", "joint"]
+    assert lineage.base_models == ("facebook/hubert-base-ls960",)
+    moved = tmp_path / "archive" / "extractor"
+    moved.parent.mkdir()
+    (tmp_path / "extractor").rename(moved)
+    with pytest.raises(PublishingError, match=r"`extractor_name_or_path` is .*--earlier_stages"):
+        read_lineage(joint)
+    assert read_lineage(joint, [moved]).stages == lineage.stages
+    # A copy from the Hub has all of it in one file.
+    *before, own = lineage.stages
+    (tmp_path / "copy").mkdir()
+    text = json.dumps({**own, "earlier_stages": before})
+    (tmp_path / "copy" / "training_facts.json").write_text(text)
+    assert read_lineage(tmp_path / "copy").stages == lineage.stages
+
+
+def test_an_encoder_or_a_checkpoint_of_others_is_named(tmp_path: Path) -> None:
+    classification = ["--stage", "classification", "--condition", "clean", *RAVDESS]
+    local = ["--encoder_name_or_path", str(tmp_path / "whisper-tiny.en-encoder")]
+    folder = write_training(tmp_path / "classifier", None, [*classification, *local])
+    with pytest.raises(PublishingError, match=r"the speech encoder came from .*--base_model"):
+        read_lineage(folder)
+    named = read_lineage(folder, base_models=["openai/whisper-tiny.en"])
+    assert named.base_models == ("openai/whisper-tiny.en",)
+    converted = tmp_path / "converted"
+    converted.mkdir()
+    (converted / "conversion_facts.json").write_text(json.dumps(CONVERTED))
+    paths = ["--extractor_name_or_path", str(converted)]
+    joint = write_training(tmp_path / "joint", None, [*JOINT, *paths])
+    assert read_lineage(joint).stages[0] == CONVERTED
+    assert read_lineage(joint).base_models == ("lab/extractor",)
+    from_hub = ["--extractor_name_or_path", "lab/extractor"]
+    joint = write_training(tmp_path / "from_hub", None, [*JOINT, *from_hub])
+    with pytest.raises(PublishingError, match="its id by --base_model"):
+        read_lineage(joint)
+    assert read_lineage(joint, base_models=["lab/extractor"]).base_models == ("lab/extractor",)
+    with pytest.raises(PublishingError, match=r"holds no training_facts\.json"):
+        read_lineage(tmp_path)
+
+
+def test_no_folder_of_this_machine_leaves_it() -> None:
+    told = without_local_paths(
+        {
+            "recipe": "/data/anna/recipe.yaml",
+            "corpus_dir": "/corpora",
+            "targets": ["folder:metadata=/data/anna/calls.csv,name=calls"],
+            "windows": "C:\\Users\\anna\\model",
+            "home": "~/models/extractor",
+            "kept": ["recipes/ravdess/2_joint.yaml", "lab/model", "https://example.com/a", 3, None],
+        }
+    )
+    assert told == {
+        "recipe": "recipe.yaml",
+        "targets": ["folder:metadata=calls.csv,name=calls"],
+        "windows": "model",
+        "home": "extractor",
+        "kept": ["recipes/ravdess/2_joint.yaml", "lab/model", "https://example.com/a", 3, None],
+    }
+
+
+def test_only_cells_that_measured_this_checkpoint_count(tmp_path: Path) -> None:
+    model = tmp_path / "steps" / "joint"
+    model.mkdir(parents=True)
+    cells = tmp_path / "cells"
+    write_cell(cells / "other.json", "../steps/extractor")
+    write_cell(cells / "pair.json", "../steps/joint", classifier_checkpoint="../steps/sb_sc")
+    (cells / "notes.json").write_text("[1, 2]")
+    with pytest.raises(PublishingError, match="none of 2 cells was measured with"):
+        read_results(tmp_path, model, "tse_ser")
+    write_cell(cells / "own.json", "../steps/joint", ua=0.75)
+    (own,) = read_results(tmp_path, model, "tse_ser")
+    assert own.ua_percent == 75.0
+    assert own.paper == {"ua_percent": 68.27, "wa_percent": 67.02, "si_sdri_db": 12.9}
+    (published,) = published_cells([own])
+    assert published["ua"] == 0.75
+    assert not {"utterances", "checkpoint"} & published.keys()
+    # Behind an extractor stands another classifier: SI-SDRi is the extractor's, UA is not.
+    pair, alone = read_results(cells, model, "td_speakerbeam")[::-1]
+    assert (pair.ua_percent, pair.si_sdri_db) == (None, 2.72)
+    assert alone.wa_percent is None
+
+
+def test_the_papers_figure_is_that_of_the_same_row() -> None:
+    paper = json.loads(
+        (Path(__file__).parent.parent / "evaluation" / "paper_results.json").read_text()
+    )
+    assert paper_figures(cell_of("x", tables=[]), paper) == {}
+    assert paper_figures(cell_of("x", tables=["IV"], method="another"), paper) == {}
+    same = cell_of(
+        "x",
+        tables=["V"],
+        method="TSE-SER-base",
+        model="SB_SC",
+        train_set="Denoised",
+        test_set="Denoised",
+        gender_state="same",
+    )
+    expected = {"wa_percent": 55.09, "ua_percent": 55.95, "si_sdri_db": 1.09}
+    assert paper_figures(same, paper) == expected
+    assert "same gender" in Result(same, {}, has_emotions=True).test_set
+
+
+def test_samples_are_shared_under_licences_that_allow_it() -> None:
+    files = Path("mixture.wav"), Path("enrollment.wav")
+    for license_id in ("apache-2.0", "cc-by-nd-4.0", "research-only"):
+        with pytest.raises(PublishingError, match="--sample_license"):
+            Samples(*files, license_id)
+    with pytest.raises(PublishingError, match="--sample_credit is missing"):
+        Samples(*files, "cc-by-4.0")
+    assert Samples(*files, "cc-by-4.0", "Anna").credit == "Anna"
