@@ -8,15 +8,15 @@ Writes the model, its feature extractor and `training_facts.json` into `--output
 
 from __future__ import annotations
 
+import json
 import logging
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from transformers import EarlyStoppingCallback, PreTrainedModel, set_seed
+from transformers import EarlyStoppingCallback, PreTrainedModel, TrainerCallback, set_seed
 from transformers.trainer_utils import get_last_checkpoint
 
-from data_builders import MixtureDataset, load_mixtures
 from data_builders.schema import CorpusError
 from evaluation.evaluate_checkpoint import describe_machine
 from modeling import TseSerFeatureExtractor
@@ -24,13 +24,14 @@ from training.arguments import (
     DataArguments,
     ModelArguments,
     TseSerTrainingArguments,
-    mixture_keywords,
     parse_arguments,
 )
+from training.best_on_test import OPTIMISTIC, BestOnTest, best_on_test_facts
 from training.build_model import build_model
 from training.checkpoints import CheckpointError, find_resume_checkpoint
 from training.collator import TseSerCollator
 from training.facts import training_facts, write_facts
+from training.load_datasets import Examples, load_datasets
 from training.processes import leave_together
 from training.recipe_parser import RecipeError
 from training.trainer import TseSerTrainer
@@ -50,7 +51,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     set_seed(training_args.seed)
     model = build_model(model_args, training_args.stage)
     train_dataset, eval_dataset = load_datasets(data_args, training_args)
-    trainer = build_trainer(model, training_args, train_dataset, eval_dataset)
+    callbacks = choose_callbacks(data_args, training_args)
+    trainer = build_trainer(model, training_args, train_dataset, eval_dataset, callbacks)
+    warn_if_optimistic(data_args)
     announce(trainer, checkpoint)
     trainer.train(resume_from_checkpoint=checkpoint)
     save(trainer, model_args, data_args)
@@ -81,31 +84,27 @@ def find_resume(training_args: TseSerTrainingArguments) -> str | None:
     return checkpoint
 
 
-def load_datasets(
+def choose_callbacks(
     data_args: DataArguments, training_args: TseSerTrainingArguments
-) -> tuple[MixtureDataset, MixtureDataset | None]:
-    """Training mixtures, new in each epoch, and frozen validation mixtures where there are any."""
-    # The first process fills the cache, the others read it.
-    with training_args.main_process_first(desc="reading the corpora"):
-        keywords = mixture_keywords(data_args, training_args.condition, train=True)
-        train_dataset = load_mixtures(split="train", **keywords)
-        if training_args.eval_strategy == "no":
-            return train_dataset, None
-        keywords = mixture_keywords(data_args, training_args.condition, train=False)
-        return train_dataset, load_mixtures(split="validation", **keywords)
+) -> list[TrainerCallback]:
+    """What ends a training early, or keeps the epochs that the protocol asks for."""
+    callbacks: list[TrainerCallback] = []
+    if training_args.early_stopping_patience is not None:
+        callbacks.append(EarlyStoppingCallback(training_args.early_stopping_patience))
+    if data_args.protocol == "best_on_test":
+        callbacks.append(BestOnTest())
+    return callbacks
 
 
 def build_trainer(
     model: PreTrainedModel,
     training_args: TseSerTrainingArguments,
-    train_dataset: MixtureDataset,
-    eval_dataset: MixtureDataset | None,
+    train_dataset: Examples,
+    eval_dataset: Examples | None,
+    callbacks: list[TrainerCallback],
 ) -> TseSerTrainer:
     """The trainer of a stage."""
     feature_extractor = TseSerFeatureExtractor(sampling_rate=model.config.sampling_rate)
-    callbacks = []
-    if training_args.early_stopping_patience is not None:
-        callbacks.append(EarlyStoppingCallback(training_args.early_stopping_patience))
     return TseSerTrainer(
         model=model,
         args=training_args,
@@ -117,6 +116,12 @@ def build_trainer(
         processing_class=feature_extractor,
         callbacks=callbacks,
     )
+
+
+def warn_if_optimistic(data_args: DataArguments) -> None:
+    """Says so where the epochs are chosen on what is reported."""
+    if data_args.protocol == "best_on_test":
+        logger.warning("protocol best_on_test, %s", OPTIMISTIC)
 
 
 def announce(trainer: TseSerTrainer, checkpoint: str | None) -> None:
@@ -165,9 +170,12 @@ def save(trainer: TseSerTrainer, model_args: ModelArguments, data_args: DataArgu
         },
         num_parameters=count_parameters(trainer),
         machine=describe_machine(trainer.args.device),
+        best_on_test=best_on_test_facts(trainer.callback_handler.callbacks),
     )
     path = write_facts(facts, str(trainer.args.output_dir))
     print(f"Saved the model to {trainer.args.output_dir}, the facts of its training to {path}")
+    if facts["best_on_test"] is not None:
+        print(f"Protocol best_on_test: {json.dumps(facts['best_on_test'])}")
 
 
 if __name__ == "__main__":

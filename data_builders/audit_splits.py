@@ -119,10 +119,10 @@ class RecipeData:
         """The splits that the protocol of the recipe has.
 
         Returns:
-            `list[str]`: "train", "validation" (not in protocol "paper") and "test".
+            `list[str]`: "train", "validation" (in protocol "validated" only) and "test".
         """
-        paper = self._recipe.get("protocol") == "paper"
-        return ["train", "test"] if paper else ["train", "validation", "test"]
+        validated = self._recipe.get("protocol", "validated") == "validated"
+        return ["train", "validation", "test"] if validated else ["train", "test"]
 
     def read(self, split: str, fold: int) -> SplitContents:
         """Loads a split, measures its recordings and draws its mixtures.

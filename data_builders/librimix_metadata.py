@@ -13,6 +13,7 @@ from data_builders.schema import CorpusError
 # The columns of two sources are among those of three.
 NUM_SOURCES = (3, 2)
 GENDER_WORDS = {"F": "female", "M": "male"}
+METADATA_SOURCE = "https://github.com/JorisCos/LibriMix"
 
 
 @dataclass(frozen=True)
@@ -41,6 +42,65 @@ class LibriMixRow:
     mixture_id: str
     sources: tuple[ScaledFile, ...]
     noise: ScaledFile
+
+
+def find_librimix_metadata(folder: str | Path, subset: str, num_speakers: int) -> Path:
+    """Finds the metadata file of a subset, as it is published.
+
+    Args:
+        folder (`str` or `Path`): folder of the CSV files, `metadata` of the LibriMix repository, or
+            the repository itself.
+        subset (`str`): subset of LibriSpeech, such as "train-clean-100".
+        num_speakers (`int`): 2 or 3.
+
+    Returns:
+        `Path`: the file, such as `libri2mix_train-clean-100.csv`.
+
+    Raises:
+        CorpusError: it is not there; the message names what is.
+    """
+    root = Path(folder)
+    own = f"Libri{num_speakers}Mix"
+    candidates = [root, root / own, root / "metadata" / own]
+    name = f"{own.lower()}_{subset}.csv"
+    for candidate in candidates:
+        if (candidate / name).is_file():
+            return candidate / name
+    there = sorted(
+        path.name
+        for candidate in candidates
+        for path in candidate.glob("libri*mix_*.csv")
+        if not path.stem.endswith("_info")
+    )
+    found = f"it has {', '.join(there)}" if there else "no metadata of LibriMix are there"
+    raise CorpusError(
+        f"librimix: {root}/{name} is missing: {found}. Take the folder metadata/{own} of "
+        f"{METADATA_SOURCE}, and name it by librimix_metadata_dir or by corpus_dirs librimix=FOLDER"
+    )
+
+
+def find_librimix_speech(folder: str | Path, subset: str) -> Path:
+    """Finds the folder of LibriSpeech that the paths of the metadata count from.
+
+    Args:
+        folder (`str` or `Path`): LibriSpeech as it is extracted, or the folder above it.
+        subset (`str`): the subset that is needed.
+
+    Returns:
+        `Path`: the folder that holds the folder of the subset.
+
+    Raises:
+        CorpusError: the subset is in neither.
+    """
+    root = Path(folder)
+    for candidate in (root, root / "LibriSpeech"):
+        if (candidate / subset).is_dir():
+            return candidate
+    raise CorpusError(
+        f"librimix: {root} holds no folder {subset} of LibriSpeech: extract the subset there (from "
+        "https://www.openslr.org/12), or name another folder by librispeech_dir or by corpus_dirs "
+        "librispeech=FOLDER"
+    )
 
 
 def read_librimix_metadata(metadata_csv: str | Path) -> list[LibriMixRow]:

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Literal
+
+from data_builders.folds import Protocol
 
 PAIRS = ("snr_range_db", "snr_mean_std_db", "noise_snr_range_db", "rt60_range_seconds")
 
@@ -29,9 +32,12 @@ class MixingArguments:
         default=None, metadata={"help": "Folder for resampled and generated speech."}
     )
     fold: int = field(default=1, metadata={"help": "Test session, from 1."})
-    protocol: Literal["validated", "paper"] = field(
+    protocol: Literal["validated", "paper", "best_on_test"] = field(
         default="validated",
-        metadata={"help": "'validated' selects on a session of its own; 'paper' has none."},
+        metadata={
+            "help": "'validated' selects on a session of its own; 'paper' has none and takes the "
+            "last epoch; 'best_on_test' takes the best epochs on the test session: optimistic."
+        },
     )
     num_speakers: list[int] = field(
         default_factory=lambda: [2],
@@ -68,7 +74,11 @@ class MixingArguments:
         default=False, metadata={"help": "Leave out silence before and after the speech."}
     )
     noise_dir: str | None = field(
-        default=None, metadata={"help": "Folder of background noise; no noise if unset."}
+        default=None,
+        metadata={
+            "help": "Folder of background noise, or its name in corpus_dirs or below corpus_dir; "
+            "no noise if unset."
+        },
     )
     noise_snr_range_db: list[float] = field(
         default_factory=lambda: [5.0, 20.0],
@@ -93,6 +103,22 @@ class MixingArguments:
             raise ValueError(f"num_speakers: expected one number or two, got {self.num_speakers}")
         self._folders()
 
+    @property
+    def split_protocol(self) -> Protocol:
+        """The protocol as far as it decides which session is in which split."""
+        return "validated" if self.protocol == "validated" else "paper"
+
+    @property
+    def noise_folder(self) -> str | None:
+        """The folder that `noise_dir` names."""
+        if self.noise_dir is None:
+            return None
+        named = self._folders().get(self.noise_dir)
+        below = None if self.corpus_dir is None else Path(self.corpus_dir) / self.noise_dir
+        if named is None and below is not None and below.is_dir():
+            return self.noise_dir if Path(self.noise_dir).is_dir() else str(below)
+        return named or self.noise_dir
+
     def mixing_keywords(self, *, noisy: bool) -> dict[str, Any]:
         """Keywords of `load_mixtures`.
 
@@ -109,7 +135,7 @@ class MixingArguments:
             "corpus_dirs": self._folders(),
             "cache_dir": self.cache_dir,
             "fold": self.fold,
-            "protocol": self.protocol,
+            "protocol": self.split_protocol,
             "enrollment_seconds": self.enrollment_seconds,
             "enrollment_emotion": self.enrollment_emotion,
             "trim_silence": self.trim_silence,
@@ -127,7 +153,7 @@ class MixingArguments:
             "snr_distribution": self.snr_distribution,
             "snr_range_db": tuple(self.snr_range_db),
             "snr_mean_std_db": tuple(self.snr_mean_std_db),
-            "noise_dir": self.noise_dir,
+            "noise_dir": self.noise_folder,
             "noise_snr_range_db": tuple(self.noise_snr_range_db),
             "reverberation": self.reverberation,
             "rt60_range_seconds": tuple(self.rt60_range_seconds),

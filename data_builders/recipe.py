@@ -30,6 +30,11 @@ _TRAINING_KEYS = {
     "denoised_dir",
     "eval_segment_seconds",
     "eval_snr_range_db",
+    "fresh_mixtures",
+    "librimix_eval_subset",
+    "librimix_metadata_dir",
+    "librimix_subset",
+    "librispeech_dir",
     "max_eval_examples",
     "max_train_examples",
     "mixing_seed",
@@ -89,7 +94,15 @@ def mixture_keywords(recipe: dict[str, Any], split: str) -> dict[str, Any]:
 
     Returns:
         `dict[str, Any]`: keywords, all but `split`.
+
+    Raises:
+        CorpusError: the recipe takes the published mixtures of LibriMix.
     """
+    if recipe.get("librimix_subset") is not None:
+        raise CorpusError(
+            "librimix_subset: the published mixtures of LibriMix are not drawn from corpora; there "
+            "is no plan of them to read"
+        )
     keywords = {key: value for key, value in recipe.items() if key not in _TRAINING_KEYS}
     if "cache_dir" in recipe:
         keywords["cache_dir"] = recipe["cache_dir"]
@@ -99,6 +112,9 @@ def mixture_keywords(recipe: dict[str, Any], split: str) -> dict[str, Any]:
         keywords |= _values_of_split(recipe, split)
         if split != "train":
             keywords = {key: keywords[key] for key in keywords if key not in _TRAIN_ONLY}
+    if keywords.get("protocol") == "best_on_test":
+        # The sessions of "paper"; it differs in the choice of an epoch.
+        keywords["protocol"] = "paper"
     condition = recipe.get("condition", "noisy")
     if condition != "noisy":
         keywords = {key: keywords[key] for key in keywords if key not in _NOISY_ONLY}

@@ -10,7 +10,7 @@ import pytest
 import yaml
 
 from data_builders.options import MixtureOptions
-from training.arguments import mixture_keywords, parse_arguments
+from training.arguments import DataArguments, mixture_keywords, parse_arguments
 from training.build_model import build_model, read_config
 from training.denoise_corpus import parse_arguments as parse_denoise_arguments
 from training.recipe_parser import RecipeError
@@ -191,6 +191,20 @@ def test_every_argument_of_a_mixture_reaches_load_mixtures(tmp_path: Path) -> No
         found = getattr(options, names.get(name, name))
         assert (list(found) if isinstance(found, tuple) else found) == value, name
     assert keywords.keys() == {field.name for field in dataclasses.fields(MixtureOptions)}
+
+
+def test_noise_is_found_like_a_corpus(tmp_path: Path) -> None:
+    (tmp_path / "wham_noise").mkdir()
+
+    def found(**given: Any) -> str | None:
+        return DataArguments(noise_dir="wham_noise", **given).mixing_keywords(noisy=True)[
+            "noise_dir"
+        ]
+
+    assert found(corpus_dir=str(tmp_path)) == str(tmp_path / "wham_noise")
+    assert found(corpus_dir=str(tmp_path), corpus_dirs=["wham_noise=/wham"]) == "/wham"
+    assert found(corpus_dir=str(tmp_path / "elsewhere")) == found() == "wham_noise"
+    assert DataArguments(corpus_dir=str(tmp_path)).noise_folder is None
 
 
 @pytest.mark.parametrize(

@@ -18,6 +18,9 @@ TRAINING_RECIPES = sorted(
     for path in (REPOSITORY / "recipes").glob("*/*.yaml")
     if any(line.startswith("stage:") for line in path.read_text(encoding="utf-8").splitlines())
 )
+# Its mixtures are published, not drawn.
+LIBRIMIX_RECIPE = REPOSITORY / "recipes" / "paper" / "1_extraction.yaml"
+TRAINING_RECIPES.remove(LIBRIMIX_RECIPE)
 EVERY_KEY = """
 stage: joint
 output_dir: results
@@ -108,6 +111,17 @@ def test_a_study_and_a_list_of_keywords_are_recipes_too(tmp_path: Path) -> None:
         "num_speakers": 3,
         "seed": 2,
     }
+
+
+def test_the_published_mixtures_of_librimix_have_no_plan_to_read() -> None:
+    recipe = read_data_recipe(LIBRIMIX_RECIPE)
+    with pytest.raises(CorpusError, match="librimix_subset: the published mixtures of LibriMix"):
+        mixture_keywords(recipe, "train")
+
+
+def test_choosing_on_the_test_session_leaves_the_splits_of_protocol_paper(tmp_path: Path) -> None:
+    recipe = read_data_recipe(write(tmp_path, "targets: [iemocap]\nprotocol: best_on_test\n"))
+    assert mixture_keywords(recipe, "test")["protocol"] == "paper"
 
 
 def test_keys_nobody_knows_are_refused(tmp_path: Path) -> None:

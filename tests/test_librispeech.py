@@ -25,6 +25,7 @@ from data_builders.audio import read_audio
 from data_builders.corpora import librispeech_parquet
 from data_builders.corpora.librispeech import load_librispeech_parts
 from data_builders.corpora.speaker_draw import draw_hours
+from data_builders.load import split_corpus
 from data_builders.schema import CorpusError
 
 UTTERANCES_PER_SPEAKER = 6
@@ -302,3 +303,16 @@ def test_audio_in_parquet_becomes_flac_or_is_refused(tmp_path: Path) -> None:
 def test_the_subset_is_told_by_the_names_of_parquet_files(path: str, subset: str | None) -> None:
     assert librispeech_parquet.subset_of(Path("lab", "parquet"), path) == subset
     assert librispeech_parquet.subset_of(Path("all", "test.other"), "0000.parquet") == "test-other"
+
+
+def test_the_splits_of_the_release_are_kept_on_request(root: Path, tmp_path: Path) -> None:
+    name = "librispeech:subsets=train-clean-100+dev-clean,release_splits=true"
+    splits = split_corpus(load_corpus(name, root, tmp_path))
+    for split, subset in (("train", "train-clean-100"), ("validation", "dev-clean")):
+        expected = {f"librispeech_{speaker}" for speaker in LIBRISPEECH_SPEAKERS[subset]}
+        assert speakers_of(splits[split]) == expected
+    assert len(splits["test"]) == 0
+    # Asked for or not, they are tables of their own.
+    corpus = load_corpus("librispeech:subsets=train-clean-100+dev-clean", root, tmp_path)
+    assert "split" not in corpus.column_names
+    assert len(split_corpus(corpus)["test"]) > 0

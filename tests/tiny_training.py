@@ -7,8 +7,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
 from torch.utils.data import Dataset
+from transformers import TrainerState
 
+import train
 from modeling import (
     ShiftCnnConfig,
     ShiftCnnForEmotionClassification,
@@ -19,7 +22,7 @@ from modeling import (
 )
 from training.arguments import Stage, TseSerTrainingArguments
 from training.collator import TseSerCollator
-from training.trainer import TseSerTrainer
+from training.trainer import TrainingClock, TseSerTrainer
 
 EXTRACTOR_FIELDS: dict[str, Any] = {
     "num_filters": 16,
@@ -126,3 +129,21 @@ def log_history(checkpoint: Path) -> list[dict[str, float]]:
     """What a training logged until a checkpoint."""
     state = json.loads((checkpoint / "trainer_state.json").read_text(encoding="utf-8"))
     return list(state["log_history"])
+
+
+class TrainingEndedError(Exception):
+    """What ends a training in the middle of an epoch, without a word to it."""
+
+
+def killed_after(step: int, monkeypatch: pytest.MonkeyPatch, flags: list[str]) -> None:
+    """Runs `train.py` in this process and ends it after a step; raises `TrainingEndedError`."""
+
+    def end(
+        self: TrainingClock, args: Any, state: TrainerState, control: Any, **kwargs: Any
+    ) -> None:
+        if state.global_step == step:
+            raise TrainingEndedError
+
+    with monkeypatch.context() as patched:
+        patched.setattr(TrainingClock, "on_step_end", end)
+        train.main(flags)

@@ -9,8 +9,10 @@ from typing import Any, Literal
 import torch
 from transformers import IntervalStrategy, TrainingArguments
 from transformers.integrations.integration_utils import is_tensorboard_available
+from transformers.trainer_utils import SaveStrategy
 
 from data_builders.mixing_arguments import MixingArguments, check_pair
+from training.librimix_arguments import LibriMixArguments, check_librimix
 from training.recipe_parser import RecipeError, RecipeParser
 
 Stage = Literal["extraction", "classification", "joint"]
@@ -47,6 +49,13 @@ class ModelArguments:
         default=None,
         metadata={"help": "Pretrained speech encoder (hub id or folder) of a new classifier."},
     )
+    trainable_encoder_layers: int | None = field(
+        default=None,
+        metadata={
+            "help": "Fine-tune so many of the upper layers of the classifier's speech encoder, "
+            "whatever its config or checkpoint says."
+        },
+    )
     extraction_loss_weight: float | None = field(
         default=None, metadata={"help": "Weight of the SI-SNR loss in the joint stage, eq. (9)."}
     )
@@ -56,7 +65,7 @@ class ModelArguments:
 
 
 @dataclass
-class DataArguments(MixingArguments):
+class DataArguments(LibriMixArguments, MixingArguments):
     """Corpora, split and mixing, and what differs between training and validation."""
 
     config: str | None = field(
@@ -75,6 +84,13 @@ class DataArguments(MixingArguments):
     )
     eval_segment_seconds: float | None = field(
         default=None, metadata={"help": "The same in validation; whole utterances if unset."}
+    )
+    fresh_mixtures: bool = field(
+        default=True,
+        metadata={
+            "help": "Draw new training mixtures in every epoch; false keeps those of the first, as "
+            "a corpus on disk would."
+        },
     )
     speed_factors: list[float] = field(
         default_factory=lambda: [1.0],
@@ -187,13 +203,15 @@ def parse_arguments(
     """
     parser = RecipeParser((ModelArguments, DataArguments, TseSerTrainingArguments))
     model_args, data_args, training_args = parser.parse(argv)
+    check_librimix(data_args, training_args)
     _check_condition(data_args, training_args)
     _apply_protocol(data_args, training_args)
     return model_args, data_args, training_args
 
 
 def _check_condition(data_args: DataArguments, training_args: TseSerTrainingArguments) -> None:
-    if training_args.condition == "noisy" and not data_args.interferers:
+    drawn = data_args.librimix_subset is None
+    if drawn and training_args.condition == "noisy" and not data_args.interferers:
         raise RecipeError(
             "condition 'noisy' needs --interferers, the corpora of the interfering speech "
             "(for example generated_pool)"
@@ -205,10 +223,13 @@ def _check_condition(data_args: DataArguments, training_args: TseSerTrainingArgu
 
 
 def _apply_protocol(data_args: DataArguments, training_args: TseSerTrainingArguments) -> None:
-    """Protocol 'paper' has no validation split: the last epoch is the result."""
+    """What the protocol says of the choice of an epoch."""
     if data_args.protocol == "paper":
+        # No validation split: the last epoch is the result.
         training_args.eval_strategy = IntervalStrategy.NO
         training_args.load_best_model_at_end = False
+    elif data_args.protocol == "best_on_test":
+        _choose_on_test(training_args)
     if (
         training_args.early_stopping_patience is not None
         and not training_args.load_best_model_at_end
@@ -217,6 +238,25 @@ def _apply_protocol(data_args: DataArguments, training_args: TseSerTrainingArgum
             "early_stopping_patience needs a validation split and load_best_model_at_end: "
             f"protocol is '{data_args.protocol}', set early_stopping_patience to null"
         )
+
+
+def _choose_on_test(training_args: TseSerTrainingArguments) -> None:
+    """The epoch of the best UA is the result, that of the best WA is kept beside it."""
+    if training_args.stage == "extraction":
+        raise RecipeError(
+            "protocol 'best_on_test' chooses by WA and UA, which stage 'extraction' has not: give "
+            "that stage protocol 'validated' or 'paper'"
+        )
+    if training_args.early_stopping_patience is not None:
+        raise RecipeError(
+            "early_stopping_patience: protocol 'best_on_test' looks at the test session in every "
+            "epoch, set it to null"
+        )
+    training_args.eval_strategy = IntervalStrategy.EPOCH
+    training_args.save_strategy = SaveStrategy.EPOCH
+    training_args.load_best_model_at_end = True
+    training_args.metric_for_best_model = "ua"
+    training_args.greater_is_better = True
 
 
 def mixture_keywords(data_args: DataArguments, condition: str, *, train: bool) -> dict[str, Any]:

@@ -42,15 +42,36 @@ def build_model(model_args: ModelArguments, stage: Stage) -> PreTrainedModel:
         `PreTrainedModel`: the stage's model; new parts have random weights from torch's generator.
 
     Raises:
-        RecipeError: an argument that the stage needs is missing, or a config file is wrong.
+        RecipeError: an argument that the stage needs is missing or does not fit, or a config file
+            is wrong.
     """
     if model_args.model_name_or_path is not None:
-        return load_pretrained(MODEL_CLASSES[stage], model_args, "model_name_or_path")
-    if stage == "extraction":
-        return _build_extractor(model_args)
-    if stage == "classification":
-        return _build_classifier(model_args)
-    return _build_joint(model_args)
+        model = load_pretrained(MODEL_CLASSES[stage], model_args, "model_name_or_path")
+    elif stage == "extraction":
+        model = _build_extractor(model_args)
+    elif stage == "classification":
+        model = _build_classifier(model_args)
+    else:
+        model = _build_joint(model_args)
+    if model_args.trainable_encoder_layers is not None:
+        _open_upper_layers(model, model_args.trainable_encoder_layers)
+    return model
+
+
+def _open_upper_layers(model: PreTrainedModel, num_layers: int) -> None:
+    classifier = getattr(model, "classifier", model)
+    if not isinstance(classifier, ShiftCnnForEmotionClassification):
+        raise RecipeError("trainable_encoder_layers is for the stages that classify: leave it out")
+    num_there = len(getattr(classifier.encoder, "layers", ()))
+    if not 1 <= num_layers <= num_there:
+        raise RecipeError(
+            f"trainable_encoder_layers: the speech encoder has {num_there} transformer layers, got "
+            f"{num_layers}"
+        )
+    # In the config too, so that the checkpoint says it and a later stage goes on with it.
+    classifier.config.freeze_encoder = False
+    classifier.config.trainable_encoder_layers = num_layers
+    classifier.train(classifier.training)
 
 
 def _build_extractor(model_args: ModelArguments) -> TdSpeakerBeamForSpeechExtraction:

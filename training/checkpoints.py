@@ -12,8 +12,9 @@ from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 
 logger = logging.getLogger(__name__)
 
-# Trainer writes them in this order, the state last.
+# Trainer writes them in this order, the state last; under FSDP the optimizer has another name.
 CHECKPOINT_FILES = ("model.safetensors", "optimizer.pt", "scheduler.pt", "trainer_state.json")
+OTHER_NAMES = {"optimizer.pt": "optimizer.bin"}
 
 
 class CheckpointError(ValueError):
@@ -59,14 +60,14 @@ def checkpoint_problem(folder: Path) -> str | None:
     if not folder.is_dir():
         return "there is no such folder"
     for name in CHECKPOINT_FILES:
-        if not (folder / name).is_file():
+        if not any((folder / each).is_file() for each in (name, OTHER_NAMES.get(name, name))):
             return f"is no checkpoint of a training, {name} is missing"
     try:
         json.loads((folder / "trainer_state.json").read_text(encoding="utf-8"))
     except ValueError:
         return "trainer_state.json was cut off"
     # Torch saves zip archives, whose directory comes last.
-    for path in [*folder.glob("*.pt"), *folder.glob("rng_state*.pth")]:
+    for path in [*folder.glob("*.pt"), *folder.glob("*.bin"), *folder.glob("rng_state*.pth")]:
         if not zipfile.is_zipfile(path):
             return f"{path.name} was cut off"
     return None

@@ -64,6 +64,12 @@ IRRELEVANT = (
     "num_workers",
     "seed",
     "use_cpu",
+    # Of train.py alone.
+    "fresh_mixtures",
+    "librimix_subset",
+    "librimix_eval_subset",
+    "librimix_metadata_dir",
+    "librispeech_dir",
 )
 
 
@@ -212,7 +218,8 @@ def plan_jobs(data_args: DataArguments, mixtures_per_utterance: int) -> list[Job
     Returns:
         `list[Job]`: one for each split and epoch.
     """
-    splits = ["train", "test"] if data_args.protocol == "paper" else ["train", "validation", "test"]
+    validated = data_args.split_protocol == "validated"
+    splits = ["train", "validation", "test"] if validated else ["train", "test"]
     jobs = []
     for split in splits:
         keywords = mixture_keywords(data_args, "noisy", train=False)

@@ -49,6 +49,7 @@ def training_facts(
     num_examples: Mapping[str, int],
     num_parameters: Mapping[str, int],
     machine: Mapping[str, Any],
+    best_on_test: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
     """Collects the facts of a finished training.
 
@@ -61,6 +62,8 @@ def training_facts(
         num_examples (`Mapping[str, int]`): targets by split.
         num_parameters (`Mapping[str, int]`): all and trainable parameters.
         machine (`Mapping[str, Any]`): processor, cores and GPU.
+        best_on_test (`Mapping[str, Any]`, *optional*): the epochs that were chosen on the test
+            session, see `training.best_on_test`.
 
     Returns:
         `dict[str, Any]`: plain values, ready for JSON.
@@ -82,6 +85,8 @@ def training_facts(
         "first_log": _first(state, "loss"),
         "last_log": _last(state, "loss"),
         "last_validation": _last(state, "eval_loss"),
+        "optimistic": best_on_test is not None,
+        "best_on_test": None if best_on_test is None else dict(best_on_test),
         "machine": dict(machine),
         "versions": {"python": platform.python_version()}
         | {name: version(name) for name in LIBRARIES},

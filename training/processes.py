@@ -1,6 +1,32 @@
 """The processes of a distributed run."""
 
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+
 from accelerate import PartialState
+from torch import nn
+from torch.distributed.fsdp import FSDPModule
+
+
+@contextlib.contextmanager
+def own_class(model: nn.Module) -> Iterator[None]:
+    """Gives a model that FSDP has sharded its own class for a while.
+
+    FSDP puts a class of its own over the model's. Saving copies the code of the model's class, and
+    would copy FSDP's.
+
+    Args:
+        model (`nn.Module`): sharded or not.
+    """
+    before = type(model)
+    if issubclass(before, FSDPModule):
+        model.__class__ = before.__bases__[1]  # FSDPModule, then the model's class
+    try:
+        yield
+    finally:
+        model.__class__ = before
 
 
 def leave_together() -> None:

@@ -28,6 +28,7 @@ from data_builders.schema import IGNORED_LABEL
 from evaluation.compute_metrics import compute_metrics
 from modeling.signal_losses import si_snr
 from training.arguments import TseSerTrainingArguments
+from training.processes import own_class
 
 LOSS_PARTS = ("extraction_loss", "classification_loss", "si_snr")
 
@@ -185,6 +186,10 @@ class TseSerTrainer(Trainer):
                 if moved:
                     optimizer.add_param_group({**group, "params": moved, "lr": rate})
         return optimizer
+
+    def _save(self, output_dir: str | None = None, state_dict: Any = None) -> None:
+        with own_class(self.network):
+            super()._save(output_dir, state_dict)
 
     def compute_loss(
         self,

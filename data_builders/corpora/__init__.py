@@ -60,6 +60,7 @@ CORPUS_OPTIONS: dict[str, dict[str, Callable[[str], Any]]] = {
         "seed": int,
         "exclude_speakers": _words,
         "measure_speech": _truth,
+        "release_splits": _truth,
         "hub": str,
     },
     "esd": {"part": str},

@@ -51,6 +51,8 @@ SUBSETS = {
 }
 SPEAKERS_FILE = "SPEAKERS.TXT"
 PAPER_HOURS = (105.0, 100.0)
+# The split that the first word of a subset's name stands for.
+RELEASE_SPLITS = {"train": "train", "dev": "validation", "test": "test"}
 
 # speaker, chapter, utterance
 FILE_NAME = re.compile(r"(\d+)-(\d+)-\d{4}")
@@ -83,6 +85,7 @@ def load_librispeech(
     seed: int = 0,
     exclude_speakers: Sequence[str] = (),
     measure_speech: bool = False,
+    release_splits: bool = False,
     hub: str | None = None,
 ) -> datasets.Dataset:
     """Reads LibriSpeech, or a number of hours of it.
@@ -99,11 +102,13 @@ def load_librispeech(
         exclude_speakers (`Sequence[str]`): speakers to leave out, "103" or "librispeech_103".
         measure_speech (`bool`): decode every chosen file and find the ends of its speech; if not,
             it lasts from the first to the last sample, and `trim_silence` changes nothing.
+        release_splits (`bool`): keep to the splits of the release: train-... is trained on, dev-...
+            validated and test-... tested; if not, the speakers of all subsets are split anew.
         hub (`str`, *optional*): name of a dataset on the Hub, such as openslr/librispeech_asr.
 
     Returns:
-        `datasets.Dataset`: utterances without emotion, with `UTTERANCE_FEATURES`; the speaker is
-        "librispeech_103".
+        `datasets.Dataset`: utterances without emotion, with `UTTERANCE_FEATURES`, and "split" for
+        `release_splits`; the speaker is "librispeech_103".
 
     Raises:
         CorpusError: the folder is missing or no LibriSpeech, a subset is unknown or missing, there
@@ -123,6 +128,7 @@ def load_librispeech(
         seed,
         sorted({f"librispeech_{name.removeprefix('librispeech_')}" for name in exclude_speakers}),
     )
+    split_of_name: dict[str, str] = {}
 
     def describe(report: list[str]) -> list[tuple[FoundFile, Description]]:
         suffixes = (*AUDIO_SUFFIXES, TRANSCRIPT_SUFFIX)
@@ -134,7 +140,9 @@ def load_librispeech(
         if not described:
             raise wrong_folder("librispeech", root, EXPECTED, audio)
         report += _check(described, texts, chosen)
-        return _choose_utterances(root, described, choice, cache_dir)
+        chosen_ones = _choose_utterances(root, described, choice, cache_dir)
+        split_of_name.update({entry.name: _split_of(file) for file, entry in chosen_ones})
+        return chosen_ones
 
     return load_table(
         "librispeech",
@@ -142,8 +150,9 @@ def load_librispeech(
         [*folders, *speakers],
         cache_dir,
         describe,
-        options=choice._asdict(),
+        options={**choice._asdict(), "release_splits": release_splits},
         measure_speech=measure_speech,
+        more_columns={"split": split_of_name} if release_splits else None,
     )
 
 
@@ -172,6 +181,10 @@ def load_librispeech_parts(
         load_librispeech(data_dir, cache_dir, hours=hours, part=part, **options)
         for part in range(1, len(hours) + 1)
     ]
+
+
+def _split_of(file: FoundFile) -> str:
+    return RELEASE_SPLITS[file.path.partition("-")[0]]
 
 
 def _check_names(subsets: Sequence[str] | None) -> None:
