@@ -1,0 +1,1 @@
+"""The command `tse-ser`: emotions, voices and extracted speech from a terminal."""
