@@ -1,6 +1,7 @@
 # Every target sets up .venv by itself; nothing else has to be typed on a fresh machine.
 #   make demo       the whole study on the generated corpus, into results/demo
 #   make test       the tests (offline)
+#   make test-published   a pushed model in a new environment, the Space in a browser (online)
 #   make quality    ruff and mypy; `make style` lets ruff mend what it can
 # Another Python: make test PYTHON=python3.12 (3.10 or newer).
 
@@ -10,7 +11,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 DEMO_DIR ?= results/demo
 
-.PHONY: help install demo test quality style
+.PHONY: help install demo test test-published quality style
 .DEFAULT_GOAL := help
 
 help:
@@ -37,6 +38,16 @@ demo: $(STAMP)
 
 test: $(STAMP)
 	@HF_HUB_OFFLINE=1 $(BIN)/python -m pytest --quiet -n 2 --dist loadfile
+
+# Debian's Chromium for root, else the one of Playwright; without either the tests skip and say so.
+test-published: $(STAMP)
+	@command -v chromium >/dev/null || \
+		if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
+			apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends chromium >/dev/null; \
+		else $(BIN)/playwright install chromium; fi \
+		|| echo "no Chromium could be installed: the tests in a browser skip"
+	@HF_HUB_OFFLINE=1 $(BIN)/python -m pytest --quiet -m slow tests/test_space_browser.py \
+		tests/test_hub_push.py tests/test_hub_fresh_environment.py
 
 quality: $(STAMP)
 	@$(BIN)/ruff check
