@@ -68,11 +68,18 @@ class StudyProgress:
         shown = "starting" if fraction is None else f"{fraction:.0%}"
         say(f"    {unit.name}: {shown}{self._clock(unit, fraction)}")
 
-    def finish(self, unit: Step | Cell, minutes: float) -> None:
-        """Says that a step or cell is done, and keeps its minutes for the estimates."""
+    def finish(self, unit: Step | Cell, minutes: float, elsewhere: bool = False) -> None:
+        """Says that a step or cell is done, and keeps its minutes for the estimates.
+
+        Args:
+            unit: what is done.
+            minutes: that it took.
+            elsewhere: whether another runner did it.
+        """
         self.waiting.remove(unit)
         self.known_minutes[unit_key(unit)] = minutes
-        say(f"    {unit.name}: done in {format_minutes(minutes)}")
+        who = f"{describe(unit)} by another runner" if elsewhere else unit.name
+        say(f"    {who}: done in {format_minutes(minutes)}")
 
     def remaining_minutes(self, unit: Step | Cell, fraction: float | None) -> float | None:
         """Rough minutes that the study still needs.
@@ -124,7 +131,9 @@ def say(line: str) -> None:
 
 def describe(unit: Step | Cell) -> str:
     """One line about a step or cell."""
-    where = f"fold {unit.fold}, seed {unit.seed}"
+    shared = {"fold": "all folds", "seed": "all seeds"}
+    parts = [(name, getattr(unit, name)) for name in shared]
+    where = ", ".join(shared[name] if value is None else f"{name} {value}" for name, value in parts)
     if isinstance(unit, Step):
         settings = [str(unit.config[key]) for key in ("stage", "condition") if key in unit.config]
         return f"{where}: {unit.program} {unit.name} {' '.join(settings)}".rstrip()

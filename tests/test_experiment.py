@@ -4,102 +4,26 @@ from __future__ import annotations
 
 import json
 import os
-import signal
-import subprocess
-import sys
-import time
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
+from tiny_studies import calls, changed, run, stub_programs, tiny_study, write_study
 
 from evaluation import experiment
 from evaluation.progress import StudyProgress, format_minutes, fraction_done
 from evaluation.study import Step, StudyError, load_study, plan_study
 
-REPOSITORY = Path(__file__).resolve().parent.parent
-
-# Stands in for train.py: writes a line a call, and the marks that the test asks for.
-PROGRAM = """
-import sys, time, yaml, pathlib
-config = yaml.safe_load(open(sys.argv[sys.argv.index("--config") + 1]))
-folder = pathlib.Path(config["output_dir"])
-print(" 50%|#####     | 5/10 [00:01<00:01]")
-with open(folder / "calls.txt", "a") as calls:
-    calls.write(" ".join(sys.argv[1:]) + "\\n")
-time.sleep(config.get("sleep", 0))
-if config.get("abort"):
-    calls = len((folder / "calls.txt").read_text().splitlines())
-    if calls <= config["abort"]:
-        import os, signal
-        os.kill(os.getpid(), signal.SIGABRT)
-if config.get("fail"):
-    raise SystemExit("the loss is no number")
-(folder / "model.txt").write_text("weights")
-"""
-
 
 @pytest.fixture
 def study_file(tmp_path: Path) -> Path:
-    (tmp_path / "recipe.yaml").write_text("stage: extraction\nmixing_seed: 3\n")
-    recipe = str(tmp_path / "recipe.yaml")
-    study = {
-        "name": "tiny",
-        "folds": [1, 2],
-        "seeds": [0],
-        "data": {"targets": ["generated"], "interferers": ["generated_pool"], "mixing_seed": 9},
-        "steps": [
-            {"name": "first", "train": recipe},
-            {"name": "second", "train": recipe, "arguments": {"extractor": "{first}"}},
-        ],
-        "cells": [
-            {"name": "cell", "tables": ["II"], "model": "SC", "arguments": {"model": "{second}"}}
-        ],
-    }
-    return write_study(tmp_path / "study.yaml", study)
+    return tiny_study(tmp_path)
 
 
 @pytest.fixture(autouse=True)
 def quick_programs(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    program = tmp_path / "program.py"
-    program.write_text(PROGRAM)
-    monkeypatch.setattr(
-        experiment.Launcher,
-        "command",
-        lambda launcher, step, config: [sys.executable, str(program), "--config", str(config)],
-    )
-    monkeypatch.setattr(experiment, "evaluate_checkpoint", write_cell)
-    monkeypatch.setattr(experiment, "write_tables", lambda folder: "the tables")
-    monkeypatch.setattr(experiment, "write_figures", lambda folder, corpus_dir: None)
-    monkeypatch.setattr(experiment, "POLL_SECONDS", 0.02)
-
-
-def write_cell(labels: dict[str, Any], output: str, model: str, **arguments: Any) -> None:
-    result = {**labels, **arguments, "checkpoint": model, "minutes": 0.1}
-    experiment.write_json(Path(output), result)
-
-
-def write_study(path: Path, study: dict[str, Any]) -> Path:
-    path.write_text(yaml.safe_dump(study))
-    return path
-
-
-def changed(path: Path, **changes: Any) -> Path:
-    return write_study(path, {**yaml.safe_load(path.read_text()), **changes})
-
-
-def run(study: Path, output_dir: Path, *more: str) -> None:
-    arguments = ["--study", str(study), "--output_dir", str(output_dir), *more]
-    experiment.run_study(experiment.parse_arguments(arguments))
-
-
-def calls(output_dir: Path) -> dict[str, int]:
-    """How often the program of each step was called, by folder."""
-    return {
-        str(path.parent.relative_to(output_dir / "steps")): len(path.read_text().splitlines())
-        for path in sorted(output_dir.glob("steps/*/*/calls.txt"))
-    }
+    stub_programs(monkeypatch, tmp_path)
 
 
 def test_a_study_runs_its_steps_and_cells_for_every_fold(study_file: Path, tmp_path: Path) -> None:
@@ -138,7 +62,7 @@ def test_a_program_that_is_killed_twice_stops_the_study(study_file: Path, tmp_pa
     write_study(tmp_path / "recipe.yaml", {"stage": "extraction", "abort": 2})
 
     with pytest.raises(StudyError, match="exit code -6"):
-        run(study_file, tmp_path / "out")
+        run(study_file, tmp_path / "out", "--folds", "1")
 
     assert calls(tmp_path / "out") == {"fold1_seed0/first": 2}
 
@@ -149,7 +73,7 @@ def test_a_program_that_fails_by_itself_is_not_started_again(
     write_study(tmp_path / "recipe.yaml", {"stage": "extraction", "fail": True})
 
     with pytest.raises(StudyError, match="the loss is no number"):
-        run(study_file, tmp_path / "out")
+        run(study_file, tmp_path / "out", "--folds", "1")
 
     assert calls(tmp_path / "out") == {"fold1_seed0/first": 1}
 
@@ -228,43 +152,6 @@ def test_a_dry_run_prints_the_plan_and_writes_nothing(
     assert "fold 2, seed 0: train second extraction" in printed
     assert "fold 1, seed 0: evaluate cell (Table II)" in printed
     assert not (tmp_path / "out").exists()
-
-
-@pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGKILL])
-def test_a_study_that_was_killed_goes_on(study_file: Path, tmp_path: Path, how: int) -> None:
-    steps = yaml.safe_load(study_file.read_text())["steps"]
-    steps[1]["arguments"]["sleep"] = 3
-    study = changed(study_file, steps=steps)
-    out = tmp_path / "out"
-    process = subprocess.Popen(
-        [sys.executable, "-c", KILLED_RUN, str(study), str(out), str(tmp_path / "program.py")],
-        cwd=REPOSITORY,
-        stdout=subprocess.DEVNULL,
-    )
-    marker = out / "steps/fold1_seed0/second/calls.txt"
-    deadline = time.monotonic() + 120
-    while not marker.exists() and time.monotonic() < deadline:
-        time.sleep(0.02)
-    os.kill(process.pid, how)
-    process.wait(timeout=30)
-    assert not (out / "cells").exists()
-    assert not (marker.parent / "model.txt").exists()
-
-    run(study, out, "--folds", "1")
-
-    assert calls(out) == {"fold1_seed0/first": 1, "fold1_seed0/second": 2}
-    assert (out / "cells/cell_fold1_seed0.json").exists()
-
-
-KILLED_RUN = """
-import sys
-from evaluation import experiment
-study, out, program = sys.argv[1:]
-experiment.Launcher.command = lambda launcher, step, config: [
-    sys.executable, program, "--config", str(config)
-]
-experiment.main(["--study", study, "--output_dir", out, "--folds", "1"])
-"""
 
 
 @pytest.mark.parametrize(
@@ -369,3 +256,32 @@ def test_minutes_are_shown_as_a_clock() -> None:
     assert format_minutes(0.7) == "0:42"
     assert format_minutes(12.0833) == "12:05"
     assert format_minutes(187) == "3 h 07 min"
+
+
+def test_a_smoke_run_is_short_and_goes_beside_the_results(study_file: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    run(study_file, out, "--smoke", "--folds", "1")
+    run(study_file, out, "--folds", "1")
+
+    smoke = yaml.safe_load((out / "smoke/steps/fold1_seed0/first/config.yaml").read_text())
+    assert (smoke["max_steps"], smoke["per_device_train_batch_size"]) == (2, 2)
+    assert json.loads((out / "smoke/cells/cell_fold1_seed0.json").read_text())["max_examples"] == 8
+    real = yaml.safe_load((out / "steps/fold1_seed0/first/config.yaml").read_text())
+    assert "max_steps" not in real
+
+
+def test_only_what_was_chosen_is_run(study_file: Path, tmp_path: Path) -> None:
+    run(study_file, tmp_path / "out", "--only", "first")
+    assert calls(tmp_path / "out") == {"fold1_seed0/first": 1, "fold2_seed0/first": 1}
+    assert not (tmp_path / "out/tables.md").exists()
+
+
+def test_folders_of_single_corpora_reach_steps_and_cells(study_file: Path, tmp_path: Path) -> None:
+    out, here = tmp_path / "out", tmp_path / "here"
+    run(study_file, out, "--folds", "1", "--corpus_dirs", f"generated={here}")
+
+    config = yaml.safe_load((out / "steps/fold1_seed0/first/config.yaml").read_text())
+    cell = json.loads((out / "cells/cell_fold1_seed0.json").read_text())
+    assert config["corpus_dirs"] == cell["corpus_dirs"] == [f"generated={here}"]
+    with pytest.raises(StudyError, match="expected entries such as iemocap=/data/IEMOCAP"):
+        run(study_file, out, "--corpus_dirs", "generated")

@@ -281,6 +281,8 @@ def mixture_keywords(data_args: DataArguments, condition: str, *, train: bool) -
     if denoised:
         keywords["targets"] = ["denoised"]
         keywords["corpus_dirs"] |= {"denoised": data_args.denoised_dir}
+        # Nobody hears the enrollment: a small set need not have a neutral utterance of each speaker.
+        keywords["enrollment_emotion"] = None
     if not noisy:
         return keywords
     if train:
