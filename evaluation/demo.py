@@ -2,14 +2,15 @@
 
     python -m evaluation.demo --study recipes/generated/study.yaml --output_dir results/demo
 
-Saves the model with its code to `checkpoint/`, loads it back with the Auto class alone, prints the
-emotion before and after extraction, and writes `mixture.wav`, `enrollment.wav`, `extracted.wav` and
-`target.wav`.
+Saves the model with its code and a sample of generated speech to `checkpoint/`, loads it back with
+`pipeline` alone, prints the emotion before and after extraction, and writes `mixture.wav`,
+`enrollment.wav`, `extracted.wav` and `target.wav`.
 """
 
 from __future__ import annotations
 
 import argparse
+import shutil
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -17,7 +18,7 @@ from typing import Any
 
 import numpy as np
 import soundfile
-from transformers import AutoModelForAudioClassification, PreTrainedModel
+from transformers import pipeline
 from transformers.utils.logging import disable_progress_bar
 
 from data_builders.schema import EMOTIONS, SAMPLING_RATE
@@ -25,16 +26,18 @@ from evaluation.evaluate_checkpoint import (
     EvaluationArguments,
     load_condition,
     load_model,
-    run_model,
 )
 from evaluation.metrics.si_sdr.si_sdr import scale_invariant_sdr
+from evaluation.prediction import run_model
 from evaluation.study import Cell, Step, StudyError, load_study, plan_study
-from modeling import TseSerFeatureExtractor
+from modeling import save_with_code
 
 # The cells are found by what the tables call them.
 JOINT = {"method": "TSE-SER-ft"}
 BASELINE = {"model": "SC", "train_set": "Noisy", "test_set": "Noisy"}
 PEAK = 0.9
+# What its training was, which a published model's card is made of.
+FACTS = "training_facts.json"
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -68,9 +71,12 @@ def run_demo(study: Path, output_dir: Path, index: int = 0) -> None:
     """
     plan = plan_study(load_study(study), output_dir)
     joint, baseline = find_cell(plan, JOINT), find_cell(plan, BASELINE)
-    checkpoint = output_dir / "checkpoint"
-    save_with_code(joint.arguments["model"], checkpoint)
-    model = AutoModelForAudioClassification.from_pretrained(checkpoint, trust_remote_code=True)
+    trained = Path(joint.arguments["model"])
+    checkpoint = save_with_code(trained, output_dir / "checkpoint")
+    if (trained / FACTS).is_file():
+        shutil.copy(trained / FACTS, checkpoint)
+    recognize = pipeline(None, model=str(checkpoint), trust_remote_code=True)
+    model: Any = recognize.model
 
     example = load_condition(EvaluationArguments(**joint.arguments))[index]
     unaided = run_model(load_model(baseline.arguments["model"]), [example])
@@ -83,6 +89,7 @@ def run_demo(study: Path, output_dir: Path, index: int = 0) -> None:
         "target": example["target"],
     }
     write_waveforms(waveforms, output_dir)
+    write_sample(output_dir, checkpoint / "sample")
     print(f"One test mixture: {example['utterance_id']} with {example['interferer_id']} over it")
     print(f"  true emotion                              {EMOTIONS[example['label']]}")
     print(f"  before: SC trained on mixtures            {probabilities(unaided)}")
@@ -94,7 +101,8 @@ def run_demo(study: Path, output_dir: Path, index: int = 0) -> None:
     }
     print(f"  SI-SDR {sdr_db['mixture']:.1f} dB before, {sdr_db['extracted']:.1f} dB after")
     print(f"The waveforms: {', '.join(f'{name}.wav' for name in waveforms)} in {output_dir}")
-    print(f"The model: {checkpoint}, loads with trust_remote_code=True from anywhere")
+    print(f"The model: {checkpoint}, loads from anywhere by")
+    print(f"  pipeline(model={str(checkpoint)!r}, trust_remote_code=True)")
 
 
 def find_cell(plan: Sequence[Step | Cell], labels: dict[str, str]) -> Cell:
@@ -111,18 +119,6 @@ def find_cell(plan: Sequence[Step | Cell], labels: dict[str, str]) -> Cell:
     raise StudyError(f"the study has no cell with {labels}")
 
 
-def save_with_code(trained: str, checkpoint: Path) -> None:
-    """Saves a trained model, its feature extractor and the code of both.
-
-    Args:
-        trained: folder of the training.
-        checkpoint: folder to write: all that `from_pretrained` needs, elsewhere too.
-    """
-    model: PreTrainedModel = load_model(trained)
-    model.save_pretrained(checkpoint)
-    TseSerFeatureExtractor.from_pretrained(trained).save_pretrained(checkpoint)
-
-
 def write_waveforms(waveforms: dict[str, np.ndarray], output_dir: Path) -> None:
     """Writes 32-bit float WAV files that can be compared by ear.
 
@@ -137,6 +133,19 @@ def write_waveforms(waveforms: dict[str, np.ndarray], output_dir: Path) -> None:
     for name, waveform in waveforms.items():
         path = output_dir / f"{name}.wav"
         soundfile.write(path, gain * waveform, SAMPLING_RATE, subtype="FLOAT")
+
+
+def write_sample(output_dir: Path, sample_dir: Path) -> None:
+    """Puts the written mixture and enrollment beside a model, as 16-bit WAV files.
+
+    Args:
+        output_dir: folder that `write_waveforms` wrote into.
+        sample_dir: folder to write.
+    """
+    sample_dir.mkdir(exist_ok=True)
+    for name in ("mixture.wav", "enrollment.wav"):
+        waveform, rate = soundfile.read(output_dir / name)
+        soundfile.write(sample_dir / name, waveform, rate, subtype="PCM_16")
 
 
 def probabilities(outputs: dict[str, Any]) -> str:

@@ -3,27 +3,26 @@
     python -m evaluation.evaluate_checkpoint --model CHECKPOINT --condition noisy --fold 1 \
         --gender_state same --interferers generated_pool --output cell.json
 
-Beside `cell.json` goes `cell.predictions.csv`, a row an utterance, for paired comparisons later.
+The file, a cell of a table, holds a record of each utterance too, for paired comparisons later.
 `--classifier` scores an extractor and a classifier, trained apart, as one model (TSE-SER-base).
 """
 
 from __future__ import annotations
 
-import csv
 import json
 import os
 import platform
 import time
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
+import pyarrow.parquet
 import torch
-from torch.utils.data import DataLoader, Dataset
-from tqdm.auto import tqdm
+from torch.utils.data import Dataset
 from transformers import (
     AutoConfig,
     AutoModelForAudioClassification,
@@ -32,20 +31,32 @@ from transformers import (
 )
 
 from data_builders import load_mixtures
+from data_builders.corpora.denoised import METADATA_FILE
 from data_builders.mixing_arguments import MixingArguments
-from data_builders.schema import EMOTIONS, IGNORED_LABEL
-from evaluation.metrics.ser_accuracy.ser_accuracy import emotion_accuracies
-from evaluation.metrics.si_sdr.si_sdr import scale_invariant_sdr
-from modeling import (
-    TdSpeakerBeamForSpeechExtraction,
-    TseSerFeatureExtractor,
-    TseSerForEmotionClassification,
+from data_builders.schema import EMOTIONS
+from evaluation.prediction import SI_SDR_FIELDS, extracts, predict
+from evaluation.scoring import (
+    score_detection,
+    score_groups,
+    score_predictions,
+    utterance_records,
 )
+from modeling import TdSpeakerBeamForSpeechExtraction, TseSerForEmotionClassification
 
 CONDITIONS = ("clean", "noisy", "denoised")
-_SI_SDR_FIELDS = ("si_sdr_mixture_db", "si_sdr_extracted_db", "si_sdri_db")
+PLACES = (
+    "model",
+    "classifier",
+    "output",
+    "corpus_dir",
+    "corpus_dirs",
+    "cache_dir",
+    "denoised_dir",
+)
 LIBRARIES = ("torch", "torchaudio", "transformers", "datasets", "numpy")
-_ID_FIELDS = ("utterance_id", "speaker_id", "interferer_id", "interferer_corpus", "gender_state")
+# Where a training under `best_on_test` keeps the epoch with the best WA; its own weights are those
+# of the epoch with the best UA.
+BEST_WA_FOLDER = "best_wa"
 
 
 @dataclass(kw_only=True)
@@ -64,6 +75,13 @@ class EvaluationArguments(MixingArguments):
         default=None, metadata={"help": "Denoised set, as training.denoise_corpus writes it."}
     )
     split: Literal["train", "validation", "test"] = "test"
+    absent_share: float = field(
+        default=0.0, metadata={"help": "Share of mixtures in which the target is silent."}
+    )
+    speaker_similarity: bool = field(
+        default=False,
+        metadata={"help": "Compare extracted speech and enrollment, as where targets are absent."},
+    )
     seed: int = field(default=0, metadata={"help": "Seed of the training, for the record."})
     max_examples: int | None = field(
         default=None, metadata={"help": "Score at most this many utterances."}
@@ -86,6 +104,12 @@ class EvaluationArguments(MixingArguments):
                 "Condition 'denoised' needs denoised_dir, a folder that "
                 "`python -m training.denoise_corpus` wrote."
             )
+        if not 0 <= self.absent_share <= 1:
+            raise ValueError(f"absent_share: expected 0 to 1, got {self.absent_share}")
+        if self.absent_share and self.condition != "noisy":
+            raise ValueError(
+                f"absent_share is for condition 'noisy': in {self.condition!r} nobody else speaks."
+            )
 
 
 def evaluate_checkpoint(cell: Mapping[str, Any] | None = None, **arguments: Any) -> dict[str, Any]:
@@ -101,37 +125,42 @@ def evaluate_checkpoint(cell: Mapping[str, Any] | None = None, **arguments: Any)
         `classifier_checkpoint`; `condition`, `split`, `fold`, `protocol`, `seed`, `gender_state`,
         `targets`, `interferers`, `snr_range_db`, `mixing_seed` and the other settings; `classes`;
         the numbers of `score_predictions`, again under `by_interferer_corpus` and
-        `by_gender_state`; `minutes`, `versions`, `machine`.
+        `by_gender_state`; `detection`, see `score_detection`, where similarities were asked for;
+        `minutes`, `versions`, `machine`; `utterances`, see `utterance_records`. Under protocol
+        `best_on_test` `wa` is that of another epoch, in `wa_checkpoint`, than everything else, and
+        `optimistic` is true.
 
     Raises:
-        ValueError: a condition that is unknown or lacks what it needs, or a model whose classes
-            are not the corpora's.
+        ValueError: a condition that is unknown or lacks what it needs, a model whose classes are
+            not the corpora's, or one that cannot do what is asked of it.
     """
     started = time.monotonic()
     settings = EvaluationArguments(**arguments)
     model = load_model(settings.model, settings.classifier)
-    if settings.condition == "denoised" and _extracts(model):
-        raise ValueError("The denoised set is extracted already: evaluate a classifier on it.")
-    rows = predict(
-        model,
-        load_condition(settings),
-        condition=settings.condition,
-        batch_size=settings.batch_size,
-    )
+    rows = _predict(model, settings)
     result: dict[str, Any] = {
         **(cell or {}),
         **_described(settings),
+        # A denoised set has no gender state to mix by, but its label may tell the mixtures'.
+        **(cell or {}),
         "classes": list(EMOTIONS),
         **score_predictions(rows),
-        "by_interferer_corpus": _score_groups(rows, "interferer_corpus"),
-        "by_gender_state": _score_groups(rows, "gender_state"),
+        "by_interferer_corpus": score_groups(rows, "interferer_corpus"),
+        "by_gender_state": score_groups(rows, "gender_state"),
+        "detection": _score_similarities(rows),
+        "optimistic": settings.protocol == "best_on_test",
+    }
+    if settings.protocol == "best_on_test" and result["wa"] is not None:
+        result |= _score_best_wa(settings)
+    result |= {
         "minutes": round((time.monotonic() - started) / 60, 3),
         "versions": {"python": platform.python_version()}
         | {name: version(name) for name in LIBRARIES},
         "machine": describe_machine(model.device),
+        "utterances": utterance_records(rows),
     }
     if settings.output is not None:
-        _write_results(Path(settings.output), result, rows)
+        _write_results(Path(settings.output), result)
     return result
 
 
@@ -173,95 +202,16 @@ def load_condition(settings: EvaluationArguments) -> Dataset[dict[str, Any]]:
     Returns:
         `MixtureDataset`: the plan of epoch 0.
     """
-    keywords = settings.mixing_keywords(noisy=settings.condition == "noisy")
+    noisy = settings.condition == "noisy"
+    keywords = settings.mixing_keywords(noisy=noisy)
+    if noisy:
+        keywords["absent_share"] = settings.absent_share
     if settings.condition == "denoised":
         keywords["targets"] = "denoised"
         keywords["corpus_dirs"] |= {"denoised": settings.denoised_dir}
         # What was extracted already needs no enrollment, so any will do.
         keywords["enrollment_emotion"] = None
     return load_mixtures(split=settings.split, max_examples=settings.max_examples, **keywords)
-
-
-def predict(
-    model: PreTrainedModel,
-    dataset: Dataset[dict[str, Any]],
-    *,
-    condition: str = "noisy",
-    batch_size: int = 8,
-) -> list[dict[str, Any]]:
-    """Runs a model over a dataset of mixtures, a batch in memory at a time.
-
-    Args:
-        model (`PreTrainedModel`): extractor, classifier or both.
-        dataset (`MixtureDataset`): examples of the contract between data and models.
-        condition (`str`): `noisy` has a mixture whose SI-SDR can be measured, the others have not.
-        batch_size (`int`): examples in a forward pass.
-
-    Returns:
-        One row an example: ids, label, prediction, `probabilities` of shape `(num_labels,)`, SI-SDR
-        of mixture and extracted speech in dB; None for what the model or condition does not have.
-    """
-    loader: DataLoader[Any] = DataLoader(dataset, batch_size=batch_size, collate_fn=list)
-    rows: list[dict[str, Any]] = []
-    for examples in tqdm(loader, desc="evaluating", unit="batch"):
-        outputs = run_model(model, examples)
-        logits, extracted = outputs.get("logits"), outputs.get("extracted_values")
-        for position, example in enumerate(examples):
-            row = {name: example[name] for name in _ID_FIELDS} | {"label": int(example["label"])}
-            probabilities = None if logits is None else logits[position].double().softmax(-1)
-            row["probabilities"] = None if probabilities is None else probabilities.tolist()
-            row["prediction"] = None if probabilities is None else int(probabilities.argmax())
-            estimate = None if extracted is None else extracted[position].double().numpy()
-            rows.append(row | _signal_scores(example, estimate, condition))
-    return rows
-
-
-@torch.inference_mode()
-def run_model(model: PreTrainedModel, examples: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """One forward pass over examples of the contract between data and models.
-
-    Args:
-        model (`PreTrainedModel`): a classifier alone gets no enrollment.
-        examples (sequence of mappings): examples with `mixture` and `enrollment`.
-
-    Returns:
-        The model's outputs that are there, as float32 tensors on the CPU.
-    """
-    features = TseSerFeatureExtractor()(
-        [example["mixture"] for example in examples],
-        enrollments=[example["enrollment"] for example in examples] if _extracts(model) else None,
-        return_tensors="pt",
-    ).to(model.device)
-    outputs = model(**features)
-    names = ("logits", "extracted_values")
-    return {name: outputs[name].float().cpu() for name in names if outputs.get(name) is not None}
-
-
-def score_predictions(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """Accuracies and mean SI-SDR of prediction rows.
-
-    Args:
-        rows (sequence of mappings): what `predict` returns.
-
-    Returns:
-        `num_examples`, `wa` and `ua` (0 to 1), `per_class_recall` by emotion, `confusion` (a row
-        a true emotion), `si_sdr_mixture_db`, `si_sdr_extracted_db`, `si_sdri_db`; None where
-        unknown.
-    """
-    scores: dict[str, Any] = {"num_examples": len(rows)}
-    labelled = [
-        row for row in rows if row["prediction"] is not None and row["label"] != IGNORED_LABEL
-    ]
-    scores |= dict.fromkeys(("wa", "ua", "per_class_recall", "confusion"))
-    if labelled:
-        predictions = [row["prediction"] for row in labelled]
-        labels = [row["label"] for row in labelled]
-        scores |= emotion_accuracies(predictions, labels, range(len(EMOTIONS)))
-        scores["per_class_recall"] = dict(zip(EMOTIONS, scores["per_class_recall"], strict=True))
-    for name in _SI_SDR_FIELDS:
-        values = [row[name] for row in rows if row[name] is not None]
-        scores[name] = float(np.mean(values)) if values else None
-    return scores
 
 
 def describe_machine(device: torch.device | None = None) -> dict[str, Any]:
@@ -280,6 +230,67 @@ def describe_machine(device: torch.device | None = None) -> dict[str, Any]:
     }
 
 
+def _predict(model: PreTrainedModel, settings: EvaluationArguments) -> list[dict[str, Any]]:
+    if settings.condition == "denoised" and extracts(model):
+        raise ValueError("The denoised set is extracted already: evaluate a classifier on it.")
+    compare_speakers = settings.speaker_similarity or settings.absent_share > 0
+    if compare_speakers and not extracts(model):
+        raise ValueError(
+            "absent_share and speaker_similarity need an extractor, alone or in front of a "
+            "classifier: this model has none."
+        )
+    rows = predict(
+        model,
+        load_condition(settings),
+        condition=settings.condition,
+        batch_size=settings.batch_size,
+        compare_speakers=compare_speakers,
+    )
+    if settings.condition == "denoised" and settings.denoised_dir is not None:
+        sources = _sources(Path(settings.denoised_dir))
+        rows = [row | {"source_utterance_id": sources.get(row["utterance_id"])} for row in rows]
+    return rows
+
+
+def _sources(denoised_dir: Path) -> dict[str, str]:
+    """Which utterance each one of a denoised set was extracted for, so that they can be paired."""
+    columns = ["utterance_id", "source_utterance_id"]
+    table = pyarrow.parquet.read_table(denoised_dir / METADATA_FILE, columns=columns)
+    return dict(zip(*(table[name].to_pylist() for name in columns), strict=True))
+
+
+def _score_similarities(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any] | None:
+    compared = [row for row in rows if row["speaker_similarity"] is not None]
+    if not compared:
+        return None
+    similarities = np.array([row["speaker_similarity"] for row in compared])
+    present = np.array([not row["target_absent"] for row in compared])
+    means = {
+        f"mean_similarity_{name}": float(similarities[chosen].mean()) if chosen.any() else None
+        for name, chosen in (("present", present), ("absent", ~present))
+    }
+    return score_detection(similarities, present) | means
+
+
+def _score_best_wa(settings: EvaluationArguments) -> dict[str, Any]:
+    """WA of the epoch that has the best one: with `best_on_test` it is chosen for itself."""
+    folder = Path(settings.classifier or settings.model) / BEST_WA_FOLDER
+    if not folder.is_dir():
+        raise ValueError(
+            f"Protocol 'best_on_test' takes WA from the epoch in {folder}, which is missing: "
+            "train with --protocol best_on_test."
+        )
+    if settings.classifier is None:
+        best = replace(settings, model=str(folder))
+    else:
+        best = replace(settings, classifier=str(folder))
+    rows = _predict(load_model(best.model, best.classifier), best)
+    return {
+        "wa": score_predictions(rows)["wa"],
+        "wa_checkpoint": _seen_from(settings.output, str(folder)),
+    }
+
+
 def _described(settings: EvaluationArguments) -> dict[str, Any]:
     described = {
         "checkpoint": _seen_from(settings.output, settings.model),
@@ -287,8 +298,10 @@ def _described(settings: EvaluationArguments) -> dict[str, Any]:
         **asdict(settings),
     }
     # Where files lie on this machine says nothing about the numbers.
-    for name in ("model", "classifier", "output", "corpus_dir", "cache_dir", "denoised_dir"):
+    for name in PLACES:
         del described[name]
+    if settings.noise_dir is not None:
+        described["noise_dir"] = Path(settings.noise_dir).name
     return described
 
 
@@ -299,49 +312,16 @@ def _seen_from(output: str | None, checkpoint: str | None) -> str | None:
     return os.path.relpath(checkpoint, Path(output).parent)
 
 
-def _extracts(model: PreTrainedModel) -> bool:
-    return model.config.model_type in ("td_speakerbeam", "tse_ser")
-
-
-def _signal_scores(
-    example: Mapping[str, Any], estimate: np.ndarray | None, condition: str
-) -> dict[str, float | None]:
-    scores: dict[str, float | None] = dict.fromkeys(_SI_SDR_FIELDS)
-    target = example["target"]
-    if condition == "noisy":
-        scores["si_sdr_mixture_db"] = scale_invariant_sdr(example["mixture"], target)
-    if estimate is not None:
-        # The batch was padded; the valid samples are as many as the target has.
-        scores["si_sdr_extracted_db"] = scale_invariant_sdr(estimate[: target.size], target)
-    extracted_db, mixture_db = scores["si_sdr_extracted_db"], scores["si_sdr_mixture_db"]
-    if extracted_db is not None and mixture_db is not None:
-        scores["si_sdri_db"] = extracted_db - mixture_db
-    return scores
-
-
-def _score_groups(rows: Sequence[Mapping[str, Any]], key: str) -> dict[str, dict[str, Any]]:
-    groups = sorted({row[key] for row in rows if row[key]})
-    return {
-        group: score_predictions([row for row in rows if row[key] == group]) for group in groups
-    }
-
-
-def _write_results(
-    path: Path, result: Mapping[str, Any], rows: Iterable[Mapping[str, Any]]
-) -> None:
+def _write_results(path: Path, result: Mapping[str, Any]) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    predictions = path.with_suffix(".predictions.csv")
-    probability_names = [f"probability_{emotion}" for emotion in EMOTIONS]
-    with predictions.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file)
-        plain = (*_ID_FIELDS, "label", "prediction", *_SI_SDR_FIELDS)
-        writer.writerow([*plain, *probability_names])
-        for row in rows:
-            probabilities = row["probabilities"] or [None] * len(EMOTIONS)
-            writer.writerow([row[name] for name in plain] + probabilities)
+    # A line a record: a test set of thousands stays a file that can be read.
+    records = [json.dumps(record, allow_nan=False) for record in result["utterances"]]
+    text = json.dumps({**result, "utterances": []}, indent=2, allow_nan=False)
+    head, _, end = text.rpartition("[]")
+    lines = ",\n".join(f"    {record}" for record in records)
     # A cell that is there counts as done, so it appears whole or not at all.
     partial = path.with_suffix(".json.partial")
-    partial.write_text(json.dumps(result, indent=2, allow_nan=False) + "\n", encoding="utf-8")
+    partial.write_text(f"{head}[\n{lines}\n  ]{end}\n", encoding="utf-8")
     partial.replace(path)
 
 
@@ -350,7 +330,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser = HfArgumentParser(EvaluationArguments)  # type: ignore[arg-type]
     (arguments,) = parser.parse_args_into_dataclasses(args=argv)
     result = evaluate_checkpoint(**vars(arguments))
-    shown = ("num_examples", "wa", "ua", *_SI_SDR_FIELDS, "minutes")
+    shown = ["num_examples", "wa", "ua", *SI_SDR_FIELDS, "minutes"]
+    shown += [name for name in ("detection", "optimistic") if result[name]]
     print(json.dumps({name: result[name] for name in shown}, indent=2))
 
 

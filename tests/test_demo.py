@@ -3,14 +3,21 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
+import datasets
 import numpy as np
 import pytest
 import soundfile
 import torch
+import yaml
+from tiny_models import tiny_classifier, tiny_tse_ser
+from transformers import PreTrainedModel, pipeline
 
-from evaluation.demo import BASELINE, JOINT, find_cell, probabilities, write_waveforms
+from data_builders.schema import EMOTIONS
+from evaluation.demo import BASELINE, JOINT, find_cell, main, probabilities, write_waveforms
 from evaluation.study import REPOSITORY, Cell, StudyError, load_study, plan_study
+from modeling import TseSerFeatureExtractor
 
 
 def test_the_generated_study_has_the_cells_that_the_demonstration_shows(tmp_path: Path) -> None:
@@ -38,6 +45,73 @@ def test_waveforms_can_be_compared_by_ear(tmp_path: Path) -> None:
     assert max(np.abs(waveform).max() for waveform in written.values()) == pytest.approx(0.9)
     np.testing.assert_allclose(written["extracted"], written["target"], rtol=1e-5)
     np.testing.assert_allclose(written["mixture"], 3 * written["target"], rtol=1e-5)
+
+
+@pytest.fixture
+def finished(tmp_path: Path) -> tuple[Path, Path]:
+    """A study of two tiny random models that counts as run, and the folder of its results."""
+    feature_extractor = TseSerFeatureExtractor()
+    models: list[tuple[str, PreTrainedModel]] = [
+        ("joint", tiny_tse_ser()),
+        ("baseline", tiny_classifier()),
+    ]
+    for name, model in models:
+        model.config.id2label = dict(enumerate(EMOTIONS))
+        model.config.label2id = {emotion: index for index, emotion in enumerate(EMOTIONS)}
+        model.save_pretrained(tmp_path / name)
+        feature_extractor.save_pretrained(tmp_path / name)
+    cells = [
+        {
+            "name": name,
+            "tables": ["IV"],
+            **cell_labels,
+            "arguments": {"model": str(tmp_path / name), "condition": "noisy", "max_examples": 2},
+        }
+        for name, cell_labels in (
+            ("joint", {"model": "SB+SC", **JOINT}),
+            ("baseline", BASELINE),
+        )
+    ]
+    step = {"name": "extractor", "train": "recipes/generated/1_extraction.yaml"}
+    study: dict[str, Any] = {
+        "name": "tiny",
+        "folds": [1],
+        "seeds": [0],
+        "data": {"targets": ["generated"], "interferers": ["generated_pool"]},
+        "steps": [step],
+        "cells": cells,
+    }
+    (tmp_path / "study.yaml").write_text(yaml.safe_dump(study))
+    plan = plan_study(load_study(tmp_path / "study.yaml"), tmp_path / "results")
+    for unit in plan:
+        if isinstance(unit, Cell):
+            unit.path.parent.mkdir(parents=True, exist_ok=True)
+            unit.path.write_text("{}")
+    return tmp_path / "study.yaml", tmp_path / "results"
+
+
+def test_the_saved_checkpoint_works_as_a_pipeline_on_its_own_sample(
+    generated_corpus: datasets.Dataset,
+    finished: tuple[Path, Path],
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    study, results = finished
+    main(["--study", str(study), "--output_dir", str(results)])
+    printed = capsys.readouterr().out
+
+    checkpoint = results / "checkpoint"
+    assert f"pipeline(model={str(checkpoint)!r}, trust_remote_code=True)" in printed
+    recognize = pipeline(None, model=str(checkpoint), trust_remote_code=True, device="cpu")
+    assert type(recognize).__name__ == "TargetSpeakerEmotionPipeline"
+    sample = {name: checkpoint / "sample" / f"{name}.wav" for name in ("mixture", "enrollment")}
+    for path in sample.values():
+        assert soundfile.info(path).subtype == "PCM_16"
+    heard = recognize(sample)
+    assert {entry["label"] for entry in heard} == set(EMOTIONS)
+    after = next(line for line in printed.splitlines() if line.strip().startswith("after:"))
+    assert heard[0]["label"] in after.partition("(")[0]
+    (baseline,) = [line for line in printed.splitlines() if "SC trained on mixtures" in line]
+    assert any(emotion in baseline for emotion in EMOTIONS)
 
 
 def test_the_most_likely_emotion_stands_first() -> None:

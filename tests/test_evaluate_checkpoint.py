@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import json
 from pathlib import Path
 from typing import Any
@@ -16,16 +15,16 @@ from transformers import PreTrainedModel
 from data_builders.schema import EMOTIONS
 from evaluation import evaluate_checkpoint as module
 from evaluation.evaluate_checkpoint import (
+    BEST_WA_FOLDER,
     EvaluationArguments,
     evaluate_checkpoint,
     load_condition,
     load_model,
     main,
-    predict,
-    run_model,
-    score_predictions,
 )
 from evaluation.metrics.si_sdr.si_sdr import scale_invariant_sdr
+from evaluation.prediction import predict, run_model
+from evaluation.scoring import score_detection, score_predictions
 from modeling import (
     ShiftCnnConfig,
     ShiftCnnForEmotionClassification,
@@ -41,8 +40,9 @@ NOISY: dict[str, Any] = {"condition": "noisy", "interferers": ["ravdess"]}
 class FakeMixtures(torch.utils.data.Dataset):
     """Noise in the shape of the data rooms' examples; labels 0, 1, 2, 3, 0."""
 
-    def __init__(self, interferers: Any) -> None:
+    def __init__(self, interferers: Any, absent_share: float = 0.0) -> None:
         self.has_interferer = interferers is not None
+        self.absent_share = absent_share
 
     def __len__(self) -> int:
         return len(LENGTHS)
@@ -61,7 +61,15 @@ class FakeMixtures(torch.utils.data.Dataset):
             "interferer_id": "ravdess/x" if self.has_interferer else "",
             "interferer_corpus": ("ravdess", "emodb")[index % 2] if self.has_interferer else "",
             "gender_state": ("same", "different")[index // 3] if self.has_interferer else "",
-        }
+            "snr_db": 1.25 * index if self.has_interferer else float("nan"),
+            "noise_snr_db": float("nan"),
+        } | self.absent(index, target, interferer)
+
+    def absent(self, index: int, target: np.ndarray, interferer: np.ndarray) -> dict[str, Any]:
+        if index / len(LENGTHS) >= self.absent_share:
+            return {"target_absent": False}
+        silence = {"mixture": interferer, "target": np.zeros_like(target), "label": -100}
+        return silence | {"target_absent": True, "snr_db": float("nan")}
 
 
 @pytest.fixture
@@ -71,7 +79,7 @@ def load_calls(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
 
     def fake_load_mixtures(**keywords: Any) -> FakeMixtures:
         calls.append(keywords)
-        return FakeMixtures(keywords["interferers"])
+        return FakeMixtures(keywords["interferers"], keywords.get("absent_share", 0.0))
 
     monkeypatch.setattr(module, "load_mixtures", fake_load_mixtures)
     return calls
@@ -167,7 +175,7 @@ def test_padding_a_batch_changes_no_utterance(checkpoints: dict[str, str]) -> No
 
 
 def test_clean_and_denoised_hear_the_utterance_alone(
-    load_calls: list[dict[str, Any]], checkpoints: dict[str, str]
+    load_calls: list[dict[str, Any]], checkpoints: dict[str, str], tmp_path: Path
 ) -> None:
     model = checkpoints["classifier"]
     clean = evaluate_checkpoint(model=model, **{**NOISY, "condition": "clean"}, fold=2)
@@ -175,14 +183,23 @@ def test_clean_and_denoised_hear_the_utterance_alone(
     assert load_calls[-1]["fold"] == 2
     assert clean["si_sdr_mixture_db"] is None
     assert clean["by_interferer_corpus"] == {}
+    ids = {"utterance_id": ["fake/0", "fake/1"], "source_utterance_id": ["ravdess/a", "ravdess/b"]}
+    datasets.Dataset.from_dict(ids).to_parquet(tmp_path / "metadata.parquet")
     denoised = evaluate_checkpoint(
-        model=model, condition="denoised", denoised_dir="some/folder", gender_state="same"
+        model=model, condition="denoised", denoised_dir=str(tmp_path), gender_state="same"
     )
     assert load_calls[-1]["targets"] == "denoised"
-    assert load_calls[-1]["corpus_dirs"] == {"denoised": "some/folder"}
+    assert load_calls[-1]["corpus_dirs"] == {"denoised": str(tmp_path)}
+    # So that it can be paired with the same utterance in another test set.
+    sources = [record.get("source_utterance_id") for record in denoised["utterances"]]
+    assert sources == ["ravdess/a", "ravdess/b", None, None, None]
     # The gender state is that of the mixtures before: the denoised set has no interferer.
     assert "gender_state" not in load_calls[-1]
     assert denoised["gender_state"] == "same"
+    labelled = evaluate_checkpoint(
+        {"gender_state": "different"}, model=model, condition="denoised", denoised_dir=str(tmp_path)
+    )
+    assert labelled["gender_state"] == "different"
 
 
 @pytest.mark.parametrize(
@@ -191,6 +208,8 @@ def test_clean_and_denoised_hear_the_utterance_alone(
         ({"condition": "quiet"}, "clean, noisy, denoised"),
         ({"condition": "denoised"}, "denoised_dir"),
         ({"condition": "noisy"}, "interferers"),
+        ({**NOISY, "absent_share": 1.5}, "0 to 1"),
+        ({"condition": "clean", "absent_share": 0.5}, "for condition 'noisy'"),
     ],
 )
 def test_a_condition_without_what_it_needs_is_refused(
@@ -217,7 +236,7 @@ def test_a_model_with_other_classes_is_refused(tmp_path: Path) -> None:
         load_model(str(tmp_path))
 
 
-def test_the_files_hold_the_result_and_a_row_an_utterance(
+def test_the_file_holds_the_result_and_a_record_an_utterance(
     load_calls: list[dict[str, Any]], checkpoints: dict[str, str], tmp_path: Path
 ) -> None:
     output_file = tmp_path / "cells" / "sb_sc.json"
@@ -228,6 +247,8 @@ def test_the_files_hold_the_result_and_a_row_an_utterance(
         targets=["fake"],
         interferers=["ravdess"],
         corpus_dir="/somewhere",
+        corpus_dirs=["fake=/somewhere/fake"],
+        noise_dir="/somewhere/wham",
         seed=3,
         output=str(output_file),
     )
@@ -236,6 +257,8 @@ def test_the_files_hold_the_result_and_a_row_an_utterance(
     assert written.items() >= cell.items()
     assert written["seed"] == 3
     assert written["targets"] == ["fake"]
+    assert written["noise_dir"] == "wham"
+    assert written["optimistic"] is False
     # No folder of this machine: checkpoints are named as seen from the file.
     assert "/somewhere" not in output_file.read_text()
     checkpoint = output_file.parent / written["checkpoint"]
@@ -243,16 +266,105 @@ def test_the_files_hold_the_result_and_a_row_an_utterance(
     assert not Path(written["checkpoint"]).is_absolute()
     assert written["machine"]["cores"] >= 1
     assert written["versions"]["torch"] == torch.__version__.partition("+")[0]
-    with (tmp_path / "cells" / "sb_sc.predictions.csv").open() as file:
-        rows = list(csv.DictReader(file))
-    assert [row["utterance_id"] for row in rows] == [f"fake/{index}" for index in range(5)]
-    probabilities = [float(rows[0][f"probability_{emotion}"]) for emotion in EMOTIONS]
-    assert sum(probabilities) == pytest.approx(1.0)
-    assert int(rows[0]["prediction"]) == int(np.argmax(probabilities))
-    mean = np.mean([float(row["si_sdri_db"]) for row in rows])
-    assert mean == pytest.approx(result["si_sdri_db"])
-    correct = [row["label"] == row["prediction"] for row in rows]
+    records = written["utterances"]
+    assert [record["utterance_id"] for record in records] == [f"fake/{i}" for i in range(5)]
+    assert [record["snr_db"] for record in records] == [0.0, 1.25, 2.5, 3.75, 5.0]
+    assert [record["interferer_corpus"] for record in records[:2]] == ["ravdess", "emodb"]
+    assert sum(records[0]["probabilities"]) == pytest.approx(1.0, abs=1e-5)
+    assert records[0]["prediction"] == int(np.argmax(records[0]["probabilities"]))
+    mean = np.mean([record["si_sdri_db"] for record in records])
+    assert mean == pytest.approx(result["si_sdri_db"], abs=1e-4)
+    correct = [record["label"] == record["prediction"] for record in records]
     assert np.mean(correct) == pytest.approx(result["wa"])
+    # What is unknown takes no room.
+    assert not {"noise_snr_db", "target_absent", "speaker_similarity"} & records[0].keys()
+    lines = output_file.read_text().splitlines()
+    assert sum("utterance_id" in line for line in lines) == len(records)
+    assert [path.name for path in output_file.parent.iterdir()] == ["sb_sc.json"]
+
+
+def test_a_clean_cell_has_records_without_what_it_does_not_know(
+    load_calls: list[dict[str, Any]], checkpoints: dict[str, str], tmp_path: Path
+) -> None:
+    output_file = tmp_path / "cell.json"
+    evaluate_checkpoint(model=checkpoints["classifier"], condition="clean", output=str(output_file))
+    records = json.loads(output_file.read_text())["utterances"]
+    expected = {"utterance_id", "speaker_id", "label", "prediction", "probabilities"}
+    assert [set(record) for record in records] == [expected] * 5
+
+
+@pytest.mark.parametrize("name", ["extractor", "combined"])
+def test_absent_targets_are_told_by_the_speaker_similarity(
+    load_calls: list[dict[str, Any]], checkpoints: dict[str, str], name: str
+) -> None:
+    result = evaluate_checkpoint(model=checkpoints[name], absent_share=0.4, **NOISY)
+    assert load_calls[-1]["absent_share"] == 0.4
+    records = result["utterances"]
+    assert [record.get("target_absent", False) for record in records] == [True] * 2 + [False] * 3
+    # Nothing is right to extract or to recognise where nobody speaks.
+    assert all("si_sdr_extracted_db" not in record for record in records[:2])
+    assert all("si_sdri_db" in record for record in records[2:])
+    detection = result["detection"]
+    assert detection["num_present"] == 3 and detection["num_absent"] == 2
+    similarities = np.array([record["speaker_similarity"] for record in records])
+    wins = similarities[2:, None] > similarities[None, :2]
+    assert detection["auc"] == pytest.approx(wins.mean())
+    assert detection["mean_similarity_absent"] == pytest.approx(similarities[:2].mean(), abs=1e-5)
+    if name == "combined":
+        assert sum(map(sum, result["confusion"])) == 3
+
+
+def test_similarities_need_an_extractor(
+    load_calls: list[dict[str, Any]], checkpoints: dict[str, str]
+) -> None:
+    with pytest.raises(ValueError, match="need an extractor"):
+        evaluate_checkpoint(model=checkpoints["classifier"], speaker_similarity=True, **NOISY)
+    result = evaluate_checkpoint(model=checkpoints["extractor"], speaker_similarity=True, **NOISY)
+    assert result["detection"]["num_present"] == 5
+    assert result["detection"]["auc"] is None
+    assert evaluate_checkpoint(model=checkpoints["extractor"], **NOISY)["detection"] is None
+
+
+def test_auc_and_equal_error_rate_of_known_similarities() -> None:
+    present = np.array([True, True, True, True, False, False, False, False])
+    apart = score_detection(np.array([0.9, 0.8, 0.7, 0.6, 0.5, 0.4, 0.3, 0.2]), present)
+    assert (apart["auc"], apart["eer"]) == (1.0, 0.0)
+    assert 0.5 < apart["eer_threshold"] <= 0.6
+    # One of four on the wrong side of the other: 15 of 16 pairs in order, one in four wrong.
+    mixed = score_detection(np.array([0.9, 0.8, 0.7, 0.4, 0.5, 0.3, 0.2, 0.1]), present)
+    assert (mixed["auc"], mixed["eer"]) == (15 / 16, 0.25)
+    assert score_detection(np.zeros(8), present)["auc"] == 0.5
+    assert score_detection(np.zeros(2), np.array([True, True]))["eer"] is None
+
+
+def test_best_on_test_takes_wa_and_ua_of_their_own_epochs(
+    load_calls: list[dict[str, Any]], checkpoints: dict[str, str], tmp_path: Path
+) -> None:
+    arguments: dict[str, Any] = {"protocol": "best_on_test", **NOISY}
+    with pytest.raises(ValueError, match="best_wa, which is missing"):
+        evaluate_checkpoint(model=checkpoints["combined"], **arguments)
+
+    best_ua = tmp_path / "sb_sc"
+    other: Any = load_model(checkpoints["classifier"])
+    other.save_pretrained(best_ua)
+    with torch.no_grad():
+        # Every utterance is called sad: one of five is.
+        other.head.classifier.bias[2] += 100.0
+    other.save_pretrained(best_ua / BEST_WA_FOLDER)
+    result = evaluate_checkpoint(
+        model=checkpoints["extractor"], classifier=str(best_ua), **arguments
+    )
+    # The data of protocol 'paper', whose test session is the same.
+    assert load_calls[-1]["protocol"] == "paper"
+    assert (result["protocol"], result["optimistic"]) == ("best_on_test", True)
+    assert result["wa"] == pytest.approx(0.2)
+    assert Path(result["wa_checkpoint"]).name == BEST_WA_FOLDER
+    alone = evaluate_checkpoint(
+        model=checkpoints["extractor"], classifier=checkpoints["classifier"], **NOISY
+    )
+    assert alone["wa"] != result["wa"]
+    assert result["ua"] == alone["ua"]
+    assert result["confusion"] == alone["confusion"]
 
 
 def test_the_model_is_given_no_target(checkpoints: dict[str, str]) -> None:
@@ -265,7 +377,11 @@ def test_the_model_is_given_no_target(checkpoints: dict[str, str]) -> None:
 
 
 def test_unlabelled_rows_count_for_si_sdr_only() -> None:
-    signals = {"si_sdr_mixture_db": 0.0, "si_sdr_extracted_db": 5.0, "si_sdri_db": 5.0}
+    signals: dict[str, Any] = {
+        "si_sdr_mixture_db": 0.0,
+        "si_sdr_extracted_db": 5.0,
+        "si_sdri_db": 5.0,
+    }
     rows = [{"label": 1, "prediction": 1, **signals}, {"label": -100, "prediction": 2, **signals}]
     scores = score_predictions(rows)
     assert scores["num_examples"] == 2

@@ -9,37 +9,23 @@ from typing import Any
 import datasets
 import numpy as np
 import pytest
-import torch
+from tiny_study import HISTORY, make_study
 
 pytest.importorskip("matplotlib", reason="figures want matplotlib: pip install 'tse-ser[demo]'")
 
 from matplotlib.image import imread
 
-from evaluation.evaluate_checkpoint import evaluate_checkpoint
-from evaluation.figures import (
-    ExtractionExample,
-    main,
+from evaluation.curves import Point, si_sdri_curves, snr_curves
+from evaluation.extraction_example import ExtractionExample, extract_examples, joint_cell
+from evaluation.figures import main, write_figures
+from evaluation.metrics.si_sdr.si_sdr import scale_invariant_sdr
+from evaluation.plots import (
+    plot_accuracy_curves,
     plot_confusion,
     plot_example,
     plot_learning_curves,
     spectrogram_db,
-    write_figures,
 )
-from evaluation.metrics.si_sdr.si_sdr import scale_invariant_sdr
-from modeling import (
-    ShiftCnnConfig,
-    ShiftCnnForEmotionClassification,
-    TdSpeakerBeamConfig,
-    TdSpeakerBeamForSpeechExtraction,
-    TseSerForEmotionClassification,
-)
-
-HISTORY: list[dict[str, float]] = [
-    {"loss": 1.4, "epoch": 0.5, "step": 5},
-    {"eval_loss": 1.3, "eval_ua": 0.4, "eval_wa": 0.5, "epoch": 1.0, "step": 10},
-    {"loss": 1.1, "epoch": 1.5, "step": 15},
-    {"eval_loss": 1.2, "eval_ua": 0.55, "eval_wa": 0.6, "epoch": 2.0, "step": 20},
-]
 
 
 def noise(seed: int, num_samples: int = 16000) -> np.ndarray:
@@ -77,6 +63,7 @@ def test_the_example_names_si_sdr_and_emotions_on_one_scale() -> None:
         mixture=target + other,
         extracted=target + 0.1 * other,
         target=target,
+        enrollment=target,
         true_emotion="happy",
         mixture_emotion="sad",
         extracted_emotion="happy",
@@ -105,7 +92,8 @@ def test_a_study_is_drawn_with_all_its_figures(
     generated_corpus: datasets.Dataset, study: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     main(["--results", str(study), "--example_index", "1"])
-    names = ["confusion_sb+sc.png", "learning_curves_joint.png", "example.png"]
+    names = ["confusion_sb+sc.png", "ua_against_si_sdri.png", "learning_curves_joint.png"]
+    names += ["example.png"]
     assert capsys.readouterr().out.split() == [str(study / "figures" / name) for name in names]
     for name in names:
         image = imread(study / "figures" / name)
@@ -126,42 +114,101 @@ def test_confusions_of_folds_are_summed_up_and_no_joint_model_means_no_example(
     (tmp_path / "cells").mkdir()
     for fold in (1, 2):
         cell = {"name": "sc", "model": "SC", "train_set": "Clean", "test_set": "Noisy", "wa": 0.5}
+        cell |= {"fold": fold, "checkpoint": "../steps/gone", "optimistic": True}
         cell |= {"classes": ["a", "b"], "confusion": [[fold, 1], [0, 2]], "si_sdri_db": None}
         (tmp_path / "cells" / f"sc_fold{fold}.json").write_text(json.dumps(cell))
     written = write_figures(tmp_path, tmp_path / "drawn")
     assert written == [tmp_path / "drawn" / "confusion_sc.png"]
     assert drawn[0]["confusion"].tolist() == [[3, 2], [0, 4]]
-    assert drawn[0]["title"] == "SC: Clean → Noisy"
+    assert drawn[0]["title"] == "SC: Clean → Noisy (optimistic)"
 
 
 @pytest.fixture
 def study(tmp_path: Path) -> Path:
     """A results folder with one joint cell of a tiny random model and a training's history."""
-    torch.manual_seed(0)
-    extractor = TdSpeakerBeamForSpeechExtraction(
-        TdSpeakerBeamConfig(
-            num_filters=16,
-            bottleneck_channels=8,
-            hidden_channels=12,
-            skip_channels=8,
-            num_blocks=2,
-            num_repeats=2,
-            adaptation_layer=1,
-            speaker_embedding_dim=8,
-        )
+    return make_study(tmp_path)
+
+
+def snr_cell(snr_db: float, correct: list[int], fold: int = 1, **changes: Any) -> dict[str, Any]:
+    records = [
+        {"utterance_id": str(index), "label": 0, "prediction": 0 if right else 1}
+        for index, right in enumerate(correct)
+    ]
+    labels = {"model": "SB+SC", "condition_label": "snr_db", "condition_value": snr_db}
+    return {"wa": 0.5, "fold": fold, "seed": 0, "utterances": records, **labels, **changes}
+
+
+def test_ua_against_snr_is_in_order_with_an_interval_at_each_point() -> None:
+    cells = [
+        snr_cell(5, [1, 1, 1, 0]),
+        snr_cell(-10, [0, 0, 0, 1]),
+        snr_cell(-10, [0, 0, 1, 1], fold=2),
+        snr_cell(0, [1, 0], model="SC", train_set="Noisy"),
+        snr_cell(3, [1], condition_label="num_speakers"),
+    ]
+    curves = snr_curves(cells)
+    assert {name: [point.x for point in points] for name, points in curves.items()} == {
+        "SB+SC": [-10.0, 5.0],
+        "SC trained on Noisy": [0.0],
+    }
+    # Folds are averaged.
+    assert [point.ua for point in curves["SB+SC"]] == pytest.approx([0.375, 0.75])
+    assert all(point.low <= point.ua <= point.high for point in curves["SB+SC"])
+
+
+def test_ua_against_si_sdri_has_bins_of_as_many_utterances() -> None:
+    rng = np.random.default_rng(0)
+    records = []
+    gains = rng.permutation(np.linspace(-2, 10, 400))
+    for index in range(400):
+        gain = float(gains[index])
+        # The better the extraction, the surer the emotion.
+        right = rng.random() < (gain + 2) / 12
+        prediction = index % 4 if right else (index + 1) % 4
+        record = {"utterance_id": str(index), "label": index % 4, "prediction": prediction}
+        records.append(record | {"si_sdri_db": gain})
+    cell = {"model": "SB+SC", "fold": 1, "seed": 0, "utterances": records}
+    elsewhere = cell | {"condition_label": "snr_db", "model": "other"}
+    curves = si_sdri_curves([cell, elsewhere, {"model": "old", "fold": 1, "seed": 0}])
+    assert list(curves) == ["SB+SC"]
+    points = curves["SB+SC"]
+    assert len(points) == 5
+    assert [point.x for point in points] == pytest.approx([-0.8, 1.6, 4.0, 6.4, 8.8], abs=0.02)
+    assert [point.ua for point in points] == sorted(point.ua for point in points)
+    assert points[0].high < points[-1].low
+
+
+def test_accuracy_curves_have_a_line_and_a_band_a_model() -> None:
+    curves = {"a": [Point(0.0, 0.5, 0.4, 0.6), Point(5.0, 0.7, 0.6, 0.8)], "b": [Point(0, 1, 1, 1)]}
+    figure = plot_accuracy_curves(curves, "Input SNR (dB)", "UA")
+    axes = figure.axes[0]
+    assert np.asarray(axes.lines[0].get_ydata()).tolist() == [50.0, 70.0]
+    assert len(axes.lines) == len(axes.collections) == 2
+    assert axes.get_ylabel() == "UA (%)"
+
+
+def test_examples_come_of_the_joint_model_before_the_pair_and_never_of_a_missing_one(
+    generated_corpus: datasets.Dataset, study: Path
+) -> None:
+    (path,) = (study / "cells").glob("*.json")
+    cell = json.loads(path.read_text())
+    pair = cell | {"classifier_checkpoint": "../steps/fold1_seed0/joint"}
+    assert joint_cell(study, [pair, cell]) == cell
+    assert joint_cell(study, [pair]) == pair
+    for change in (
+        {"checkpoint": "../steps/gone"},
+        {"condition_label": "snr_db"},
+        {"noise_dir": "wham"},
+        {"si_sdri_db": None},
+    ):
+        assert joint_cell(study, [cell | change]) is None
+    first, second = extract_examples(study, cell, [0, 1])
+    assert first.utterance_id != second.utterance_id
+    assert first.extracted.shape == first.target.shape == first.mixture.shape
+    assert first.enrollment.size
+    records = {record["utterance_id"]: record for record in cell["utterances"]}
+    record = records[first.utterance_id]
+    assert cell["classes"][record["prediction"]] == first.extracted_emotion
+    assert scale_invariant_sdr(first.extracted, first.target) == pytest.approx(
+        record["si_sdr_extracted_db"], abs=0.01
     )
-    encoder = {"model_type": "log_mel", "num_mel_bins": 16, "hidden_size": 16}
-    classifier = ShiftCnnForEmotionClassification(ShiftCnnConfig(encoder_config=encoder))
-    model = TseSerForEmotionClassification.from_sub_models_pretrained(extractor, classifier)
-    step = tmp_path / "steps" / "fold1_seed0" / "joint"
-    model.save_pretrained(step)
-    state = {"log_history": HISTORY}
-    (step / "trainer_state.json").write_text(json.dumps(state))
-    evaluate_checkpoint(
-        {"name": "sb+sc", "model": "SB+SC", "method": "TSE-SER-ft", "tables": ["IV"]},
-        model=str(step),
-        interferers=["generated_pool"],
-        max_examples=4,
-        output=str(tmp_path / "cells" / "sb+sc_fold1_seed0.json"),
-    )
-    return tmp_path
