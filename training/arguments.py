@@ -281,7 +281,7 @@ def mixture_keywords(data_args: DataArguments, condition: str, *, train: bool) -
     if denoised:
         keywords["targets"] = ["denoised"]
         keywords["corpus_dirs"] |= {"denoised": data_args.denoised_dir}
-        # Nobody hears the enrollment: a small set need not have a neutral utterance of each speaker.
+        # Nobody hears the enrollment: no speaker of a small set needs a neutral utterance for it.
         keywords["enrollment_emotion"] = None
     if not noisy:
         return keywords
