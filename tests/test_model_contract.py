@@ -13,6 +13,7 @@ import torch
 from tiny_models import (
     PROJECTION_FIELDS,
     STATISTICS_FIELDS,
+    checkpoint_activations,
     joint_batch,
     padding_errors,
     ragged_waveforms,
@@ -221,7 +222,7 @@ def test_gradient_checkpointing_changes_no_gradient(name: str) -> None:
     model.train()
     expected = gradients(model, batch)
     calls: list[nn.Module] = []
-    model.activation_checkpointing_enable()
+    checkpoint_activations(model)
     checkpointed = [m for m in model.modules() if getattr(m, "gradient_checkpointing", False)]
     for module in checkpointed:
         checkpoint = module._gradient_checkpointing_func

@@ -243,7 +243,7 @@ print(json.dumps([type(by_name).__name__, by_name(given), by_task(given)]))
     environment = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
     environment |= {"HF_HOME": str(tmp_path / "home"), "HF_HUB_OFFLINE": "1"}
     finished = subprocess.run(
-        [sys.executable, "-P", "-c", program],
+        [sys.executable, "-I", "-c", program],
         cwd=tmp_path,
         env=environment,
         capture_output=True,

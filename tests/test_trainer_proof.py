@@ -13,6 +13,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 from tiny_models import (
+    checkpoint_activations,
     joint_batch,
     padded_batch,
     ragged_waveforms,
@@ -71,7 +72,7 @@ def test_checkpointing_gives_the_same_gradients(fields: dict[str, Any]) -> None:
     model = tiny_extractor(**fields).train()
     arguments = padded_arguments()
     expected = gradients(model, arguments)
-    model.activation_checkpointing_enable()
+    checkpoint_activations(model)
     calls = 0
 
     def count(module: nn.Module, inputs: Any) -> None:
@@ -94,7 +95,7 @@ def test_the_whole_can_be_checkpointed_too() -> None:
     model.classifier.config.apply_spec_augment = False
     model.classifier.head.dropout.p = 0.0
     expected = gradients(model, batch)
-    model.activation_checkpointing_enable()
+    checkpoint_activations(model)
     actual = gradients(model, batch)
     assert actual.keys() == expected.keys()
     for name in expected:
@@ -106,8 +107,8 @@ def test_a_weighted_layer_sum_refuses_reentrant_checkpoints() -> None:
     whole = TseSerForEmotionClassification.from_sub_models_pretrained(tiny_extractor(), alone)
     for model in (alone, whole):
         with pytest.raises(ValueError, match="checkpoint with `use_reentrant=False`"):
-            model.activation_checkpointing_enable({"use_reentrant": True})
-        model.activation_checkpointing_enable({"use_reentrant": False})
+            checkpoint_activations(model, {"use_reentrant": True})
+        checkpoint_activations(model, {"use_reentrant": False})
 
 
 @pytest.fixture

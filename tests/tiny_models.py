@@ -263,3 +263,9 @@ def save_encoder(model: PreTrainedModel, folder: Path) -> str:
     scatter_parameters(model)
     model.save_pretrained(folder)
     return str(folder)
+
+
+def checkpoint_activations(model: PreTrainedModel, options: dict[str, Any] | None = None) -> None:
+    """Gradient checkpointing under the name that this release of transformers has for it."""
+    enable = getattr(model, "activation_checkpointing_enable", model.gradient_checkpointing_enable)
+    enable(options)

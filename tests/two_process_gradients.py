@@ -20,10 +20,9 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from tiny_models import joint_batch, tiny_extractor
 
-if __name__ == "__main__":
-    rank, store, output = int(sys.argv[1]), sys.argv[2], sys.argv[3]
-    torch.set_num_threads(1)
-    distributed.init_process_group("gloo", init_method=f"file://{store}", rank=rank, world_size=2)
+
+def write_gradients(rank: int, output: str) -> None:
+    """Two steps on this rank's row; rank 0 writes the gradients of the second."""
     model = tiny_extractor()
     # Without `find_unused_parameters`, a parameter without gradient stops the second step.
     parallel = torch.nn.parallel.DistributedDataParallel(model)
@@ -36,4 +35,14 @@ if __name__ == "__main__":
     if rank == 0:
         gradients = {n: p.grad for n, p in model.named_parameters() if p.grad is not None}
         save_file(gradients, output)
+
+
+if __name__ == "__main__":
+    rank, store, output = int(sys.argv[1]), sys.argv[2], sys.argv[3]
+    torch.set_num_threads(1)
+    distributed.init_process_group("gloo", init_method=f"file://{store}", rank=rank, world_size=2)
+    write_gradients(rank, output)
+    # The group's threads end only where nothing holds it and nobody is still in it: a process that
+    # leaves earlier aborts now and then.
+    distributed.barrier()
     distributed.destroy_process_group()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 from collections.abc import Iterator
 
 from accelerate import PartialState
@@ -37,4 +38,6 @@ def leave_together() -> None:
     """
     state = PartialState()
     state.wait_for_everyone()
+    # A trainer that is only kept by its own cycles holds the parallel model, and that the group.
+    gc.collect()
     state.destroy_process_group()
