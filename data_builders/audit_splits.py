@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from itertools import combinations
@@ -222,18 +221,6 @@ def find_identical(recordings: Iterable[Recording]) -> list[list[str]]:
     for one in recordings:
         groups.setdefault(one.content_hash, []).append(one.utterance_id)
     return sorted(sorted(group) for group in groups.values() if len(group) > 1)
-
-
-def count_classes(recordings: Iterable[Recording]) -> Counter[str]:
-    """Number of utterances of each emotion.
-
-    Args:
-        recordings (`Iterable[Recording]`): recordings.
-
-    Returns:
-        `Counter[str]`: number by emotion word.
-    """
-    return Counter(one.emotion or "unlabelled" for one in recordings)
 
 
 def _overlap(

@@ -10,7 +10,6 @@ Saves the model with its code and a sample of generated speech to `checkpoint/`,
 from __future__ import annotations
 
 import argparse
-import shutil
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -36,8 +35,6 @@ from modeling import save_with_code
 JOINT = {"method": "TSE-SER-ft"}
 BASELINE = {"model": "SC", "train_set": "Noisy", "test_set": "Noisy"}
 PEAK = 0.9
-# What its training was, which a published model's card is made of.
-FACTS = "training_facts.json"
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -71,10 +68,7 @@ def run_demo(study: Path, output_dir: Path, index: int = 0) -> None:
     """
     plan = plan_study(load_study(study), output_dir)
     joint, baseline = find_cell(plan, JOINT), find_cell(plan, BASELINE)
-    trained = Path(joint.arguments["model"])
-    checkpoint = save_with_code(trained, output_dir / "checkpoint")
-    if (trained / FACTS).is_file():
-        shutil.copy(trained / FACTS, checkpoint)
+    checkpoint = save_with_code(joint.arguments["model"], output_dir / "checkpoint")
     recognize = pipeline(None, model=str(checkpoint), trust_remote_code=True)
     model: Any = recognize.model
 
