@@ -31,6 +31,7 @@ from training.build_model import build_model
 from training.checkpoints import CheckpointError, find_resume_checkpoint
 from training.collator import TseSerCollator
 from training.facts import training_facts, write_facts
+from training.frame_statistics import fit_new_classifier
 from training.load_datasets import Examples, load_datasets
 from training.processes import leave_together
 from training.recipe_parser import RecipeError
@@ -55,6 +56,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     trainer = build_trainer(model, training_args, train_dataset, eval_dataset, callbacks)
     warn_if_optimistic(data_args)
     announce(trainer, checkpoint)
+    if checkpoint is None:
+        # A checkpoint holds them.
+        fit_new_classifier(model, model_args, train_dataset, trainer.data_collator)
     trainer.train(resume_from_checkpoint=checkpoint)
     save(trainer, model_args, data_args)
 

@@ -69,6 +69,13 @@ class ShiftCnnConfig(PreTrainedConfig):
             many of its upper transformer layers and keep the rest as it is; `None` trains all.
         conv_kernel_size (`int`): odd length of the depthwise convolutions in frames.
         num_blocks (`int`): convolution blocks of the head.
+        head_hidden_size (`int`, *optional*): channels of the head, to which a linear layer brings
+            the encoder's frames; `None` (as published) keeps the encoder's.
+        standardize_frames (`bool`): bring each channel of the encoder's frames to zero mean and
+            unit variance over the training set, whose statistics
+            `ShiftCnnForEmotionClassification.fit_frame_statistics` takes and the checkpoint keeps.
+            For layers inside an encoder, some of whose channels are many times larger than the
+            others.
         shift_stride (`int`): frames by which channels are shifted.
         shift_divisor (`int`): one of this many channels is shifted (in each direction).
         bidirectional_shift (`bool`): shift as many channels the other way.
@@ -84,6 +91,8 @@ class ShiftCnnConfig(PreTrainedConfig):
             encoder's output in training, as in `Wav2Vec2Config`.
         classifier_dropout (`float`): dropout before the last linear layer.
         label_smoothing (`float`): of the cross entropy.
+        class_weights (`list` of `float`, *optional*): weights of the classes in the cross entropy;
+            one over each class's share, to train for UA where classes differ in number.
         num_labels (`int`): 4 by default: neutral, happy, sad, angry. Where it differs from the
             number of names in `id2label`, new names are given.
 
@@ -104,6 +113,8 @@ class ShiftCnnConfig(PreTrainedConfig):
     trainable_encoder_layers: int | None = None
     conv_kernel_size: int = 7
     num_blocks: int = 2
+    head_hidden_size: int | None = None
+    standardize_frames: bool = False
     shift_stride: int = 1
     shift_divisor: int = 16
     bidirectional_shift: bool = False
@@ -120,6 +131,7 @@ class ShiftCnnConfig(PreTrainedConfig):
     mask_feature_min_masks: int = 0
     classifier_dropout: float | int = 0.0
     label_smoothing: float | int = 0.0
+    class_weights: list[float | int] | None = None
     sampling_rate: int = 16000
 
     def __post_init__(self, **kwargs: Any) -> None:
@@ -169,6 +181,12 @@ class ShiftCnnConfig(PreTrainedConfig):
         check_at_least(self, 0, "mask_time_min_masks", "mask_feature_min_masks")
         check_probability(self, "mask_time_prob", "mask_feature_prob")
         check_probability(self, "classifier_dropout", "label_smoothing")
+        weights = self.class_weights
+        if weights is not None and (len(weights) != self.num_labels or min(weights) <= 0):
+            raise ValueError(
+                f"`class_weights` must be {self.num_labels} positive numbers, one a class, got "
+                f"{weights}."
+            )
         if self.max_duration_seconds <= 0:
             raise ValueError(
                 f"`max_duration_seconds` must be positive, got {self.max_duration_seconds}."
@@ -177,6 +195,8 @@ class ShiftCnnConfig(PreTrainedConfig):
     def _check_head(self) -> None:
         check_choice(self, "shift_placement", ("residual", "inplace", "none"))
         check_at_least(self, 1, "num_blocks", "shift_stride", "shift_divisor")
+        if self.head_hidden_size is not None:
+            check_at_least(self, 1, "head_hidden_size")
         if self.conv_kernel_size % 2 == 0 or self.conv_kernel_size < 1:
             raise ValueError(
                 "`conv_kernel_size` must be odd so that frames stay aligned, got "

@@ -5,7 +5,7 @@ The head of Shen et al. 2023, "Mingling or Misalignment? Temporal Shift for Spee
 Recognition with Pre-trained Representations".
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -31,6 +31,7 @@ from .speech_encoders import (
 
 IGNORED_LABEL = -100
 VARIANCE_EPSILON = 1e-10
+MIN_DEVIATION = 1e-5
 
 
 @dataclass
@@ -78,19 +79,32 @@ def check_labels(labels: Tensor, batch_size: int, num_labels: int) -> None:
         )
 
 
-def classification_loss(logits: Tensor, labels: Tensor, label_smoothing: float) -> Tensor:
+def classification_loss(
+    logits: Tensor,
+    labels: Tensor,
+    label_smoothing: float,
+    class_weights: Sequence[float] | None = None,
+) -> Tensor:
     """
     Cross entropy, eq. (8), mean over the examples whose label is not -100; zero where there is
-    none.
+    none. With `class_weights` the mean is weighted by those of the examples' classes.
     """
+    logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
+    valid = labels != IGNORED_LABEL
+    weights = None
+    total = valid.sum().clamp(min=1)
+    if class_weights is not None:
+        weights = logits.new_tensor(class_weights)
+        total = (weights[labels.clamp(min=0)] * valid).sum().clamp(min=min(class_weights))
     losses = F.cross_entropy(
-        logits.to(torch.promote_types(logits.dtype, torch.float32)),
+        logits,
         labels.long(),
+        weight=weights,
         ignore_index=IGNORED_LABEL,
         label_smoothing=label_smoothing,
         reduction="sum",
     )
-    return losses / (labels != IGNORED_LABEL).sum().clamp(min=1)
+    return losses / total
 
 
 def check_checkpointing(config: ShiftCnnConfig, checkpoint: Callable[..., Any]) -> None:
@@ -137,8 +151,12 @@ class ShiftCnnPreTrainedModel(PreTrainedModel):
         elif isinstance(module, nn.LayerNorm):
             init.ones_(module.weight)
             init.zeros_(module.bias)
-        elif isinstance(module, ShiftCnnHead) and hasattr(module, "masked_spec_embed"):
-            init.uniform_(module.masked_spec_embed)
+        elif isinstance(module, ShiftCnnHead):
+            if hasattr(module, "masked_spec_embed"):
+                init.uniform_(module.masked_spec_embed)
+            if self.config.standardize_frames:
+                init.zeros_(module.frame_mean)
+                init.ones_(module.frame_deviation)
         elif isinstance(module, ShiftCnnForEmotionClassification) and hasattr(
             module, "layer_weights"
         ):
@@ -272,6 +290,39 @@ class ShiftCnnForEmotionClassification(ShiftCnnPreTrainedModel):
             hidden_states = (hidden_states * weights[:, None, None]).sum(dim=1)
         return hidden_states, frame_mask
 
+    @torch.no_grad()
+    def fit_frame_statistics(self, batches: Iterable[Mapping[str, Tensor]]) -> None:
+        """
+        Take mean and deviation of each channel over the valid frames of training speech, for
+        `standardize_frames`; before training, which leaves them as they are.
+
+        Args:
+            batches: each with `input_values` `(batch_size, num_samples)` and, optional,
+                `attention_mask`.
+
+        Raises:
+            ValueError: the config does not standardize frames, or there are fewer than two.
+        """
+        if not self.config.standardize_frames:
+            raise ValueError("Set `standardize_frames=True`: this head uses no statistics.")
+        count, total, total_of_squares = 0, torch.zeros(()), torch.zeros(())
+        for batch in batches:
+            values = batch["input_values"].to(self.device)
+            mask = batch.get("attention_mask")
+            mask = torch.ones_like(values) if mask is None else mask.to(self.device)
+            frames, frame_mask = self.encode(*self.prepare_waveform(values, mask.long()))
+            # Double precision, so that a large mean does not drown a small deviation.
+            valid = frames[frame_mask.bool()].double().cpu()
+            count += len(valid)
+            total = total + valid.sum(dim=0)
+            total_of_squares = total_of_squares + valid.square().sum(dim=0)
+        if count < 2:
+            raise ValueError("The statistics of frames need two valid frames at least.")
+        mean = total / count
+        variance = (total_of_squares / count - mean.square()).clamp(min=0)
+        self.head.frame_mean.copy_(mean)
+        self.head.frame_deviation.copy_(variance.sqrt().clamp(min=MIN_DEVIATION))
+
     def classify(self, input_values: Tensor, attention_mask: Tensor | None = None) -> Tensor:
         """
         Logits of waveforms that have been checked; see `forward` for the arguments.
@@ -312,7 +363,9 @@ class ShiftCnnForEmotionClassification(ShiftCnnPreTrainedModel):
         logits = self.classify(input_values, attention_mask)
         loss = None
         if labels is not None:
-            loss = classification_loss(logits, labels, self.config.label_smoothing)
+            loss = classification_loss(
+                logits, labels, self.config.label_smoothing, self.config.class_weights
+            )
         output = ShiftCnnOutput(loss=loss, logits=logits)
         return_dict = self.config.return_dict if return_dict is None else return_dict
         return output if return_dict else output.to_tuple()

@@ -224,8 +224,10 @@ class TseSerForEmotionClassification(EmotionAlongTimeMixin, TseSerPreTrainedMode
         logits = self.classifier.classify(extraction.extracted_values, attention_mask)
         cross_entropy = None
         if labels is not None:
-            label_smoothing = self.classifier.config.label_smoothing
-            cross_entropy = classification_loss(logits, labels, label_smoothing)
+            config = self.classifier.config
+            cross_entropy = classification_loss(
+                logits, labels, config.label_smoothing, config.class_weights
+            )
         output = TseSerOutput(
             loss=self._total_loss(extraction.loss, cross_entropy),
             logits=logits,

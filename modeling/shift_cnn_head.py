@@ -96,9 +96,18 @@ class ShiftCnnHead(nn.Module):
         hidden_size: channels of the encoder's frames.
     """
 
+    frame_mean: Tensor
+    frame_deviation: Tensor
+
     def __init__(self, config: ShiftCnnConfig, hidden_size: int):
         super().__init__()
         self.config = config
+        if config.standardize_frames:
+            self.register_buffer("frame_mean", torch.zeros(hidden_size))
+            self.register_buffer("frame_deviation", torch.ones(hidden_size))
+        if config.head_hidden_size is not None:
+            self.projection = nn.Linear(hidden_size, config.head_hidden_size)
+            hidden_size = config.head_hidden_size
         self.blocks = nn.ModuleList(
             # The second block alone shifts, as published.
             ShiftCnnBlock(config, hidden_size, config.shift_placement if index == 1 else "none")
@@ -126,6 +135,10 @@ class ShiftCnnHead(nn.Module):
         frame_mask = attention_mask.to(hidden_states.dtype)[..., None]
         if not self.config.mask_padding:
             frame_mask = torch.ones_like(frame_mask)
+        if self.config.standardize_frames:
+            hidden_states = (hidden_states - self.frame_mean) / self.frame_deviation
+        if self.config.head_hidden_size is not None:
+            hidden_states = self.projection(hidden_states)
         if self.training and self.config.apply_spec_augment:
             lengths = attention_mask.sum(dim=-1, dtype=torch.long)
             hidden_states = self._spec_augment(hidden_states, lengths)

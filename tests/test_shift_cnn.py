@@ -290,6 +290,19 @@ def test_label_smoothing_spreads_the_target() -> None:
     assert torch.equal(output.loss, classification_loss(output.logits, labels, 0.2))
 
 
+def test_class_weights_weigh_the_mean() -> None:
+    logits, labels = torch.randn(4, 4), torch.tensor([0, 3, -100, 1])
+    weights = [2.0, 1.0, 1.0, 0.5]
+    losses = [torch.nn.functional.cross_entropy(logits[i], labels[i]) for i in (0, 1, 3)]
+    expected = (2 * losses[0] + 0.5 * losses[1] + losses[2]) / 3.5
+    loss = classification_loss(logits, labels, 0.0, weights)
+    assert relative_error(loss, expected) < 1e-6
+    assert classification_loss(logits, torch.full((4,), -100), 0.0, weights) == 0
+    model = tiny_classifier(class_weights=weights)
+    output = model(torch.randn(4, 4000), labels=labels)
+    assert torch.equal(output.loss, classification_loss(output.logits, labels, 0.0, weights))
+
+
 def test_labels_are_the_four_emotions_or_numbered() -> None:
     assert ShiftCnnConfig(encoder_config=LOG_MEL).id2label == {
         0: "neutral",
@@ -316,6 +329,9 @@ def test_labels_are_the_four_emotions_or_numbered() -> None:
             "`use_weighted_layer_sum` needs .* log_mel is not",
         ),
         ({"classifier_dropout": -0.1}, "`classifier_dropout` must lie between 0 and 1"),
+        ({"head_hidden_size": 0}, "`head_hidden_size` must be at least 1, got 0"),
+        ({"class_weights": [1, 1]}, r"`class_weights` must be 4 positive numbers.* got \[1, 1\]"),
+        ({"class_weights": [1, 1, 0, 1]}, "`class_weights` must be 4 positive numbers"),
         ({"label_smoothing": 2}, "`label_smoothing` must lie between 0 and 1, got 2"),
         ({"sampling_rate": 8000}, "`sampling_rate` must be the encoder's, 16000 Hz, got 8000"),
         ({"encoder_config": {"model_type": "nobody"}}, "Unrecognized model type .* nobody"),
