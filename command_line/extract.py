@@ -104,7 +104,9 @@ def find_recordings(input_dir: Path, output_dir: Path) -> list[str]:
     for name in sorted(found):
         other = outputs.setdefault(output_name(name), name)
         if other != name:
-            raise CommandError(f"{other} and {name} would both become {output_name(name)}: rename one of them")
+            raise CommandError(
+                f"{other} and {name} would both become {output_name(name)}: rename one of them"
+            )
     return sorted(found)
 
 
