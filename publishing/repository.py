@@ -61,6 +61,8 @@ def build_repository(
 
     def fill(folder: Path) -> None:
         save_with_code(model, folder, feature_extractor)
+        if options.dtype is not None:
+            _load_in_float32(folder)
         (folder / CARD_NAME).write_text(card, encoding="utf-8")
         _write_facts(folder, facts, lineage)
         if facts.samples is not None:
@@ -70,6 +72,18 @@ def build_repository(
         check_repository(folder, "model")
 
     return build_folder(Path(output_dir), fill)
+
+
+def _load_in_float32(folder: Path) -> None:
+    """Rounded weights save space; computing with them is slower on a CPU, and SI-SNR needs more."""
+    path = folder / "config.json"
+    config = json.loads(path.read_text(encoding="utf-8"))
+    parts = [config]
+    for part in parts:
+        parts += [value for value in part.values() if isinstance(value, dict)]
+        if "dtype" in part:
+            part["dtype"] = "float32"
+    _write_json(path, config)
 
 
 def build_folder(output_dir: Path, fill: Callable[[Path], None]) -> Path:
