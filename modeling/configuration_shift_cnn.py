@@ -74,8 +74,7 @@ class ShiftCnnConfig(PreTrainedConfig):
         standardize_frames (`bool`): bring each channel of the encoder's frames to zero mean and
             unit variance over the training set, whose statistics
             `ShiftCnnForEmotionClassification.fit_frame_statistics` takes and the checkpoint keeps.
-            For layers inside an encoder, some of whose channels are many times larger than the
-            others.
+            For layers inside an encoder, whose channels lie several deviations from zero.
         shift_stride (`int`): frames by which channels are shifted.
         shift_divisor (`int`): one of this many channels is shifted (in each direction).
         bidirectional_shift (`bool`): shift as many channels the other way.

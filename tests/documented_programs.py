@@ -22,7 +22,9 @@ EXTERNAL = {"cd", "curl", "export", "git", "hf", "ls", "mkdir", "set", "source",
 EXTERNAL_MODULES = {"pip", "pytest", "venv"}
 PYTHONS = {"python", "python3", ".venv/bin/python"}
 # What stands at the root of the repository: a path below has to exist.
-ROOT_FOLDERS = ("benchmarks/", "deploy/", "docs/", "model_cards/", "recipes/", "tests/")
+ROOT_FOLDERS = (
+    *("benchmarks/", "deploy/", "docs/", "model_cards/", "pretrained/", "recipes/", "tests/"),
+)
 MISSING = re.compile(r"arguments are required|one of the arguments .* is required")
 
 
