@@ -81,17 +81,18 @@ def audit_recipes(
     audits = []
     for config in configs:
         recipe = RecipeData(config, folders, recordings)
-        sources, unexplained = recipe.pretraining()
+        paths, unexplained = recipe.pretraining()
+        sources = [RecipeData(path, folders, recordings) for path in paths]
         audit = RecipeAudit(
             name=str(config),
             trim_silence=recipe.trim_silence,
-            pretraining=[str(path) for path in sources],
+            pretraining=[str(path) for path in paths],
             unexplained=unexplained,
         )
         for fold in folds or recipe.folds():
             splits = {split: read(recipe, split, fold) for split in recipe.splits()}
             trained = [
-                read(RecipeData(path, folders, recordings), "train", fold) for path in sources
+                read(source, "train", source.fold_as_pretraining(fold)) for source in sources
             ]
             if trained:
                 splits[PRETRAINING] = _joined(trained)

@@ -155,12 +155,32 @@ class RecipeData:
         return contents
 
     def pretraining(self) -> tuple[list[Path], list[str]]:
-        """The recipes that made the checkpoints this one starts from.
+        """The recipes that made the checkpoints this one starts from, and what those start from.
 
         Returns:
             `tuple[list[Path], list[str]]`: recipes of the same folder whose `output_dir` is named
             as a starting point, and starting points that no recipe there explains.
         """
+        known, unexplained = self._starts_from()
+        for path in known:  # grows as long as there are earlier ones
+            earlier, more = RecipeData(path, {}, {True: {}, False: {}})._starts_from()
+            known += [one for one in earlier if one not in known]
+            unexplained += more
+        return known, unexplained
+
+    def fold_as_pretraining(self, fold: int) -> int:
+        """The fold of this recipe that is trained before a fold of another one.
+
+        Args:
+            fold (`int`): fold of the recipe that starts from this one.
+
+        Returns:
+            `int`: the same, or, where these corpora have not as many, the one that this recipe
+            states (1 by default), as it is trained once for all.
+        """
+        return fold if fold in self.folds() else int(self._recipe.get("fold", 1))
+
+    def _starts_from(self) -> tuple[list[Path], list[str]]:
         content = yaml.safe_load(self.path.read_text(encoding="utf-8"))
         wanted = [str(content[key]) for key in PRETRAINED_KEYS if content.get(key)]
         written: dict[str, Path] = {}

@@ -18,6 +18,7 @@ import data_builders.load
 from data_builders.audit import main
 from data_builders.audit_levels import cross_validated_ua, score_levels
 from data_builders.audit_recordings import Recording, count_clipped
+from data_builders.audit_splits import RecipeData
 from data_builders.enrollment import EnrollmentPool
 from data_builders.folds import SPLITS
 from data_builders.schema import EMOTIONS
@@ -211,6 +212,28 @@ def test_pretraining_that_heard_a_held_out_split_is_a_leak(corpus: Path, audit: 
     assert "fold 1: validation and pretraining share 4 speakers" in report
     assert "fold 1: validation and pretraining share 32 utterances" in report
     assert "| 1 | test, pretraining | 0 | 0 | 0 |" in report
+
+
+def test_what_the_pretraining_started_from_counts_too(corpus: Path, audit: Audit) -> None:
+    """A leak two stages back, in a recipe that is trained once, on one of its own folds."""
+    write_recipe(corpus / "joint.yaml", extractor_name_or_path="results/extraction")
+    write_recipe(
+        corpus / "extraction.yaml",
+        stage="extraction",
+        output_dir="results/extraction",
+        extractor_name_or_path="results/first",
+    )
+    first = {"stage": "extraction", "output_dir": "results/first"}
+    write_recipe(corpus / "first.yaml", protocol="paper", **first)
+    status, report = audit(corpus, "--folds", "1")
+    assert status == 1
+    assert "extraction.yaml" in report and "first.yaml" in report
+    assert "fold 1: validation and pretraining share 4 speakers" in report
+    # The generated voices have five sessions; the three folds of the actors are among them, and a
+    # sixth is not.
+    write_recipe(corpus / "first.yaml", targets="generated", interferers="generated", **first)
+    recipe = RecipeData(corpus / "first.yaml", {}, {True: {}, False: {}})
+    assert [recipe.fold_as_pretraining(fold) for fold in (3, 6)] == [3, 1]
 
 
 def test_pretraining_without_a_recipe_is_named(corpus: Path, audit: Audit) -> None:
