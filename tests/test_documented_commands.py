@@ -36,6 +36,7 @@ PAGES = [
     *sorted((REPOSITORY / "docs").glob("*.md")),
 ]
 BLOCKS = [block for page in PAGES for block in read_blocks(page)]
+ROOT_FILES = ("train.py", "push_to_hub.py", "Makefile")
 SHELL = {"bash", "sh", "shell", "console"}
 PROSE = {"text", "csv", "latex", "tex", "html", "markdown", "diff"}  # nothing to run
 KNOWN = {"", "python", "yaml", "yml", "json", *SHELL, *PROSE}
@@ -86,7 +87,7 @@ def write_folder_corpora(sandbox: Path) -> None:
 def sandbox(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A working folder as the pages assume it, with tiny models and corpora."""
     sandbox = tmp_path_factory.mktemp("reader")
-    for name in ("recipes", "docs", "deploy", "train.py", "push_to_hub.py", "Makefile"):
+    for name in ("recipes", "docs", "deploy", "pretrained", *ROOT_FILES):
         (sandbox / name).symlink_to(REPOSITORY / name)
     demo = sandbox / "results" / "demo"
     save_with_code(tiny_tse_ser(), demo / "checkpoint", TseSerFeatureExtractor())

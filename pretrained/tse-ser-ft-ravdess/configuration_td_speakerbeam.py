@@ -1,0 +1,225 @@
+"""Configuration of the time-domain SpeakerBeam target speaker extractor."""
+
+from typing import Any
+
+from huggingface_hub.dataclasses import strict
+from transformers import PreTrainedConfig
+
+from .input_checks import check_at_least, check_choice
+
+# Embedding size of each speaker encoder that can be built in.
+SPEAKER_ENCODER_DIMS = {"ge2e": 256, "log_mel_statistics": 80}
+SPEAKER_ENCODER_SAMPLING_RATE = 16000
+NORM_TYPES = ("gln", "cln", "cgln", "bn")
+ACTIVATION_NAMES = (
+    "relu",
+    "sigmoid",
+    "tanh",
+    "softplus",
+    "linear",
+    "leaky_relu",
+    "prelu",
+    "gelu",
+    "swish",
+)
+
+
+@strict
+class TdSpeakerBeamConfig(PreTrainedConfig):
+    r"""
+    Sizes and forms of [`TdSpeakerBeamForSpeechExtraction`]. The defaults are the public recipe's
+    sizes with filters for 16 kHz (2 ms window, 1 ms hop).
+
+    Args:
+        num_filters (`int`): filters of the encoder and of the decoder.
+        kernel_size (`int`): filter length in samples.
+        stride (`int`): hop between two frames in samples.
+        bottleneck_channels (`int`): channels between the convolution blocks.
+        hidden_channels (`int`): channels inside a convolution block.
+        skip_channels (`int`): channels of the skip branch; 0 leaves the branch out.
+        conv_kernel_size (`int`): odd length of the depthwise convolutions in frames.
+        num_blocks (`int`): convolution blocks in a stack, dilated by 1, 2, 4, ...
+        num_repeats (`int`): stacks of the mask estimator.
+        norm_type (`str`): `gln` (global), `cln` (per frame), `cgln` (cumulative) or `bn` (batch).
+        input_norm_type (`str`, *optional*): norm before the bottleneck; `None` takes `norm_type`.
+        norm_eps (`float`): what the layer norms add to the variance. Batch norm adds 1e-5.
+        conv_bias (`bool`): whether the networks' convolutions have biases.
+        initial_filters (`str`): what encoder and decoder are before training: `random`, or
+            `fourier`, a windowed Fourier transform and its inverse, which learns faster from few
+            hours. Needs `encoder_activation="relu"`, `num_filters = 2 * kernel_size`, and a
+            `kernel_size` that `2 * stride` divides.
+        encoder_activation (`str`, *optional*): as `relu`; `None` for a linear encoder.
+        share_encoder (`bool`): the enrollment goes through the mixture's encoder and its
+            activation, instead of a linear encoder of its own.
+        pre_mask_activation (`str`): before the last convolution of the mask estimator and of the
+            auxiliary network.
+        mask_activation (`str`): what bounds the mask of eq. (6).
+        causal (`bool`): no look-ahead in the mask estimator's convolutions. The auxiliary network
+            always sees the whole enrollment.
+        adaptation_type (`str`): how the embedding acts on a block: `mul`, `muladd` or `concat`.
+        adaptation_layer (`int`): 0-based block whose output is adapted. 7 is the last block of the
+            first stack.
+        speaker_embedding_dim (`int`): size of the embedding for one branch; `embedding_size` counts
+            all branches.
+        auxiliary_type (`str`): `tcn`, the paper's network over the enrollment, or `projection`, a
+            linear layer on the embedding of a speaker encoder.
+        speaker_encoder (`str`, *optional*): what a `projection` model builds in: `ge2e`, or
+            `log_mel_statistics`, which needs no weights; `None` expects the caller to pass
+            `speaker_embeddings`.
+        external_embedding_dim (`int`): size of the speaker encoder's embedding, for `projection`.
+        sampling_rate (`int`): in Hz.
+
+    Raises:
+        ValueError: a field is out of range; the message names it and what would be right.
+    """
+
+    model_type = "td_speakerbeam"
+
+    num_filters: int = 512
+    kernel_size: int = 32
+    stride: int = 16
+    bottleneck_channels: int = 128
+    hidden_channels: int = 512
+    skip_channels: int = 128
+    conv_kernel_size: int = 3
+    num_blocks: int = 8
+    num_repeats: int = 3
+    norm_type: str = "gln"
+    input_norm_type: str | None = None
+    norm_eps: float = 1e-8
+    conv_bias: bool = True
+    initial_filters: str = "random"
+    encoder_activation: str | None = None
+    share_encoder: bool = False
+    pre_mask_activation: str = "prelu"
+    mask_activation: str = "relu"
+    causal: bool = False
+    adaptation_type: str = "mul"
+    adaptation_layer: int = 7
+    speaker_embedding_dim: int = 128
+    auxiliary_type: str = "tcn"
+    speaker_encoder: str | None = None
+    external_embedding_dim: int = 256
+    sampling_rate: int = 16000
+
+    def __post_init__(self, **kwargs: Any) -> None:
+        super().__post_init__(**kwargs)
+        self._check_choices()
+        self._check_sizes()
+        self._check_initial_filters()
+        self._check_adaptation()
+        self._check_speaker_encoder()
+
+    def _check_choices(self) -> None:
+        check_choice(self, "norm_type", NORM_TYPES)
+        check_choice(self, "input_norm_type", (None, *NORM_TYPES))
+        check_choice(self, "initial_filters", ("random", "fourier"))
+        check_choice(self, "encoder_activation", (None, *ACTIVATION_NAMES))
+        check_choice(self, "pre_mask_activation", ACTIVATION_NAMES)
+        check_choice(self, "mask_activation", ACTIVATION_NAMES)
+        check_choice(self, "adaptation_type", ("mul", "muladd", "concat"))
+        check_choice(self, "auxiliary_type", ("tcn", "projection"))
+        check_choice(self, "speaker_encoder", (None, *SPEAKER_ENCODER_DIMS))
+
+    def _check_sizes(self) -> None:
+        check_at_least(self, 1, "num_filters", "kernel_size", "bottleneck_channels")
+        check_at_least(self, 1, "hidden_channels", "num_blocks", "num_repeats", "sampling_rate")
+        check_at_least(self, 1, "speaker_embedding_dim", "external_embedding_dim")
+        if not self.norm_eps > 0:
+            raise ValueError(
+                f"`norm_eps` must be above 0, got {self.norm_eps}: silence would divide by zero."
+            )
+        if self.skip_channels < 0:
+            raise ValueError(
+                f"`skip_channels` must be 0 (no skip branch) or more, got {self.skip_channels}."
+            )
+        if not 1 <= self.stride <= self.kernel_size:
+            raise ValueError(
+                f"`stride` must lie between 1 and `kernel_size` ({self.kernel_size}), got "
+                f"{self.stride}: a larger one would skip samples."
+            )
+        if self.conv_kernel_size % 2 == 0 or self.conv_kernel_size < 1:
+            raise ValueError(
+                "`conv_kernel_size` must be odd so that frames stay aligned, got "
+                f"{self.conv_kernel_size}."
+            )
+
+    def _check_initial_filters(self) -> None:
+        if self.initial_filters == "random":
+            return
+        needed = {"encoder_activation": "relu", "num_filters": 2 * self.kernel_size}
+        for name, value in needed.items():
+            if getattr(self, name) != value:
+                raise ValueError(
+                    f"`{name}` must be {value!r} for `initial_filters='fourier'`, got "
+                    f"{getattr(self, name)!r}."
+                )
+        if self.kernel_size % (2 * self.stride):
+            raise ValueError(
+                "`kernel_size` must be a multiple of twice the `stride` for "
+                f"`initial_filters='fourier'`, got {self.kernel_size} and {self.stride}."
+            )
+
+    def _check_adaptation(self) -> None:
+        num_layers = self.num_blocks * self.num_repeats
+        if not 0 <= self.adaptation_layer < num_layers:
+            raise ValueError(
+                f"`adaptation_layer` must lie between 0 and {num_layers - 1} (`num_blocks` x "
+                f"`num_repeats` - 1), got {self.adaptation_layer}: outside, the enrollment would "
+                "have no effect."
+            )
+        if self.adaptation_type != "concat":
+            factor = 2 if self.adaptation_type == "muladd" else 1
+            if self.speaker_embedding_dim != factor * self.bottleneck_channels:
+                raise ValueError(
+                    f"`speaker_embedding_dim` must be {factor} x `bottleneck_channels` = "
+                    f"{factor * self.bottleneck_channels} for "
+                    f"`adaptation_type='{self.adaptation_type}'`, got "
+                    f"{self.speaker_embedding_dim}."
+                )
+        if self.skip_channels not in (0, self.bottleneck_channels):
+            raise ValueError(
+                "`skip_channels` must be 0 or equal `bottleneck_channels` "
+                f"({self.bottleneck_channels}), got {self.skip_channels}: one embedding adapts "
+                "both branches."
+            )
+
+    def _check_speaker_encoder(self) -> None:
+        if self.share_encoder and self.auxiliary_type == "projection":
+            raise ValueError(
+                "`share_encoder` must be False for `auxiliary_type='projection'`: a projection "
+                "hears no enrollment."
+            )
+        if self.speaker_encoder is None:
+            return
+        if self.auxiliary_type == "tcn":
+            raise ValueError(
+                f"`speaker_encoder='{self.speaker_encoder}'` needs `auxiliary_type='projection'`."
+            )
+        for name, needed in (
+            ("external_embedding_dim", SPEAKER_ENCODER_DIMS[self.speaker_encoder]),
+            ("sampling_rate", SPEAKER_ENCODER_SAMPLING_RATE),
+        ):
+            if getattr(self, name) != needed:
+                raise ValueError(
+                    f"`{name}` must be {needed} for `speaker_encoder='{self.speaker_encoder}'`, "
+                    f"got {getattr(self, name)}."
+                )
+
+    @property
+    def num_branches(self) -> int:
+        """Branches of a block that are adapted: residual and, where there is one, skip."""
+        return 2 if self.skip_channels else 1
+
+    @property
+    def embedding_size(self) -> int:
+        """Size of E_0 of eq. (3): one part of `speaker_embedding_dim` a branch."""
+        return self.speaker_embedding_dim * self.num_branches
+
+    @property
+    def hop_seconds(self) -> float:
+        """Time between two frames in seconds."""
+        return self.stride / self.sampling_rate
+
+
+__all__ = ["TdSpeakerBeamConfig"]

@@ -1,0 +1,87 @@
+"""Configuration of the combined model: target speaker extraction, then emotion recognition."""
+
+from typing import Any, ClassVar, cast
+
+from huggingface_hub.dataclasses import strict
+from transformers import PreTrainedConfig
+from transformers.configuration_utils import SubConfigSpec
+
+from .configuration_shift_cnn import ShiftCnnConfig
+from .configuration_td_speakerbeam import TdSpeakerBeamConfig
+from .input_checks import check_at_least
+
+
+@strict
+class TseSerConfig(PreTrainedConfig):
+    r"""
+    The two models of TSE-SER and the weights of their losses, eq. (9).
+
+    Args:
+        extractor_config (`TdSpeakerBeamConfig` or `dict`): the extractor.
+        classifier_config (`ShiftCnnConfig` or `dict`): the classifier; its labels are the model's
+            labels.
+        extraction_loss_weight (`float`): factor of the negative SI-SNR.
+        classification_loss_weight (`float`): factor of the cross entropy.
+        presence_threshold (`float`, *optional*): the cosine between the embeddings of enrollment
+            and extracted speech below which the model abstains (`target_present` of the output);
+            `None` never compares them unasked.
+
+    Raises:
+        ValueError: the two models expect different sampling rates, a weight is negative, or the
+            threshold is no cosine.
+    """
+
+    model_type = "tse_ser"
+    sub_configs_defaults: ClassVar[dict[str, SubConfigSpec]] = {
+        "extractor_config": SubConfigSpec(TdSpeakerBeamConfig),
+        "classifier_config": SubConfigSpec(ShiftCnnConfig),
+    }
+
+    extractor_config: dict | PreTrainedConfig | None = None
+    classifier_config: dict | PreTrainedConfig | None = None
+    extraction_loss_weight: float | int = 1.0
+    classification_loss_weight: float | int = 1.0
+    presence_threshold: float | int | None = None
+
+    def __post_init__(self, **kwargs: Any) -> None:
+        num_labels = kwargs.pop("num_labels", None)
+        is_named_here = self.id2label is not None
+        super().__post_init__(**kwargs)
+        classifier_config = cast(ShiftCnnConfig, self.classifier_config)
+        if is_named_here:
+            names = cast(dict[int, str], self.id2label)
+            classifier_config.id2label = names
+            classifier_config.label2id = {name: index for index, name in names.items()}
+        if num_labels is not None:
+            classifier_config.num_labels = num_labels
+        # One source of truth: the classifier's labels, mirrored for pipelines that read them here.
+        self.id2label = classifier_config.id2label
+        self.label2id = classifier_config.label2id
+        rates = (self.sampling_rate, classifier_config.sampling_rate)
+        if rates[0] != rates[1]:
+            raise ValueError(
+                f"Extractor ({rates[0]} Hz) and classifier ({rates[1]} Hz) must share one "
+                "`sampling_rate`."
+            )
+        check_at_least(self, 0, "extraction_loss_weight", "classification_loss_weight")
+        if self.presence_threshold is not None and not -1 <= self.presence_threshold <= 1:
+            raise ValueError(
+                "`presence_threshold` must lie between -1 and 1, as a cosine does, got "
+                f"{self.presence_threshold}."
+            )
+
+    @classmethod
+    def from_dict(cls, config_dict: dict[str, Any], **kwargs: Any) -> Any:
+        """As in transformers; `id2label` given beside the dict reaches the classifier too."""
+        kwargs.pop("label2id", None)
+        if "id2label" in kwargs:
+            config_dict = config_dict | {"id2label": kwargs.pop("id2label")}
+        return super().from_dict(config_dict, **kwargs)
+
+    @property
+    def sampling_rate(self) -> int:
+        """Rate of all waveforms in Hz."""
+        return cast(TdSpeakerBeamConfig, self.extractor_config).sampling_rate
+
+
+__all__ = ["TseSerConfig"]

@@ -1,0 +1,369 @@
+"""
+The emotion of a known speaker over HTTP: custom handler of a Hugging Face Inference Endpoint.
+
+It lies in the model's repository beside the weights; `docs/endpoint.md` shows requests and answers.
+A bad request is answered, not raised, so that one bad item of several loses nothing: the answer to
+it is `{"error": what is wrong and how to mend it, "status": as in HTTP}`.
+"""
+
+import base64
+import io
+import math
+import struct
+import threading
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import soundfile
+from transformers import pipeline
+
+ITEM_KEYS = ("mixture", "enrollment", "voice")
+PARAMETERS = ("top_k", "return_extracted", "window_seconds", "voice")
+# Starts of WAV (RIFF, RF64), FLAC, Ogg and MP3 (with a tag): no rarer parser sees a request.
+FILE_STARTS = (b"RIFF", b"RF64", b"fLaC", b"OggS", b"ID3")
+AUDIO = "the bytes of a wav, flac, ogg or mp3 file, in JSON as base64"
+BLOCK_FRAMES = 65536
+MIN_DECODED_PART = 0.95
+BAD_REQUEST, NOT_FOUND, TOO_LARGE, NO_AUDIO, UNUSABLE_AUDIO = 400, 404, 413, 415, 422
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What one request may ask for; `max_request_bytes` counts base64 as it is sent."""
+
+    max_items: int = 16
+    max_request_bytes: int = 64 * 2**20
+    max_audio_bytes: int = 16 * 2**20
+    max_audio_seconds: float = 60.0
+    max_channels: int = 8
+    min_sampling_rate: int = 8000
+    max_sampling_rate: int = 192000
+
+
+LIMITS = Limits()
+
+
+class RequestError(ValueError):
+    """A request, or an item of one, that cannot be answered; the message names the fix."""
+
+    def __init__(self, status: int, message: str):
+        super().__init__(message)
+        self.status = status
+
+    def answer(self) -> dict[str, Any]:
+        """What the client gets in place of emotions."""
+        return {"error": str(self), "status": self.status}
+
+
+class EndpointHandler:
+    """
+    Answers requests of `{"inputs": ..., "parameters": {...}}` with the emotions of target speakers.
+
+    `inputs` is one item or a list of items. An item is the audio itself, which is then its own
+    enrollment, or a dict of `mixture` and `enrollment`, or of `mixture` and `voice` (a name); audio
+    is `bytes` or base64. Nothing of a request is ever taken for a path or a URL. Several threads
+    may call at once: they decode side by side, and the model hears one item at a time.
+
+    Args:
+        path (`str`): folder with the saved pipeline and, where speakers were enrolled beforehand,
+            their voices in `voices/`.
+        limits (`Limits`): sizes beyond which a request is refused.
+    """
+
+    def __init__(self, path: str = "", limits: Limits = LIMITS):
+        folder = Path(path)
+        voices = folder / "voices"
+        options: dict[str, Any] = {"voices": str(voices)} if voices.is_dir() else {}
+        load: Any = pipeline
+        self._recognize = load(model=str(folder), trust_remote_code=True, **options)
+        self._limits = limits
+        self._one_item_at_a_time = threading.Lock()
+
+    def __call__(self, data: dict[str, Any]) -> list[Any] | dict[str, Any]:
+        """
+        Answer one request.
+
+        Args:
+            data (`dict`): `inputs` and, optionally, `parameters`: `top_k` (int), `return_extracted`
+                (bool), `window_seconds` (float), `voice` (name of an enrolled speaker, for items
+                that name nobody).
+
+        Returns:
+            What the pipeline gives for the item, a list of `{"label", "score"}` or a dict with
+            `emotions`; `extracted` is `{"audio": base64 of a 32-bit float WAV, "sampling_rate"}`.
+            For a list of items the list of their answers, in their order. In place of an answer
+            that cannot be given: `{"error": str, "status": int}`.
+        """
+        try:
+            inputs = check_inputs(data, self._limits)
+            parameters = check_parameters(data.get("parameters"))
+        except RequestError as error:
+            return error.answer()
+        voice = parameters.pop("voice", None)
+        if isinstance(inputs, list):
+            return [
+                self._answer(f"inputs[{index}]", item, voice, parameters)
+                for index, item in enumerate(inputs)
+            ]
+        return self._answer("inputs", inputs, voice, parameters)
+
+    def _answer(self, name: str, item: Any, voice: Any, parameters: dict[str, Any]) -> Any:
+        try:
+            given = self._given(name, item, voice)
+            with self._one_item_at_a_time:
+                result = self._recognize(given, **parameters)
+        except RequestError as error:
+            return error.answer()
+        except ValueError as error:  # the pipeline's word on audio that decodes but cannot be used
+            return RequestError(UNUSABLE_AUDIO, f"{name}: {error}").answer()
+        if isinstance(result, dict) and "extracted" in result:
+            result["extracted"] = _as_json(**result["extracted"])
+        return result
+
+    def _given(self, name: str, item: Any, voice: Any) -> dict[str, Any]:
+        """The pipeline's input for an item: waveforms, and the name of a voice, but no path."""
+        if not isinstance(item, dict):
+            mixture = self._audio(name, item)
+            return mixture if voice is None else {"mixture": mixture, "voice": self._known(voice)}
+        for key in item:
+            if key not in ITEM_KEYS:
+                raise RequestError(
+                    BAD_REQUEST,
+                    f"{name} has the key {_short(key)}: use mixture, enrollment, voice.",
+                )
+        if item.get("mixture") is None:
+            raise RequestError(BAD_REQUEST, f"{name} has no mixture: add one, {AUDIO}.")
+        if item.get("enrollment") is None:
+            if item.get("voice") is not None:
+                voice = item["voice"]
+            if voice is None:
+                raise RequestError(
+                    BAD_REQUEST,
+                    f"{name} has no enrollment: add one, the target speaker alone, or send the "
+                    "audio in place of the object to make it its own enrollment.",
+                )
+            known = self._known(voice)
+            return {"mixture": self._audio(f"{name}.mixture", item["mixture"]), "voice": known}
+        if item.get("voice") is not None:
+            raise RequestError(BAD_REQUEST, f"{name} has enrollment and voice: send one of them.")
+        return {key: self._audio(f"{name}.{key}", item[key]) for key in ("mixture", "enrollment")}
+
+    def _known(self, voice: Any) -> str:
+        if not isinstance(voice, str):
+            raise RequestError(
+                BAD_REQUEST, f"voice is of type {type(voice).__name__}: send a speaker's name."
+            )
+        if voice not in self._recognize.voices:
+            # Who is enrolled is nobody's business but theirs: no list of names here.
+            raise RequestError(
+                NOT_FOUND,
+                f"Nobody is enrolled as {_short(voice)}: send an enrollment instead, or put the "
+                "voice's file into voices/ of the model's folder.",
+            )
+        return voice
+
+    def _audio(self, name: str, audio: Any) -> dict[str, Any]:
+        return decode_audio(name, audio_bytes(name, audio, self._limits), self._limits)
+
+
+def check_inputs(data: Any, limits: Limits) -> Any:
+    """
+    The `inputs` of a request, one item or a list, before any of it is decoded.
+
+    Raises:
+        RequestError: there are none, or too many, or too many bytes.
+    """
+    if not isinstance(data, dict) or data.get("inputs") is None:
+        raise RequestError(
+            BAD_REQUEST,
+            'The request has no "inputs": send {"inputs": {"mixture": ..., "enrollment": ...}}, or '
+            "audio with its Content-Type.",
+        )
+    inputs = data["inputs"]
+    items = inputs if isinstance(inputs, list) else [inputs]
+    if not items:
+        raise RequestError(BAD_REQUEST, '"inputs" is an empty list: send at least one item.')
+    if len(items) > limits.max_items:
+        raise RequestError(
+            TOO_LARGE, f"{len(items)} inputs: send at most {limits.max_items} a request."
+        )
+    parts = [
+        part for item in items for part in (item.values() if isinstance(item, dict) else [item])
+    ]
+    size = sum(len(part) for part in parts if isinstance(part, (str, bytes, bytearray)))
+    if size > limits.max_request_bytes:
+        raise RequestError(
+            TOO_LARGE,
+            f"The audio of the request takes {size} bytes: send at most "
+            f"{limits.max_request_bytes}, in several requests or as flac.",
+        )
+    return inputs
+
+
+def check_parameters(parameters: Any) -> dict[str, Any]:
+    """
+    Options of the pipeline; null stands for the default.
+
+    Raises:
+        RequestError: one is unknown, of a wrong type or out of range.
+    """
+    if parameters is None:
+        return {}
+    if not isinstance(parameters, dict):
+        raise RequestError(
+            BAD_REQUEST,
+            f'"parameters" is of type {type(parameters).__name__}: send an object, such as '
+            '{"top_k": 2}.',
+        )
+    for key in parameters:
+        if key not in PARAMETERS:
+            raise RequestError(
+                BAD_REQUEST, f"Unknown parameter {_short(key)}: use {', '.join(PARAMETERS)}."
+            )
+    given = {key: value for key, value in parameters.items() if value is not None}
+    top_k = given.get("top_k", 1)
+    if isinstance(top_k, bool) or not isinstance(top_k, int) or top_k < 1:
+        raise RequestError(BAD_REQUEST, "top_k must be a whole number of 1 or more.")
+    if not isinstance(given.get("return_extracted", False), bool):
+        raise RequestError(BAD_REQUEST, "return_extracted must be true or false.")
+    if "window_seconds" in given:
+        given["window_seconds"] = _seconds(given["window_seconds"])
+    return given
+
+
+def _seconds(value: Any) -> float:
+    """A positive number; as text too, which is how a query string's 2.5 arrives."""
+    try:
+        seconds = math.nan if isinstance(value, bool) else float(value)
+    except (TypeError, ValueError, OverflowError):
+        seconds = math.nan
+    if not (math.isfinite(seconds) and seconds > 0):
+        raise RequestError(BAD_REQUEST, "window_seconds must be a positive number of seconds.")
+    return seconds
+
+
+def audio_bytes(name: str, audio: Any, limits: Limits) -> bytes:
+    """
+    The audio file that an item carries, as bytes or in base64.
+
+    Raises:
+        RequestError: another type, no base64 (a path or URL among others), empty, or too large.
+    """
+    if not isinstance(audio, (str, bytes, bytearray)):
+        raise RequestError(BAD_REQUEST, f"{name} is of type {type(audio).__name__}: send {AUDIO}.")
+    # Four characters of base64 are three bytes: what is too large is not decoded first.
+    at_least = len(audio) * 3 // 4 - 2 if isinstance(audio, str) else len(audio)
+    if at_least > limits.max_audio_bytes:
+        raise RequestError(
+            TOO_LARGE,
+            f"{name} has over {limits.max_audio_bytes} bytes: send a shorter stretch, or flac.",
+        )
+    if isinstance(audio, str):
+        try:
+            audio = base64.b64decode(audio, validate=True)
+        except ValueError:
+            raise RequestError(
+                BAD_REQUEST,
+                f"{name} is no base64 (A-Z, a-z, 0-9, +, /, = without line breaks): send {AUDIO}. "
+                "Paths and URLs are never opened.",
+            ) from None
+    if not audio:
+        raise RequestError(BAD_REQUEST, f"{name} is empty: send {AUDIO}.")
+    return bytes(audio)
+
+
+def decode_audio(name: str, content: bytes, limits: Limits) -> dict[str, Any]:
+    """
+    Decode an audio file in the memory of its mono waveform, whatever its header claims.
+
+    Returns:
+        `dict` with `array`, float32 of shape `(num_samples,)`, and `sampling_rate` in Hz.
+
+    Raises:
+        RequestError: no audio, cut off, too long, or an unlikely rate or number of channels.
+    """
+    is_mp3_frame = len(content) > 1 and content[0] == 0xFF and content[1] & 0xE0 == 0xE0
+    if not (content.startswith(FILE_STARTS) or is_mp3_frame):
+        raise RequestError(
+            NO_AUDIO,
+            f"{name} has {len(content)} bytes that are no audio file: send {AUDIO}. Paths and URLs "
+            "are never opened.",
+        )
+    try:
+        with soundfile.SoundFile(io.BytesIO(content)) as sound:
+            _check_header(name, sound, limits)
+            samples = _mono(name, sound, limits)
+            return {"array": samples, "sampling_rate": sound.samplerate}
+    except soundfile.LibsndfileError as error:
+        raise RequestError(
+            NO_AUDIO, f"{name} cannot be decoded ({error.error_string}): send {AUDIO}."
+        ) from error
+
+
+def _check_header(name: str, sound: Any, limits: Limits) -> None:
+    rate, channels = sound.samplerate, sound.channels
+    if not limits.min_sampling_rate <= rate <= limits.max_sampling_rate:
+        raise RequestError(
+            UNUSABLE_AUDIO,
+            f"{name} has a sampling rate of {rate} Hz: send {limits.min_sampling_rate} to "
+            f"{limits.max_sampling_rate} Hz.",
+        )
+    if channels > limits.max_channels:
+        raise RequestError(
+            UNUSABLE_AUDIO,
+            f"{name} has {channels} channels: send at most {limits.max_channels}, best one.",
+        )
+    _check_seconds(name, sound.frames / rate, limits)
+
+
+def _check_seconds(name: str, seconds: float, limits: Limits) -> None:
+    if seconds > limits.max_audio_seconds:
+        raise RequestError(
+            TOO_LARGE,
+            f"{name} has {seconds:.4g} s of audio, or a header without its length: send at most "
+            f"{limits.max_audio_seconds:g} s, as a file that is complete.",
+        )
+
+
+def _mono(name: str, sound: Any, limits: Limits) -> np.ndarray:
+    """All frames, averaged over channels block by block."""
+    blocks, num_frames = [], 0
+    while len(block := sound.read(BLOCK_FRAMES, dtype="float32", always_2d=True)):
+        num_frames += len(block)
+        _check_seconds(name, num_frames / sound.samplerate, limits)
+        blocks.append(block.mean(axis=1))
+    if num_frames == 0:
+        raise RequestError(UNUSABLE_AUDIO, f"{name} holds no samples: send a whole recording.")
+    if num_frames < MIN_DECODED_PART * sound.frames:
+        raise RequestError(
+            UNUSABLE_AUDIO,
+            f"{name} is cut off: its header says {sound.frames} samples, and {num_frames} could be "
+            "decoded; send the whole file.",
+        )
+    return np.concatenate(blocks)
+
+
+def _as_json(array: np.ndarray, sampling_rate: int) -> dict[str, Any]:
+    """
+    A waveform as base64 of a WAV file.
+
+    32-bit float: extracted speech may exceed 1, and nothing is to be clipped. The header is written
+    here because libsndfile puts the time of writing into it, and equal requests get equal answers.
+    """
+    data = array.astype("<f4").tobytes()
+    # "fmt " of 18 bytes: format 3 (IEEE float), 1 channel; "fact": frames, as formats but PCM need.
+    header = struct.pack(
+        "<4sI4s4sIHHIIHHH4sII4sI",
+        *(b"RIFF", 50 + len(data), b"WAVE"),
+        *(b"fmt ", 18, 3, 1, sampling_rate, 4 * sampling_rate, 4, 32, 0),
+        *(b"fact", 4, len(array), b"data", len(data)),
+    )
+    audio = base64.b64encode(header + data).decode("ascii")
+    return {"audio": audio, "sampling_rate": sampling_rate}
+
+
+def _short(value: Any) -> str:
+    """What a request said, for a message: a request may say megabytes."""
+    return f"{value!r:.40}"

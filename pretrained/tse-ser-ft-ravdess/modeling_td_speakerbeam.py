@@ -1,0 +1,371 @@
+"""
+Time-domain SpeakerBeam: extract one speaker, known from an enrollment utterance, out of a mixture.
+
+Equations (2)-(7) of Mi et al., "Two-stage Framework for Robust Speech Emotion Recognition Using
+Target Speaker Extraction in Human Speech Noise Conditions"; the network of Delcroix et al. 2020 and
+Zmolikova et al. 2019.
+"""
+
+import math
+from dataclasses import dataclass
+from typing import Any, cast
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from transformers import PreTrainedModel
+from transformers import initialization as init
+from transformers.utils.generic import ModelOutput
+
+from .configuration_td_speakerbeam import TdSpeakerBeamConfig
+from .fourier_filters import fourier_filters, fourier_synthesis
+from .frame_layers import FrameAnalysis, FrameSynthesis
+from .frame_norms import FrameBatchNorm, FrameLayerNorm
+from .input_checks import check_batch_size, check_finite, check_waveform
+from .log_mel import LogMelSpectrogram
+from .log_mel_statistics import LogMelStatisticsEncoder
+from .long_recordings import LongRecordingMixin
+from .modeling_ge2e import Ge2eSpeakerEncoder
+from .signal_losses import negative_si_snr
+from .streaming import StreamingMixin
+from .temporal_conv_network import ACTIVATIONS, TemporalConvNetwork
+
+SPEAKER_ENCODERS: dict[str, type[nn.Module]] = {
+    "ge2e": Ge2eSpeakerEncoder,
+    "log_mel_statistics": LogMelStatisticsEncoder,
+}
+
+
+@dataclass
+class TdSpeakerBeamOutput(ModelOutput):
+    """
+    Output of [`TdSpeakerBeamForSpeechExtraction`].
+
+    Args:
+        loss (`torch.FloatTensor` of shape `(1,)`, *optional*): negative SI-SNR in dB, mean over the
+            batch.
+        extracted_values (`torch.FloatTensor` of shape `(batch_size, num_samples)`): the target
+            speaker's waveform.
+        speaker_embeddings (`torch.FloatTensor` of shape `(batch_size, embedding_size)`): what the
+            auxiliary network made of the enrollment, or what was passed in.
+        si_snr (`torch.FloatTensor` of shape `(batch_size,)`, *optional*): SI-SNR of each extracted
+            signal in dB.
+    """
+
+    loss: Tensor | None = None
+    extracted_values: Tensor | None = None
+    speaker_embeddings: Tensor | None = None
+    si_snr: Tensor | None = None
+
+
+def frame_mask_from_lengths(lengths: Tensor, max_frames: int, dtype: torch.dtype) -> Tensor:
+    """1 for valid frames: `(batch_size, 1, max_frames)` from `(batch_size,)` frame counts."""
+    positions = torch.arange(max_frames, device=lengths.device)
+    return (positions < lengths[:, None]).to(dtype)[:, None]
+
+
+class FilterBank(FrameAnalysis):
+    """Encoder E of eq. (5), `(batch_size, 1, num_samples)` to frames of `num_filters` channels."""
+
+    def __init__(self, config: TdSpeakerBeamConfig, activation: str | None):
+        super().__init__(config.num_filters, config.kernel_size, config.stride)
+        self.activation = ACTIVATIONS[activation or "linear"]()
+
+    def forward(self, waveform: Tensor) -> Tensor:
+        return self.activation(super().forward(waveform))
+
+
+def encode_waveform(
+    filters: FilterBank, values: Tensor, mask: Tensor | None
+) -> tuple[Tensor, Tensor | None]:
+    """Frames `(batch_size, num_filters, num_frames)` of a filter bank; the mask of valid ones."""
+    values = values.to(filters.weight.dtype)  # of a model loaded in half precision
+    if mask is None:
+        return filters(values[:, None]), None
+    frames = filters((values * mask)[:, None])
+    lengths = (mask.sum(dim=-1) - filters.kernel_size[0]) // filters.stride[0] + 1
+    return frames, frame_mask_from_lengths(lengths, frames.shape[-1], frames.dtype)
+
+
+class AuxiliaryNetwork(nn.Module):
+    """h of eq. (3): one stack over the encoded enrollment, averaged over its frames."""
+
+    def __init__(self, config: TdSpeakerBeamConfig):
+        super().__init__()
+        if not config.share_encoder:
+            self.encoder = FilterBank(config, activation=None)
+        self.network = TemporalConvNetwork(
+            config,
+            num_repeats=1,
+            out_channels=config.embedding_size,
+            causal=False,
+            adaptation_layer=None,
+        )
+
+    def forward(self, frames: Tensor, frame_mask: Tensor | None) -> Tensor:
+        output = self.network(frames, frame_mask)
+        if frame_mask is None:
+            return output.mean(dim=-1)
+        # Half precision can neither count thousands of frames nor add them up.
+        dtype = torch.promote_types(output.dtype, torch.float32)
+        frame_sums = (output * frame_mask).sum(dim=-1, dtype=dtype)
+        return frame_sums / frame_mask.sum(dim=-1, dtype=dtype)
+
+
+class TdSpeakerBeamPreTrainedModel(PreTrainedModel):
+    """Weight initialisation and loading."""
+
+    config: TdSpeakerBeamConfig
+    config_class = TdSpeakerBeamConfig
+    base_model_prefix = "td_speakerbeam"
+    main_input_name = "input_values"
+    input_modalities = "audio"
+    supports_gradient_checkpointing = True
+
+    def get_input_embeddings(self) -> Any:
+        """None, as audio has no tokens: FSDP asks every model for them."""
+
+    @torch.no_grad()
+    def _init_weights(self, module: nn.Module) -> None:
+        if isinstance(module, FrameLayerNorm):
+            init.ones_(module.weight)
+            init.zeros_(module.bias)
+        elif isinstance(module, FrameBatchNorm):
+            super()._init_weights(module)
+        elif isinstance(module, nn.PReLU):
+            init.constant_(module.weight, 0.25)
+        elif isinstance(module, (FrameAnalysis, FrameSynthesis)):
+            self._init_filters(module)
+        elif isinstance(module, (nn.Conv1d, nn.Linear)):
+            init.kaiming_uniform_(module.weight, a=math.sqrt(5))
+            if module.bias is not None:
+                bound = 1 / math.sqrt(module.weight[0].numel())
+                init.uniform_(module.bias, -bound, bound)
+        elif isinstance(module, nn.LSTM):
+            super()._init_weights(module)
+        elif isinstance(module, (Ge2eSpeakerEncoder, LogMelSpectrogram)):
+            module.fill_buffers()
+
+    def _init_filters(self, module: FrameAnalysis | FrameSynthesis) -> None:
+        kernel_size, stride = self.config.kernel_size, self.config.stride
+        if self.config.initial_filters == "random":
+            init.xavier_normal_(module.weight)  # as the public recipe
+        elif isinstance(module, FrameAnalysis):
+            init.copy_(module.weight, fourier_filters(kernel_size)[:, None])
+        else:
+            init.copy_(module.weight, fourier_synthesis(kernel_size, stride)[:, None])
+
+
+class TdSpeakerBeamForSpeechExtraction(
+    LongRecordingMixin, StreamingMixin, TdSpeakerBeamPreTrainedModel
+):
+    """
+    Extract the target speaker's speech from a mixture, eq. (2).
+
+    Encoder E, eq. (5), mask estimator B, eq. (6), decoder D, eq. (7), and auxiliary network h,
+    eq. (3).
+    """
+
+    def __init__(self, config: TdSpeakerBeamConfig):
+        super().__init__(config)
+        self.encoder = FilterBank(config, config.encoder_activation)
+        self.mask_estimator = TemporalConvNetwork(
+            config,
+            num_repeats=config.num_repeats,
+            out_channels=config.num_filters,
+            causal=config.causal,
+            adaptation_layer=config.adaptation_layer,
+        )
+        self.mask_activation = ACTIVATIONS[config.mask_activation]()
+        self.decoder = FrameSynthesis(config.num_filters, config.kernel_size, config.stride)
+        self.auxiliary_network: nn.Module
+        if config.auxiliary_type == "tcn":
+            self.auxiliary_network = AuxiliaryNetwork(config)
+        else:
+            self.auxiliary_network = nn.Linear(config.external_embedding_dim, config.embedding_size)
+            if config.speaker_encoder is not None:
+                self.speaker_encoder = SPEAKER_ENCODERS[config.speaker_encoder]()
+        self.post_init()
+
+    def get_speaker_embeddings(
+        self, enrollment_values: Tensor | None, enrollment_attention_mask: Tensor | None = None
+    ) -> Tensor:
+        """
+        Compute a speaker's embedding once, to pass it as `speaker_embeddings` for many mixtures.
+
+        Args:
+            enrollment_values (`torch.Tensor` of shape `(batch_size, num_samples)`): speech of the
+                target speaker alone.
+            enrollment_attention_mask (`torch.Tensor` of shape `(batch_size, num_samples)`,
+                *optional*): 1 for valid samples.
+
+        Returns:
+            `torch.Tensor` of shape `(batch_size, embedding_size)`: E_0 of eq. (3), or the speaker
+            encoder's embedding `(batch_size, external_embedding_dim)` where the auxiliary network
+            is a projection.
+
+        Raises:
+            ValueError: the enrollment is missing, shorter than a filter, or the model has no
+                speaker encoder.
+        """
+        if enrollment_values is None:
+            raise ValueError(
+                "Pass `enrollment_values` (speech of the target speaker alone) or "
+                "`speaker_embeddings`."
+            )
+        check_waveform(
+            "enrollment_values",
+            enrollment_values,
+            enrollment_attention_mask,
+            self.config.kernel_size,
+        )
+        if self.config.auxiliary_type == "tcn":
+            has_own_encoder = not self.config.share_encoder
+            encoder = self.auxiliary_network.encoder if has_own_encoder else self.encoder
+            frames, frame_mask = encode_waveform(
+                cast(FilterBank, encoder), enrollment_values, enrollment_attention_mask
+            )
+            return self.auxiliary_network(frames, frame_mask)
+        if self.config.speaker_encoder is None:
+            raise ValueError(
+                "This model takes the embedding of an outside speaker encoder: pass "
+                "`speaker_embeddings` of shape "
+                f"(batch_size, {self.config.external_embedding_dim})."
+            )
+        if enrollment_attention_mask is None:
+            enrollment_attention_mask = torch.ones_like(enrollment_values, dtype=torch.long)
+        return self.speaker_encoder(
+            enrollment_values * enrollment_attention_mask, enrollment_attention_mask.sum(dim=-1)
+        )
+
+    def forward(
+        self,
+        input_values: Tensor,
+        attention_mask: Tensor | None = None,
+        enrollment_values: Tensor | None = None,
+        enrollment_attention_mask: Tensor | None = None,
+        speaker_embeddings: Tensor | None = None,
+        target_values: Tensor | None = None,
+        return_dict: bool | None = None,
+    ) -> TdSpeakerBeamOutput | tuple:
+        """
+        Args:
+            input_values (`torch.Tensor` of shape `(batch_size, num_samples)`): mixture waveform.
+            attention_mask (`torch.Tensor` of shape `(batch_size, num_samples)`, *optional*): 1 for
+                valid samples.
+            enrollment_values (`torch.Tensor` of shape `(batch_size, num_enrollment_samples)`,
+                *optional*): speech of the target speaker alone.
+            enrollment_attention_mask (`torch.Tensor` of shape `(batch_size,
+                num_enrollment_samples)`, *optional*): 1 for valid samples.
+            speaker_embeddings (`torch.Tensor`, *optional*): from `get_speaker_embeddings`, a row
+                for each mixture or one for all; skips the auxiliary network.
+            target_values (`torch.Tensor` of shape `(batch_size, num_samples)`, *optional*): the
+                target speaker's clean waveform; gives the loss.
+            return_dict (`bool`, *optional*): a tuple instead of an output object where `False`.
+
+        Returns:
+            [`TdSpeakerBeamOutput`].
+
+        Raises:
+            ValueError: wrong rank, a mixture shorter than a filter, batch sizes that differ, NaN,
+                no enrollment.
+        """
+        check_waveform("input_values", input_values, attention_mask, self.config.kernel_size)
+        batch_size = input_values.shape[0]
+        if target_values is not None:
+            self._check_target(target_values, input_values)
+        if speaker_embeddings is None:
+            if enrollment_values is not None and enrollment_values.dim() == 2:
+                check_batch_size("enrollment_values", enrollment_values, batch_size)
+            speaker_embeddings = self.get_speaker_embeddings(
+                enrollment_values, enrollment_attention_mask
+            )
+        else:
+            check_finite("speaker_embeddings", speaker_embeddings)
+        speaker_embeddings = self._one_embedding_each(speaker_embeddings, batch_size)
+        extracted_values = self._extract(input_values, attention_mask, speaker_embeddings)
+        loss = si_snr = None
+        if target_values is not None:
+            losses = negative_si_snr(extracted_values, target_values, attention_mask)
+            loss, si_snr = losses.mean(), -losses
+        output = TdSpeakerBeamOutput(
+            loss=loss,
+            extracted_values=extracted_values,
+            speaker_embeddings=speaker_embeddings,
+            si_snr=si_snr,
+        )
+        return_dict = self.config.return_dict if return_dict is None else return_dict
+        return output if return_dict else output.to_tuple()
+
+    def estimate_mask(
+        self, frames: Tensor, frame_mask: Tensor | None, speaker_embeddings: Tensor
+    ) -> Tensor:
+        """
+        M_0 of eq. (6).
+
+        Args:
+            frames: encoded mixtures, `(batch_size, num_filters, num_frames)`.
+            frame_mask: `(batch_size, 1, num_frames)`, 1 for valid frames, or `None` where all are.
+            speaker_embeddings: from `get_speaker_embeddings`, a row for each mixture or one for
+                all.
+
+        Returns:
+            `(batch_size, num_filters, num_frames)`.
+        """
+        embedding = self._adaptation_embedding(
+            self._one_embedding_each(speaker_embeddings, frames.shape[0])
+        ).to(frames.dtype)
+        return self.mask_activation(self.mask_estimator(frames, frame_mask, embedding))
+
+    def masked_frames(
+        self, input_values: Tensor, attention_mask: Tensor | None, speaker_embeddings: Tensor
+    ) -> Tensor:
+        """The target speaker's frames, eq. (5) and (6): `(batch_size, num_filters, num_frames)`."""
+        frames, frame_mask = encode_waveform(self.encoder, input_values, attention_mask)  # eq. (5)
+        masked = frames * self.estimate_mask(frames, frame_mask, speaker_embeddings)  # eq. (6)
+        return masked if frame_mask is None else masked * frame_mask
+
+    def _extract(
+        self, input_values: Tensor, attention_mask: Tensor | None, speaker_embeddings: Tensor
+    ) -> Tensor:
+        masked = self.masked_frames(input_values, attention_mask, speaker_embeddings)
+        decoded = self.decoder(masked)[:, 0]  # eq. (7)
+        # The filters leave out a remainder shorter than a hop: zeros there keep the length.
+        return F.pad(decoded, (0, input_values.shape[-1] - decoded.shape[-1]))
+
+    def _check_target(self, target_values: Tensor, input_values: Tensor) -> None:
+        if target_values.shape != input_values.shape:
+            raise ValueError(
+                f"`target_values` must have the shape of `input_values`, "
+                f"{tuple(input_values.shape)}, got {tuple(target_values.shape)}."
+            )
+        check_finite("target_values", target_values)
+
+    def _one_embedding_each(self, speaker_embeddings: Tensor, batch_size: int) -> Tensor:
+        """`(batch_size, size)` from as many rows, or from the one speaker of all mixtures."""
+        is_projection = self.config.auxiliary_type == "projection"
+        size = self.config.external_embedding_dim if is_projection else self.config.embedding_size
+        if speaker_embeddings.shape not in ((batch_size, size), (1, size), (size,)):
+            raise ValueError(
+                f"`speaker_embeddings` must have shape ({batch_size}, {size}), a row for each "
+                f"mixture, or (1, {size}), one speaker for all, got "
+                f"{tuple(speaker_embeddings.shape)}."
+            )
+        return speaker_embeddings.expand(batch_size, size)
+
+    def _adaptation_embedding(self, speaker_embeddings: Tensor) -> Tensor:
+        if self.config.auxiliary_type != "projection":
+            return speaker_embeddings
+        if self.config.speaker_encoder is not None:
+            # Unit length over many dimensions is next to nothing in each: the adapted block would
+            # start almost switched off.
+            speaker_embeddings = speaker_embeddings * math.sqrt(speaker_embeddings.shape[-1])
+        projection = cast(nn.Linear, self.auxiliary_network)
+        return projection(speaker_embeddings.to(projection.weight.dtype))
+
+
+__all__ = [
+    "TdSpeakerBeamForSpeechExtraction",
+    "TdSpeakerBeamOutput",
+    "TdSpeakerBeamPreTrainedModel",
+]
