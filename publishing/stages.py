@@ -209,8 +209,8 @@ def _selection_rows(facts: Mapping[str, Any]) -> list[tuple[str, str]]:
 def _machine(facts: Mapping[str, Any]) -> str:
     machine = facts["machine"]
     device = machine["gpu"] or f"{machine['cpu']}, {machine['cores']} cores"
-    minutes = f"{facts['minutes']:.0f}" if facts["minutes"] >= 1 else "less than 1"
+    minutes = max(round(facts["minutes"]), 1)
     processes = (
         "1 process" if facts["num_processes"] == 1 else f"{facts['num_processes']} processes"
     )
-    return f"{minutes} minutes, {processes}, {device}"
+    return f"{minutes} minute{'s' * (minutes > 1)}, {processes}, {device}"
