@@ -29,6 +29,7 @@ REPOSITORY = Path(__file__).resolve().parent.parent
 RECIPES = sorted((REPOSITORY / "recipes" / "accelerate").glob("*.yaml"))
 # Processes that a machine without a GPU starts with it, on one of its machines.
 PROCESSES_HERE = {
+    "cpu_1_process": 1,
     "cpu_2_processes": 2,
     "fsdp_2_gpus": 2,
     "multi_gpu": 2,
