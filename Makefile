@@ -2,6 +2,7 @@
 #   make demo       the whole study on the generated corpus, into results/demo
 #   make test       the tests (offline)
 #   make test-published   a pushed model in a new environment, the Space in a browser (online)
+#   make test-studies     the paper's study from end to end, tiny: shared, killed, on two machines
 #   make quality    ruff and mypy; `make style` lets ruff mend what it can
 # Another Python: make test PYTHON=python3.12 (3.10 or newer).
 
@@ -11,7 +12,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 DEMO_DIR ?= results/demo
 
-.PHONY: help install demo test test-published quality style
+.PHONY: help install demo test test-published test-studies quality style
 .DEFAULT_GOAL := help
 
 help:
@@ -48,6 +49,10 @@ test-published: $(STAMP)
 		|| echo "no Chromium could be installed: the tests in a browser skip"
 	@HF_HUB_OFFLINE=1 $(BIN)/python -m pytest --quiet -m slow tests/test_space_browser.py \
 		tests/test_hub_push.py tests/test_hub_fresh_environment.py
+
+# The paper's whole study, tiny, killed and shared: every training of it in a process of its own.
+test-studies: $(STAMP)
+	@HF_HUB_OFFLINE=1 $(BIN)/python -m pytest --quiet -m slow tests/test_study_end_to_end.py
 
 quality: $(STAMP)
 	@$(BIN)/ruff check
