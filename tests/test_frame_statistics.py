@@ -17,7 +17,11 @@ from torch import Tensor
 import train
 from modeling import ShiftCnnForEmotionClassification
 
-STANDARDIZED: dict[str, Any] = {"standardize_frames": True, "head_hidden_size": 8, "apply_spec_augment": False}
+STANDARDIZED: dict[str, Any] = {
+    "standardize_frames": True,
+    "head_hidden_size": 8,
+    "apply_spec_augment": False,
+}
 LOG_MEL = {"model_type": "log_mel", "num_mel_bins": 16, "hidden_size": 16}
 
 
