@@ -61,15 +61,15 @@ def si_sdri_curves(cells: Cells, num_bins: int = NUM_BINS) -> dict[str, list[Poi
         num_bins (`int`): bins, at most.
 
     Returns:
-        Points in the order of their mean SI-SDRi, by the name of the model. UA is over the classes
-        that a bin has.
+        Points in the order of their mean SI-SDRi, by the name of the model, of the tables' mixtures
+        with any interferer. UA is over the classes that a bin has.
     """
     records: dict[str, list[tuple[float, int, float]]] = {}
     for cell in cells:
         for record in cell.get("utterances", ()):
             right = correct(record)
-            in_a_table = not cell.get("condition_label")
-            if in_a_table and right is not None and "si_sdri_db" in record:
+            usual = not cell.get("condition_label") and cell.get("gender_state", "any") == "any"
+            if usual and right is not None and "si_sdri_db" in record:
                 entry = (record["si_sdri_db"], record["label"], right)
                 records.setdefault(model_name(cell), []).append(entry)
     return {

@@ -169,7 +169,8 @@ def test_ua_against_si_sdri_has_bins_of_as_many_utterances() -> None:
         records.append(record | {"si_sdri_db": gain})
     cell = {"model": "SB+SC", "fold": 1, "seed": 0, "utterances": records}
     elsewhere = cell | {"condition_label": "snr_db", "model": "other"}
-    curves = si_sdri_curves([cell, elsewhere, {"model": "old", "fold": 1, "seed": 0}])
+    same = cell | {"gender_state": "same", "model": "another"}
+    curves = si_sdri_curves([cell, elsewhere, same, {"model": "old", "fold": 1, "seed": 0}])
     assert list(curves) == ["SB+SC"]
     points = curves["SB+SC"]
     assert len(points) == 5
