@@ -4,7 +4,7 @@
 #   make test-published   a pushed model in a new environment, the Space in a browser (online)
 #   make test-studies     the paper's study from end to end, tiny: shared, killed, on two machines
 #   make quality    ruff and mypy; `make style` lets ruff mend what it can
-# Another Python: make test PYTHON=python3.12 (3.10 or newer).
+# Another Python: make test PYTHON=python3.12 (3.11 or newer).
 
 PYTHON ?= python3
 VENV := .venv
@@ -22,9 +22,9 @@ install: $(STAMP)
 
 # The stamp is written last: an installation that was cut off starts again and goes on.
 $(STAMP): pyproject.toml
-	@command -v $(PYTHON) >/dev/null || { echo "$(PYTHON) was not found: install Python 3.10 or newer"; exit 1; }
-	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' || \
-		{ echo "$(PYTHON) is too old: make PYTHON=python3.11 takes another one (3.10 or newer)"; exit 1; }
+	@command -v $(PYTHON) >/dev/null || { echo "$(PYTHON) was not found: install Python 3.11 or newer"; exit 1; }
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+		{ echo "$(PYTHON) is too old: make PYTHON=python3.11 takes another one (3.11 or newer)"; exit 1; }
 	@echo "Installing into $(VENV) (torch and the other wheels are about 5 GB, once)"
 	@test -x $(BIN)/pip || $(PYTHON) -m venv $(VENV)
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[demo,dev]'
@@ -33,9 +33,9 @@ $(STAMP): pyproject.toml
 # Made for two CPU cores, and the same everywhere: a GPU is left alone.
 demo: export CUDA_VISIBLE_DEVICES =
 demo: $(STAMP)
-	@$(BIN)/python -m evaluation.experiment --study recipes/generated/study.yaml --output_dir $(DEMO_DIR) \
+	@$(BIN)/python -m tse_ser.evaluation.experiment --study recipes/generated/study.yaml --output_dir $(DEMO_DIR) \
 		--accelerate_config recipes/accelerate/cpu_2_processes.yaml
-	@$(BIN)/python -m evaluation.demo --study recipes/generated/study.yaml --output_dir $(DEMO_DIR)
+	@$(BIN)/python -m tse_ser.evaluation.demo --study recipes/generated/study.yaml --output_dir $(DEMO_DIR)
 
 test: $(STAMP)
 	@HF_HUB_OFFLINE=1 $(BIN)/python -m pytest --quiet -n 2 --dist loadfile

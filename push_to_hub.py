@@ -18,14 +18,14 @@ from pathlib import Path
 
 from transformers.utils import logging
 
-from publishing.cards import CARD_NAME
-from publishing.errors import PublishingError
-from publishing.facts import PublishingOptions
-from publishing.licenses import License
-from publishing.plans import build_plan_repository
-from publishing.repository import build_repository, describe_tree
-from publishing.samples import Samples
-from publishing.upload import check_destination, upload
+from tse_ser.publishing.cards import CARD_NAME
+from tse_ser.publishing.errors import PublishingError
+from tse_ser.publishing.facts import PublishingOptions
+from tse_ser.publishing.licenses import License
+from tse_ser.publishing.plans import build_plan_repository
+from tse_ser.publishing.repository import build_repository, describe_tree
+from tse_ser.publishing.samples import Samples
+from tse_ser.publishing.upload import check_destination, upload
 
 
 def main(argv: Sequence[str] | None = None) -> None:

@@ -18,24 +18,24 @@ from transformers import EarlyStoppingCallback, PreTrainedModel, TrainerCallback
 from transformers.trainer_utils import get_last_checkpoint
 
 from data_builders.schema import CorpusError
-from evaluation.evaluate_checkpoint import describe_machine
 from modeling import TseSerFeatureExtractor
-from training.arguments import (
+from tse_ser.evaluation.evaluate_checkpoint import describe_machine
+from tse_ser.training.arguments import (
     DataArguments,
     ModelArguments,
     TseSerTrainingArguments,
     parse_arguments,
 )
-from training.best_on_test import OPTIMISTIC, BestOnTest, best_on_test_facts
-from training.build_model import build_model
-from training.checkpoints import CheckpointError, find_resume_checkpoint
-from training.collator import TseSerCollator
-from training.facts import training_facts, write_facts
-from training.frame_statistics import fit_new_classifier
-from training.load_datasets import Examples, load_datasets
-from training.processes import leave_together
-from training.recipe_parser import RecipeError
-from training.trainer import TseSerTrainer
+from tse_ser.training.best_on_test import OPTIMISTIC, BestOnTest, best_on_test_facts
+from tse_ser.training.build_model import build_model
+from tse_ser.training.checkpoints import CheckpointError, find_resume_checkpoint
+from tse_ser.training.collator import TseSerCollator
+from tse_ser.training.facts import training_facts, write_facts
+from tse_ser.training.frame_statistics import fit_new_classifier
+from tse_ser.training.load_datasets import Examples, load_datasets
+from tse_ser.training.processes import leave_together
+from tse_ser.training.recipe_parser import RecipeError
+from tse_ser.training.trainer import TseSerTrainer
 
 logger = logging.getLogger("train")
 

@@ -19,7 +19,7 @@ from torch.nn import functional as F
 
 from benchmarks.harness import Settings, parse, report, training_step
 from modeling import TdSpeakerBeamConfig, TdSpeakerBeamForSpeechExtraction
-from modeling.checkpoint_conversion import convert_asteroid_state_dict
+from tse_ser.conversion.checkpoint_conversion import convert_asteroid_state_dict
 
 TITLES = {
     "train": "train step, 2 x 3 s with an enrollment of 3 s",

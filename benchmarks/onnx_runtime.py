@@ -22,7 +22,7 @@ import torch
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from modeling import TdSpeakerBeamConfig, TdSpeakerBeamForSpeechExtraction
-from modeling.export_onnx import export_onnx, load_model
+from tse_ser.conversion.export_onnx import export_onnx, load_model
 
 # (rows, seconds of mixture, seconds of enrollment)
 SHAPES = [(1, 1, 3), (1, 6, 3), (4, 6, 3)]

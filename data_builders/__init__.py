@@ -3,7 +3,7 @@
 `load_corpus` reads a corpus, `load_mixtures` makes mixtures of corpora. After this import,
 `datasets.load_dataset("target_speaker_mixture", data_files=NO_DATA_FILES, ...)` gives the same
 mixtures. `load_mixtures_from_plan` and `render_plan_rows` give those of a plan, a file that
-`python -m data_builders.export_plan` writes or a dataset repository of the Hub.
+`python -m data_builders.plans.export_plan` writes or a dataset repository of the Hub.
 """
 
 from __future__ import annotations
@@ -12,11 +12,11 @@ import datasets.packaged_modules
 
 from data_builders import target_speaker_mixture
 from data_builders.load import load_corpus, load_mixtures
-from data_builders.mixture_dataset import MixtureDataset
-from data_builders.mixture_spec import InterfererSpec, MixtureSpec, NoiseSpec, RoomSpec
-from data_builders.noise import NoiseFolder
-from data_builders.plan_rendering import load_mixtures_from_plan, render_plan_rows
-from data_builders.planner import MixturePlanner
+from data_builders.mixtures.dataset import MixtureDataset
+from data_builders.mixtures.noise import NoiseFolder
+from data_builders.mixtures.planner import MixturePlanner
+from data_builders.mixtures.spec import InterfererSpec, MixtureSpec, NoiseSpec, RoomSpec
+from data_builders.plans.plan_rendering import load_mixtures_from_plan, render_plan_rows
 from data_builders.schema import (
     EMOTIONS,
     GENDERS,

@@ -11,11 +11,11 @@ import numpy as np
 
 from data_builders.audio import default_cache_dir
 from data_builders.corpora import CORPORA, check_option, parse_corpus_name
-from data_builders.folds import SPLITS, Protocol, split_by_session, split_by_speaker
-from data_builders.mixture_dataset import MixtureDataset
-from data_builders.noise import NoiseFolder
+from data_builders.corpora.folds import SPLITS, Protocol, split_by_session, split_by_speaker
+from data_builders.mixtures.dataset import MixtureDataset
+from data_builders.mixtures.noise import NoiseFolder
+from data_builders.mixtures.planner import MixturePlanner
 from data_builders.options import MixtureOptions
-from data_builders.planner import MixturePlanner
 from data_builders.schema import EMOTIONS, UTTERANCE_FEATURES, CorpusError
 
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from data_builders.folds import Protocol
+from data_builders.corpora.folds import Protocol
 
 PAIRS = ("snr_range_db", "snr_mean_std_db", "noise_snr_range_db", "rt60_range_seconds")
 

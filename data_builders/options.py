@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from data_builders.folds import Protocol
-from data_builders.interference import GenderState
+from data_builders.corpora.folds import Protocol
+from data_builders.mixtures.interference import GenderState
 from data_builders.schema import EMOTIONS
 
 

@@ -17,14 +17,14 @@ import datasets
 import numpy as np
 from datasets.fingerprint import Hasher
 
-from data_builders.folds import SPLITS
+from data_builders.corpora.folds import SPLITS
+from data_builders.corpora.scan import AUDIO_SUFFIXES, list_files
 from data_builders.load import load_mixtures, read_corpora
-from data_builders.mixture_dataset import MixtureDataset
-from data_builders.mixture_spec import MixtureSpec
+from data_builders.mixtures.dataset import MixtureDataset
+from data_builders.mixtures.spec import MixtureSpec
 from data_builders.options import MixtureOptions, refuse_unknown
-from data_builders.plan_rendering import RowRenderer
-from data_builders.plan_table import SPEC_FEATURES
-from data_builders.scan import AUDIO_SUFFIXES, list_files
+from data_builders.plans.plan_rendering import RowRenderer
+from data_builders.plans.plan_table import SPEC_FEATURES
 
 # Parts of a split that nodes and DataLoader workers share out when streaming. Many numbers of nodes
 # divide it: with others, every node would render the examples of all.

@@ -12,12 +12,13 @@ from transformers import (
     PreTrainedModel,
 )
 
-from .checkpoint_card import CONVERSION_FACTS_NAME
 from .feature_extraction_tse_ser import TseSerFeatureExtractor
 from .pipeline_tse_ser import TargetSpeakerEmotionPipeline
 
 # What a training writes beside a model; whoever publishes or trains it further reads it.
 TRAINING_FACTS_NAME = "training_facts.json"
+# What a conversion writes beside a model, likewise.
+CONVERSION_FACTS_NAME = "conversion_facts.json"
 AUTO_MODELS = {
     "td_speakerbeam": AutoModel,
     "shift_cnn": AutoModelForAudioClassification,

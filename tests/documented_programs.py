@@ -96,6 +96,8 @@ def check_module(name: str, arguments: list[str]) -> None:
     if name in PARSERS:
         parsed_by(PARSERS[name], arguments)
         return
+    if (REPOSITORY / name.replace(".", "/")).is_dir():  # `python -m package`
+        name += ".__main__"
     path = REPOSITORY / f"{name.replace('.', '/')}.py"
     if not path.is_file():
         raise CommandProblemError(f"there is no module {name}")
@@ -208,29 +210,29 @@ def check_pip(arguments: list[str]) -> None:
 
 def check_tse_ser(arguments: list[str]) -> None:
     """The installed command."""
-    from command_line.main import build_parser
+    from tse_ser.cli.main import build_parser
 
     parsed_by(build_parser().parse_args, arguments)
 
 
 def parse_training(arguments: list[str]) -> None:
     """train.py reads its recipe while it parses."""
-    from training.arguments import parse_arguments
+    from tse_ser.training.arguments import parse_arguments
 
     parse_arguments(arguments)
 
 
 def parse_denoising(arguments: list[str]) -> None:
-    """training.denoise_corpus, likewise."""
-    from training.denoise_corpus import parse_arguments
+    """tse_ser.training.denoise_corpus, likewise."""
+    from tse_ser.training.denoise_corpus import parse_arguments
 
     parse_arguments(arguments)
 
 
 def parse_study(arguments: list[str]) -> None:
-    """evaluation.experiment: its flags, and whether the study can be read."""
-    from evaluation.experiment import parse_arguments
-    from evaluation.study import load_study
+    """tse_ser.evaluation.experiment: its flags, and whether the study can be read."""
+    from tse_ser.evaluation.experiment import parse_arguments
+    from tse_ser.evaluation.study import load_study
 
     load_study(parse_arguments(arguments).study)
 
@@ -243,7 +245,7 @@ CHECKS: dict[str, Callable[[list[str]], None]] = {
 }
 PARSERS: dict[str, Callable[[list[str]], None]] = {
     "train.py": parse_training,
-    "training.denoise_corpus": parse_denoising,
-    "evaluation.experiment": parse_study,
+    "tse_ser.training.denoise_corpus": parse_denoising,
+    "tse_ser.evaluation.experiment": parse_study,
 }
 PROGRAMS = {*CHECKS, *PYTHONS, *EXTERNAL}

@@ -14,7 +14,7 @@ from hub_routes import TOKEN
 from hub_server import HubServer
 from packaging.requirements import Requirement
 
-ROOMS = ("modeling", "data_builders", "evaluation", "training", "publishing", "command_line")
+ROOMS = ("modeling", "data_builders", "tse_ser")
 # `python -I -S` reads no `.pth` file, which is how an editable installation offers this repository
 # to every process, and leaves the working folder and PYTHONPATH out.
 ISOLATED = """

@@ -23,8 +23,8 @@ from accelerate.utils import DistributedType
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 import train
-from training.processes import leave_together
-from training.trainer import TseSerTrainer
+from tse_ser.training.processes import leave_together
+from tse_ser.training.trainer import TseSerTrainer
 
 
 def pass_cpu_processes_for_gpus() -> None:

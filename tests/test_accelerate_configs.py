@@ -22,8 +22,8 @@ from torch.distributed.fsdp import FSDPModule
 from transformers import AutoModelForAudioClassification
 
 import train
-from training.checkpoints import checkpoint_problem
-from training.processes import own_class
+from tse_ser.training.checkpoints import checkpoint_problem
+from tse_ser.training.processes import own_class
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 RECIPES = sorted((REPOSITORY / "recipes" / "accelerate").glob("*.yaml"))

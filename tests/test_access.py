@@ -27,7 +27,7 @@ from data_builders import (
     load_mixtures_from_plan,
     render_plan_rows,
 )
-from data_builders.export_plan import write_plan
+from data_builders.plans.export_plan import write_plan
 from data_builders.target_speaker_mixture import NUM_SHARDS, shard_bounds
 
 WAYS = (

@@ -10,10 +10,10 @@ import pytest
 import yaml
 
 from data_builders.options import MixtureOptions
-from training.arguments import DataArguments, mixture_keywords, parse_arguments
-from training.build_model import build_model, read_config
-from training.denoise_corpus import parse_arguments as parse_denoise_arguments
-from training.recipe_parser import RecipeError
+from tse_ser.training.arguments import DataArguments, mixture_keywords, parse_arguments
+from tse_ser.training.build_model import build_model, read_config
+from tse_ser.training.denoise_corpus import parse_arguments as parse_denoise_arguments
+from tse_ser.training.recipe_parser import RecipeError
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 TRAIN_RECIPES = sorted(

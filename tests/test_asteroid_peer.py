@@ -10,7 +10,7 @@ from tiny_models import relative_error, scatter_parameters
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from modeling.checkpoint_conversion import convert_asteroid_state_dict, from_asteroid
+from tse_ser.conversion.checkpoint_conversion import convert_asteroid_state_dict, from_asteroid
 
 pytestmark = pytest.mark.slow
 

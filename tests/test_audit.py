@@ -15,12 +15,12 @@ import soundfile
 from corpus_layouts import burst, write_ravdess
 
 import data_builders.load
-from data_builders.audit import main
-from data_builders.audit_levels import cross_validated_ua, score_levels
-from data_builders.audit_recordings import Recording, count_clipped
-from data_builders.audit_splits import RecipeData
-from data_builders.enrollment import EnrollmentPool
-from data_builders.folds import SPLITS
+from data_builders.audit.__main__ import main
+from data_builders.audit.levels import cross_validated_ua, score_levels
+from data_builders.audit.recordings import Recording, count_clipped
+from data_builders.audit.splits import RecipeData
+from data_builders.corpora.folds import SPLITS
+from data_builders.mixtures.enrollment import EnrollmentPool
 from data_builders.schema import EMOTIONS
 
 RECIPE = {

@@ -20,12 +20,12 @@ from tiny_training import (
 from transformers import TrainerControl, TrainerState
 
 import train
-from evaluation.evaluate_checkpoint import evaluate_checkpoint
-from training.arguments import DataArguments, parse_arguments
-from training.best_on_test import BestOnTest, best_on_test_facts
-from training.denoise_corpus import plan_jobs
-from training.load_datasets import load_datasets
-from training.recipe_parser import RecipeError
+from tse_ser.evaluation.evaluate_checkpoint import evaluate_checkpoint
+from tse_ser.training.arguments import DataArguments, parse_arguments
+from tse_ser.training.best_on_test import BestOnTest, best_on_test_facts
+from tse_ser.training.denoise_corpus import plan_jobs
+from tse_ser.training.load_datasets import load_datasets
+from tse_ser.training.recipe_parser import RecipeError
 
 
 @pytest.fixture(scope="module")

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from evaluation.bootstrap import (
+from tse_ser.evaluation.bootstrap import (
     interval,
     paired_differences,
     resampled_means,

@@ -10,9 +10,9 @@ import torch
 from safetensors.torch import save_file
 
 from modeling.modeling_ge2e import Ge2eSpeakerEncoder
-from training.arguments import ModelArguments
-from training.build_model import build_model
-from training.recipe_parser import RecipeError
+from tse_ser.training.arguments import ModelArguments
+from tse_ser.training.build_model import build_model
+from tse_ser.training.recipe_parser import RecipeError
 
 
 @pytest.fixture

@@ -27,14 +27,14 @@ from modeling import (
     TdSpeakerBeamConfig,
     TdSpeakerBeamForSpeechExtraction,
 )
-from modeling.checkpoint_conversion import (
+from tse_ser.conversion.checkpoint_conversion import (
     convert_asteroid_state_dict,
     convert_shiftser_head_state_dict,
     from_asteroid,
     from_espnet,
     main,
 )
-from modeling.public_parameter_names import ASTEROID_NAMES, ESPNET_NAMES, name_map
+from tse_ser.conversion.public_parameter_names import ASTEROID_NAMES, ESPNET_NAMES, name_map
 
 NORM = ("gamma", "beta")
 ESPNET_CONFIG: dict[str, Any] = {

@@ -11,8 +11,8 @@ import torch
 from tiny_training import ToyMixtures, tiny_model
 
 from modeling import TseSerFeatureExtractor
-from training.arguments import Condition, Stage
-from training.collator import TseSerCollator
+from tse_ser.training.arguments import Condition, Stage
+from tse_ser.training.collator import TseSerCollator
 
 
 def examples(count: int = 3) -> list[dict[str, Any]]:

@@ -18,10 +18,10 @@ import pytest
 import soundfile
 from tiny_models import tiny_classifier, tiny_extractor, tiny_tse_ser
 
-from command_line import recognition
-from command_line.main import ALL_FINE, CANNOT, INTERRUPTED, SOME_FAILED, main
-from command_line.results_table import ResultsTable
 from modeling import TargetSpeakerEmotionPipeline, TseSerFeatureExtractor
+from tse_ser.cli import recognition
+from tse_ser.cli.main import ALL_FINE, CANNOT, INTERRUPTED, SOME_FAILED, main
+from tse_ser.cli.results_table import ResultsTable
 
 RATE = 16000
 LABELS = ["neutral", "happy", "sad", "angry"]
@@ -379,7 +379,7 @@ def test_ctrl_c_is_told_apart(monkeypatch: Any, folder: Path, tmp_path: Path) ->
     def interrupt(*_: Any) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("command_line.extract.extract_file", interrupt)
+    monkeypatch.setattr("tse_ser.cli.extract.extract_file", interrupt)
     words = extract_words(folder, folder / "recordings", tmp_path / "out")
     assert main(words) == INTERRUPTED
     monkeypatch.undo()

@@ -9,9 +9,9 @@ import pytest
 import torch
 from transformers import EvalPrediction
 
-from evaluation.compute_metrics import compute_metrics
-from evaluation.metrics.si_sdr.si_sdr import scale_invariant_sdr
 from modeling.signal_losses import si_snr
+from tse_ser.evaluation.compute_metrics import compute_metrics
+from tse_ser.evaluation.metrics.si_sdr.si_sdr import scale_invariant_sdr
 
 LOGITS = np.array([[2.0, 0.0, 0.0], [0.0, 1.0, 0.0], [3.0, 0.0, 0.0], [0.0, 0.0, 1.0]])
 LABELS = np.array([0, 1, 1, 2])

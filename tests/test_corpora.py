@@ -22,8 +22,9 @@ from corpus_layouts import (
     write_ravdess,
 )
 
-from data_builders import audio, load_corpus, scan
+from data_builders import audio, load_corpus
 from data_builders.audio import find_speech, read_audio, resample
+from data_builders.corpora import scan
 from data_builders.load import split_corpus
 from data_builders.schema import UTTERANCE_FEATURES, CorpusError
 

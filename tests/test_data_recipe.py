@@ -10,7 +10,7 @@ import pytest
 from data_builders import CorpusError
 from data_builders.options import MixtureOptions
 from data_builders.recipe import mixture_keywords, read_data_recipe
-from training import arguments
+from tse_ser.training import arguments
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 TRAINING_RECIPES = sorted(

@@ -15,15 +15,15 @@ from tiny_models import tiny_classifier, tiny_tse_ser
 from transformers import PreTrainedModel, pipeline
 
 from data_builders.schema import EMOTIONS
-from evaluation.demo import BASELINE, JOINT, find_cell, main, probabilities, write_waveforms
-from evaluation.study import REPOSITORY, Cell, StudyError, load_study, plan_study
 from modeling import TseSerFeatureExtractor
+from tse_ser.evaluation.demo import BASELINE, JOINT, find_cell, main, probabilities, write_waveforms
+from tse_ser.evaluation.study import REPOSITORY, Cell, StudyError, load_study, plan_study
 
 
 def test_the_generated_study_has_the_cells_that_the_demonstration_shows(tmp_path: Path) -> None:
     plan = plan_study(load_study(REPOSITORY / "recipes/generated/study.yaml"), tmp_path)
     for labels in (JOINT, BASELINE):
-        with pytest.raises(StudyError, match=r"is missing: run `python -m evaluation.experiment`"):
+        with pytest.raises(StudyError, match=r"is missing: run `python -m tse_ser\.eval"):
             find_cell(plan, labels)
     for unit in plan:
         if isinstance(unit, Cell) and unit.name in ("sb_plus_sc", "sc_noisy_on_noisy"):

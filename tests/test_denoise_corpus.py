@@ -13,9 +13,9 @@ from tiny_training import tiny_model
 
 from data_builders import UTTERANCE_FEATURES, load_corpus, load_mixtures
 from data_builders.audio import read_audio
-from evaluation.metrics.si_sdr.si_sdr import scale_invariant_sdr
-from training import denoise_corpus
-from training.recipe_parser import RecipeError
+from tse_ser.evaluation.metrics.si_sdr.si_sdr import scale_invariant_sdr
+from tse_ser.training import denoise_corpus
+from tse_ser.training.recipe_parser import RecipeError
 
 NUM_TRAIN = 6
 

@@ -16,7 +16,7 @@ from tiny_training import JOINT_TRAINING, log_history, tiny_model, write_model_c
 import train
 from data_builders import load_corpus
 from data_builders.audio import read_audio
-from training import denoise_corpus
+from tse_ser.training import denoise_corpus
 
 GLOBAL_BATCH_SIZE = 4
 

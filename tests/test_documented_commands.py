@@ -25,9 +25,9 @@ from documented_programs import PROGRAMS, CommandProblemError, check_command
 from paper_corpora import write_paper_corpora
 from tiny_models import tiny_tse_ser
 
-from command_line.main import main as tse_ser
 from modeling import TseSerFeatureExtractor
 from modeling.saving import save_with_code
+from tse_ser.cli.main import main as tse_ser
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 PAGES = [
@@ -243,8 +243,8 @@ def test_links_between_pages_lead_somewhere() -> None:
         ("python -m evaluation.nothing", "no module"),
         ("python nothing.py", "no file"),
         ("python deploy/space/app.py --modle M", "modle"),
-        ("python -m evaluation.tables --reslts results", "required|unrecognized"),
-        ("python -m evaluation.evaluate_checkpoint --model M --conditon noisy", "conditon"),
+        ("python -m tse_ser.evaluation.tables --reslts results", "required|unrecognized"),
+        ("python -m tse_ser.evaluation.evaluate_checkpoint --model M --conditon noisy", "conditon"),
         ("accelerate launch train.py --config recipes/nothing.yaml", "does not exist"),
         ("accelerate launch train.py --stge joint", "stage"),
         ("accelerate launch --config_file recipes/accelerate/no.yaml train.py", "does not exist"),

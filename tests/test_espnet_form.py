@@ -14,8 +14,8 @@ from torch import Tensor
 from transformers import AutoModel
 
 from modeling import TdSpeakerBeamForSpeechExtraction
-from modeling.checkpoint_conversion import from_espnet, main
-from modeling.public_parameter_names import ESPNET_NAMES, name_map
+from tse_ser.conversion.checkpoint_conversion import from_espnet, main
+from tse_ser.conversion.public_parameter_names import ESPNET_NAMES, name_map
 
 CASES = ["recipe_librimix16k", "spk_emb", "x_BN_k5", "x_no_skip_muladd"]
 STATES: dict[str, Any] = {

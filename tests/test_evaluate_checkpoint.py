@@ -13,18 +13,6 @@ import torch
 from transformers import PreTrainedModel
 
 from data_builders.schema import EMOTIONS
-from evaluation import evaluate_checkpoint as module
-from evaluation.evaluate_checkpoint import (
-    BEST_WA_FOLDER,
-    EvaluationArguments,
-    evaluate_checkpoint,
-    load_condition,
-    load_model,
-    main,
-)
-from evaluation.metrics.si_sdr.si_sdr import scale_invariant_sdr
-from evaluation.prediction import predict, run_model
-from evaluation.scoring import score_detection, score_predictions
 from modeling import (
     ShiftCnnConfig,
     ShiftCnnForEmotionClassification,
@@ -32,6 +20,18 @@ from modeling import (
     TdSpeakerBeamForSpeechExtraction,
     TseSerForEmotionClassification,
 )
+from tse_ser.evaluation import evaluate_checkpoint as module
+from tse_ser.evaluation.evaluate_checkpoint import (
+    BEST_WA_FOLDER,
+    EvaluationArguments,
+    evaluate_checkpoint,
+    load_condition,
+    load_model,
+    main,
+)
+from tse_ser.evaluation.metrics.si_sdr.si_sdr import scale_invariant_sdr
+from tse_ser.evaluation.prediction import predict, run_model
+from tse_ser.evaluation.scoring import score_detection, score_predictions
 
 LENGTHS = (9000, 12000, 8000, 11000, 9500)
 NOISY: dict[str, Any] = {"condition": "noisy", "interferers": ["ravdess"]}

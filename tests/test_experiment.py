@@ -11,9 +11,9 @@ import pytest
 import yaml
 from tiny_studies import calls, changed, run, stub_programs, tiny_study, write_study
 
-from evaluation import experiment
-from evaluation.progress import StudyProgress, format_minutes, fraction_done
-from evaluation.study import Step, StudyError, load_study, plan_study
+from tse_ser.evaluation import experiment
+from tse_ser.evaluation.progress import StudyProgress, format_minutes, fraction_done
+from tse_ser.evaluation.study import Step, StudyError, load_study, plan_study
 
 
 @pytest.fixture

@@ -20,7 +20,7 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from modeling import TseSerForEmotionClassification
-from modeling.export_onnx import export_onnx, main
+from tse_ser.conversion.export_onnx import export_onnx, main
 
 pytest.importorskip("onnx", reason="onnx is not installed: pip install 'tse-ser[onnx]'")
 pytest.importorskip("onnxscript", reason="onnxscript is not installed: pip install 'tse-ser[onnx]'")

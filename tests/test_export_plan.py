@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 from corpus_layouts import write_corpora
 
-from data_builders.export_plan import main
-from data_builders.plan_files import PlanFile
+from data_builders.plans.export_plan import main
+from data_builders.plans.plan_files import PlanFile
 
 
 @pytest.fixture

@@ -15,11 +15,11 @@ pytest.importorskip("matplotlib", reason="figures want matplotlib: pip install '
 
 from matplotlib.image import imread
 
-from evaluation.curves import Point, si_sdri_curves, snr_curves
-from evaluation.extraction_example import ExtractionExample, extract_examples, joint_cell
-from evaluation.figures import main, write_figures
-from evaluation.metrics.si_sdr.si_sdr import scale_invariant_sdr
-from evaluation.plots import (
+from tse_ser.evaluation.curves import Point, si_sdri_curves, snr_curves
+from tse_ser.evaluation.extraction_example import ExtractionExample, extract_examples, joint_cell
+from tse_ser.evaluation.figures import main, write_figures
+from tse_ser.evaluation.metrics.si_sdr.si_sdr import scale_invariant_sdr
+from tse_ser.evaluation.plots import (
     plot_accuracy_curves,
     plot_confusion,
     plot_example,
@@ -110,7 +110,7 @@ def test_confusions_of_folds_are_summed_up_and_no_joint_model_means_no_example(
         drawn.append(group)
         return plot_confusion(**group)
 
-    monkeypatch.setattr("evaluation.figures.plot_confusion", remember)
+    monkeypatch.setattr("tse_ser.evaluation.figures.plot_confusion", remember)
     (tmp_path / "cells").mkdir()
     for fold in (1, 2):
         cell = {"name": "sc", "model": "SC", "train_set": "Clean", "test_set": "Noisy", "wa": 0.5}

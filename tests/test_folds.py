@@ -10,7 +10,7 @@ import pytest
 from corpus_layouts import utterances, write_ravdess
 
 from data_builders import load_corpus
-from data_builders.folds import split_by_session, split_by_speaker
+from data_builders.corpora.folds import split_by_session, split_by_speaker
 from data_builders.load import split_corpus
 from data_builders.schema import CorpusError
 

@@ -15,8 +15,8 @@ from huggingface_hub import constants
 from mixture_bytes import NUM_MIXTURES, digest, usual_keywords
 
 from data_builders import CorpusError, load_mixtures, load_mixtures_from_plan
-from data_builders.export_plan import write_plan
-from data_builders.plan_table import PLAN_FILE_FEATURES
+from data_builders.plans.export_plan import write_plan
+from data_builders.plans.plan_table import PLAN_FILE_FEATURES
 
 CARD = "---\nlicense: cc-by-4.0\n---\n# Mixtures\n"
 

@@ -19,7 +19,7 @@ from safetensors.torch import load
 from tiny_models import scatter_parameters, tiny_tse_ser
 from tiny_publishing import RAVDESS, write_training
 
-from data_builders.export_plan import write_plan
+from data_builders.plans.export_plan import write_plan
 
 RATE = 16_000
 

@@ -12,7 +12,7 @@ from corpus_layouts import IEMOCAP_LABELS, burst, write_iemocap
 
 from data_builders import load_corpus, load_mixtures
 from data_builders.corpora import iemocap
-from data_builders.folds import split_by_session
+from data_builders.corpora.folds import split_by_session
 from data_builders.schema import EMOTIONS, CorpusError
 
 WORDS = dict(

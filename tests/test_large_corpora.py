@@ -17,8 +17,8 @@ from large_corpus import large_corpus, plans_a_second
 from planned_voices import voices
 
 from data_builders import MixturePlanner
+from data_builders.corpora.utterance_table import UtteranceTable
 from data_builders.schema import CorpusError
-from data_builders.utterance_table import UtteranceTable
 
 MAX_BYTES_A_ROW = 80  # what the id alone would take as a string
 NUM_ROWS = 50_000
@@ -83,7 +83,7 @@ def test_ids_are_found_whatever_they_look_like() -> None:
 
 
 def test_ids_with_the_same_hash_are_told_apart(monkeypatch: pytest.MonkeyPatch) -> None:
-    factors = "data_builders.utterance_table._HASH_FACTORS"
+    factors = "data_builders.corpora.utterance_table._HASH_FACTORS"
     monkeypatch.setattr(factors, np.ones(4096, dtype=np.uint64))
     corpus = voices("a", "fmfmfm" * 3)  # a/1_2 and a/2_1 collide now
     table = UtteranceTable(corpus)

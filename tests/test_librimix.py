@@ -15,12 +15,12 @@ import torch
 from librimix_layout import RATE, read_table, write_librimix, write_table
 from torch.utils.data import DataLoader
 
-from data_builders.librimix import LibriMixDataset, to_pcm16
-from data_builders.librimix_extraction import LibriMixExtractionDataset, LibriMixSpec
-from data_builders.loudness import integrated_loudness
+from data_builders.librimix.extraction import LibriMixExtractionDataset, LibriMixSpec
+from data_builders.librimix.mixtures import LibriMixDataset, to_pcm16
+from data_builders.mixtures.loudness import integrated_loudness
 from data_builders.schema import IGNORED_LABEL, CorpusError
 from modeling.feature_extraction_tse_ser import TseSerFeatureExtractor
-from training.collator import TseSerCollator
+from tse_ser.training.collator import TseSerCollator
 
 
 @pytest.fixture(scope="module")

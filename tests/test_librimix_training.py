@@ -15,12 +15,12 @@ from safetensors.torch import load_file
 from tiny_training import TrainingEndedError, killed_after, log_history, write_model_configs
 
 import train
-from data_builders.librimix import LibriMixDataset
+from data_builders.librimix.mixtures import LibriMixDataset
 from data_builders.schema import CorpusError
-from training.arguments import DataArguments, parse_arguments
-from training.librimix_arguments import DECIDED_BY_METADATA
-from training.load_datasets import Examples, load_datasets
-from training.recipe_parser import RecipeError
+from tse_ser.training.arguments import DataArguments, parse_arguments
+from tse_ser.training.librimix_arguments import DECIDED_BY_METADATA
+from tse_ser.training.load_datasets import Examples, load_datasets
+from tse_ser.training.recipe_parser import RecipeError
 
 QUIET = ("--report_to", "none", "--disable_tqdm", "true", "--use_cpu", "true")
 

@@ -20,9 +20,9 @@ from corpus_layouts import (
     write_librispeech_parquet,
 )
 
-from data_builders import load_corpus, scan
+from data_builders import load_corpus
 from data_builders.audio import read_audio
-from data_builders.corpora import librispeech_parquet
+from data_builders.corpora import librispeech_parquet, scan
 from data_builders.corpora.librispeech import load_librispeech_parts
 from data_builders.corpora.speaker_draw import draw_hours
 from data_builders.load import split_corpus

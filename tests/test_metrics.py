@@ -11,10 +11,10 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file
 
-from evaluation.metrics.ser_accuracy.ser_accuracy import emotion_accuracies
-from evaluation.metrics.si_sdr.si_sdr import scale_invariant_sdr
+from tse_ser.evaluation.metrics.ser_accuracy.ser_accuracy import emotion_accuracies
+from tse_ser.evaluation.metrics.si_sdr.si_sdr import scale_invariant_sdr
 
-METRICS = Path(__file__).resolve().parent.parent / "evaluation" / "metrics"
+METRICS = Path(__file__).resolve().resolve().parents[1] / "tse_ser" / "evaluation" / "metrics"
 
 
 @pytest.fixture(scope="module")
@@ -156,8 +156,8 @@ def test_the_modules_load_by_relative_path_without_network(
     monkeypatch.setattr(socket.socket, "connect", no_network)
     monkeypatch.setattr(socket, "getaddrinfo", no_network)
     monkeypatch.chdir(repository)
-    si_sdr = evaluate.load("evaluation/metrics/si_sdr")
-    ser_accuracy = evaluate.load("evaluation/metrics/ser_accuracy")
+    si_sdr = evaluate.load("tse_ser/evaluation/metrics/si_sdr")
+    ser_accuracy = evaluate.load("tse_ser/evaluation/metrics/ser_accuracy")
     # The examples that the metric cards show.
     target = [1.0, 1.0, -1.0, -1.0]
     assert si_sdr.compute(predictions=[[2.0, 0.0, -2.0, 0.0]], references=[target]) == {
@@ -173,4 +173,4 @@ def test_each_module_has_a_card_with_description_use_and_limits(name: str) -> No
     card = (METRICS / name / "README.md").read_text(encoding="utf-8")
     for heading in ("## Metric description", "## How to use", "## Limits", "## Citation"):
         assert heading in card
-    assert f'evaluate.load("evaluation/metrics/{name}")' in card
+    assert f'evaluate.load("tse_ser/evaluation/metrics/{name}")' in card

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from data_builders.mixing import mean_power, mix, scale_to_snr, snr_gain
+from data_builders.mixtures.mixing import mean_power, mix, scale_to_snr, snr_gain
 
 
 @pytest.fixture

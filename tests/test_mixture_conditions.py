@@ -15,10 +15,10 @@ from torch.utils.data import DataLoader
 
 from data_builders import MixtureDataset, MixtureSpec, load_mixtures
 from data_builders.audio import read_audio
-from data_builders.loudness import integrated_loudness
-from data_builders.mixing import mean_power, mix, snr_gain
-from data_builders.noise import NoiseFolder
-from data_builders.reverberation import reflections
+from data_builders.mixtures.loudness import integrated_loudness
+from data_builders.mixtures.mixing import mean_power, mix, snr_gain
+from data_builders.mixtures.noise import NoiseFolder
+from data_builders.mixtures.rooms import reflections
 from data_builders.schema import IGNORED_LABEL, CorpusError
 
 EVERYBODY = ("ravdess", "emodb", "asterisk")

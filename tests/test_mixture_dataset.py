@@ -14,9 +14,9 @@ from torch.utils.data import DataLoader, default_collate
 
 from data_builders import MixtureDataset, load_mixtures
 from data_builders.audio import read_audio
-from data_builders.mixing import mean_power, mix, scale_to_snr
+from data_builders.corpora.utterance_table import UtteranceTable
+from data_builders.mixtures.mixing import mean_power, mix, scale_to_snr
 from data_builders.schema import EMOTIONS, IGNORED_LABEL, CorpusError
-from data_builders.utterance_table import UtteranceTable
 
 EVERYBODY = ("ravdess", "emodb", "asterisk")
 

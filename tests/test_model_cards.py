@@ -13,16 +13,16 @@ from huggingface_hub.repocard_data import eval_results_to_model_index, model_ind
 from tiny_publishing import RAVDESS, REPO_ID, cell_of, facts_of, write_cell, write_training
 
 from modeling import ShiftCnnConfig, TdSpeakerBeamConfig, TseSerConfig
-from modeling.checkpoint_card import TITLES, usage
-from publishing.cards import UNFILLED, check_card, render_card
-from publishing.corpora import find_corpora, known_facts
-from publishing.errors import PublishingError
-from publishing.facts import CardFacts
-from publishing.licenses import License, LicensedPart, choose_license
-from publishing.lineage import read_lineage, without_local_paths
-from publishing.results import Result, paper_figures, published_cells, read_results
-from publishing.samples import Samples
-from publishing.stages import corpora_of, describe_stage
+from tse_ser.conversion.checkpoint_card import TITLES, usage
+from tse_ser.publishing.cards import UNFILLED, check_card, render_card
+from tse_ser.publishing.corpora import find_corpora, known_facts
+from tse_ser.publishing.errors import PublishingError
+from tse_ser.publishing.facts import CardFacts
+from tse_ser.publishing.licenses import License, LicensedPart, choose_license
+from tse_ser.publishing.lineage import read_lineage, without_local_paths
+from tse_ser.publishing.results import Result, paper_figures, published_cells, read_results
+from tse_ser.publishing.samples import Samples
+from tse_ser.publishing.stages import corpora_of, describe_stage
 
 GOLDEN = Path(__file__).with_name("cards") / "tse_ser.md"
 JOINT = ["--stage", "joint", "--condition", "noisy", *RAVDESS]
@@ -351,7 +351,7 @@ def test_only_cells_that_measured_this_checkpoint_count(tmp_path: Path) -> None:
 
 def test_the_papers_figure_is_that_of_the_same_row() -> None:
     paper = json.loads(
-        (Path(__file__).parent.parent / "evaluation" / "paper_results.json").read_text()
+        (Path(__file__).parents[1] / "tse_ser" / "evaluation" / "paper_results.json").read_text()
     )
     assert paper_figures(cell_of("x", tables=[]), paper) == {}
     assert paper_figures(cell_of("x", tables=["IV"], method="another"), paper) == {}

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 import soundfile
 
-from data_builders import noise as noise_module
-from data_builders.mixing import mean_power
-from data_builders.noise import NoiseFolder
+from data_builders.mixtures import noise as noise_module
+from data_builders.mixtures.mixing import mean_power
+from data_builders.mixtures.noise import NoiseFolder
 from data_builders.schema import CorpusError
 
 

@@ -11,15 +11,15 @@ from typing import Any
 import pytest
 import yaml
 
-from data_builders.option_checks import check_options
+from data_builders.mixtures.option_checks import check_options
 from data_builders.options import MixtureOptions
 from data_builders.recipe import mixture_keywords, read_data_recipe
-from evaluation.experiment import check_cells
-from evaluation.study import Cell, Step, load_study, plan_study
-from evaluation.tables import load_paper_results
-from training.arguments import parse_arguments
-from training.build_model import read_config
-from training.denoise_corpus import parse_arguments as parse_denoise_arguments
+from tse_ser.evaluation.experiment import check_cells
+from tse_ser.evaluation.study import Cell, Step, load_study, plan_study
+from tse_ser.evaluation.tables import load_paper_results
+from tse_ser.training.arguments import parse_arguments
+from tse_ser.training.build_model import read_config
+from tse_ser.training.denoise_corpus import parse_arguments as parse_denoise_arguments
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 PAPER = REPOSITORY / "recipes" / "paper"

@@ -16,9 +16,9 @@ from tiny_models import encoder_config, save_encoder
 from transformers import AutoModel
 
 import train
-from evaluation.evaluate_checkpoint import evaluate_checkpoint
-from evaluation.study import Cell, Step, load_study, plan_study, select_units
-from training import denoise_corpus
+from tse_ser.evaluation.evaluate_checkpoint import evaluate_checkpoint
+from tse_ser.evaluation.study import Cell, Step, load_study, plan_study, select_units
+from tse_ser.training import denoise_corpus
 
 PAPER = Path(__file__).resolve().parent.parent / "recipes" / "paper"
 

@@ -20,9 +20,9 @@ from corpus_layouts import write_corpora
 
 from data_builders import MixtureDataset, load_mixtures
 from data_builders.audio import read_audio
-from data_builders.mixing import mean_power, mix, snr_gain
-from data_builders.speed import speed_ratio
-from data_builders.utterance_table import UtteranceTable
+from data_builders.corpora.utterance_table import UtteranceTable
+from data_builders.mixtures.mixing import mean_power, mix, snr_gain
+from data_builders.mixtures.speed import speed_ratio
 
 HARD: dict[str, Any] = {
     "snr_range_db": (-5.0, 5.0),

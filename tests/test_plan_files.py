@@ -26,16 +26,16 @@ from data_builders import (
     load_mixtures_from_plan,
     render_plan_rows,
 )
-from data_builders import plan_rendering as plan_rendering_module
-from data_builders.export_plan import write_plan
-from data_builders.plan_files import (
+from data_builders.plans import plan_rendering as plan_rendering_module
+from data_builders.plans.export_plan import write_plan
+from data_builders.plans.plan_files import (
     KEPT_ROW_GROUPS,
     MAX_ROW_GROUP_ROWS,
     METADATA_KEY,
     PlanFile,
 )
-from data_builders.plan_rendering import CorpusFolders, PlanPlayer
-from data_builders.plan_table import PLAN_FILE_FEATURES
+from data_builders.plans.plan_rendering import CorpusFolders, PlanPlayer
+from data_builders.plans.plan_table import PLAN_FILE_FEATURES
 
 
 @pytest.fixture(scope="module")
@@ -223,7 +223,7 @@ def test_a_later_search_for_speech_changes_no_published_mixture(
     mixtures = load_mixtures_from_plan(full_plan, **folders(corpora))
     expected = [digest(mixtures[index]) for index in range(4)]
     monkeypatch.setattr(
-        "data_builders.scan.find_speech", lambda samples: (0.0, len(samples) / 16e3)
+        "data_builders.corpora.scan.find_speech", lambda samples: (0.0, len(samples) / 16e3)
     )
     later = load_mixtures_from_plan(full_plan, **{**folders(corpora), "cache_dir": tmp_path})
     assert [digest(later[index]) for index in range(4)] == expected

@@ -12,9 +12,9 @@ from corpus_layouts import utterances
 from planned_voices import all_specs, interferer, rows_of, voices
 
 from data_builders import MixturePlanner, MixtureSpec
+from data_builders.corpora.utterance_table import CodedColumn, StringColumn
+from data_builders.mixtures.speed import samples_at_speed
 from data_builders.schema import CorpusError
-from data_builders.speed import samples_at_speed
-from data_builders.utterance_table import CodedColumn, StringColumn
 
 
 def test_enrollment_is_neutral_and_outside_the_mixture() -> None:

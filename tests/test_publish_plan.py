@@ -16,14 +16,14 @@ from huggingface_hub import DatasetCard
 from mixture_bytes import NUM_MIXTURES, every_option, usual_keywords, write_noise
 
 from data_builders import render_plan_rows
-from data_builders.export_plan import write_plan
-from data_builders.plan_files import METADATA_KEY as WRITTEN_KEY
-from publishing.cards import UNFILLED
-from publishing.checks import check_repository, list_files
-from publishing.errors import PublishingError
-from publishing.licenses import License
-from publishing.plans import METADATA_KEY, build_plan_repository, read_plan
+from data_builders.plans.export_plan import write_plan
+from data_builders.plans.plan_files import METADATA_KEY as WRITTEN_KEY
 from push_to_hub import main
+from tse_ser.publishing.cards import UNFILLED
+from tse_ser.publishing.checks import check_repository, list_files
+from tse_ser.publishing.errors import PublishingError
+from tse_ser.publishing.licenses import License
+from tse_ser.publishing.plans import METADATA_KEY, build_plan_repository, read_plan
 
 REPO_ID = "lab/mixtures"
 

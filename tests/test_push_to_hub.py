@@ -18,14 +18,14 @@ from tiny_models import STATISTICS_FIELDS, tiny_classifier, tiny_extractor, tiny
 from tiny_publishing import RAVDESS, REPO_ID, write_cell, write_training
 from transformers import AutoConfig
 
-from modeling.checkpoint_card import write_card
 from modeling.saving import load_saved, save_with_code
-from publishing.checks import check_repository, list_files
-from publishing.errors import PublishingError
-from publishing.facts import PublishingOptions
-from publishing.repository import build_repository
-from publishing.upload import check_destination, upload
 from push_to_hub import main
+from tse_ser.conversion.checkpoint_card import write_card
+from tse_ser.publishing.checks import check_repository, list_files
+from tse_ser.publishing.errors import PublishingError
+from tse_ser.publishing.facts import PublishingOptions
+from tse_ser.publishing.repository import build_repository
+from tse_ser.publishing.upload import check_destination, upload
 
 RATE = 16000
 JOINT = ["--stage", "joint", "--condition", "noisy", *RAVDESS]
@@ -341,7 +341,7 @@ def test_a_link_out_of_the_folder_is_refused(shown: tuple[Path, str], tmp_path: 
 
 
 def test_a_sample_has_to_be_short_audio(training: Path, tmp_path: Path) -> None:
-    from publishing.samples import Samples
+    from tse_ser.publishing.samples import Samples
 
     long, text = tmp_path / "long.wav", tmp_path / "text.wav"
     soundfile.write(long, np.zeros(31 * RATE), RATE)

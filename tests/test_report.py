@@ -18,7 +18,7 @@ pytest.importorskip("matplotlib", reason="the report wants matplotlib: pip insta
 
 from tiny_study import make_study
 
-from evaluation.report import main, write_report
+from tse_ser.evaluation.report import main, write_report
 
 VOID = {"meta", "br", "img", "input", "link", "hr"}
 

@@ -9,14 +9,14 @@ import numpy as np
 import pytest
 import scipy.signal
 
-from data_builders import reverberation
-from data_builders.mixture_spec import RoomSpec
-from data_builders.reverberation import (
+from data_builders.mixtures import rooms as reverberation
+from data_builders.mixtures.rooms import (
     SPEED_OF_SOUND,
     draw_room,
     reflections,
     reverberate,
 )
+from data_builders.mixtures.spec import RoomSpec
 
 ROOM = RoomSpec((7.0, 5.5, 3.2), 0.4, (3.4, 2.6, 1.2), ((2.0, 3.0, 1.5), (4.6, 2.0, 1.4)), "direct")
 

@@ -13,9 +13,9 @@ import pytest
 import soundfile
 from corpus_layouts import burst, write_asterisk, write_emodb, write_librispeech, write_ravdess
 
-from data_builders import load_corpus, scan
-from data_builders.corpora import corpus_table
-from data_builders.scan import AUDIO_SUFFIXES, list_files, scan_audio_files
+from data_builders import load_corpus
+from data_builders.corpora import corpus_table, scan
+from data_builders.corpora.scan import AUDIO_SUFFIXES, list_files, scan_audio_files
 from data_builders.schema import CorpusError
 
 

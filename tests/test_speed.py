@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import scipy.signal
 
-from data_builders.speed import read_at_speed, samples_at_speed, speed_ratio
+from data_builders.mixtures.speed import read_at_speed, samples_at_speed, speed_ratio
 
 
 @pytest.mark.parametrize("speed", [0.5, 0.75, 0.9, 0.95, 1.05, 1.1, 1.25, 2.0])

@@ -13,9 +13,9 @@ from tiny_studies import write_study
 from tiny_training import tiny_model, write_model_configs
 
 from data_builders import load_mixtures
-from evaluation import experiment
-from evaluation.study import Step, load_study, plan_study
-from evaluation.study_costs import Cost, CostEstimator
+from tse_ser.evaluation import experiment
+from tse_ser.evaluation.study import Step, load_study, plan_study
+from tse_ser.evaluation.study_costs import Cost, CostEstimator
 
 
 @pytest.fixture(scope="module")

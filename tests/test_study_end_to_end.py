@@ -19,7 +19,7 @@ import pytest
 import yaml
 from paper_corpora import write_paper_corpora, write_tiny_paper_study
 
-from evaluation.study import REPOSITORY, Cell, Step, load_study, plan_study
+from tse_ser.evaluation.study import REPOSITORY, Cell, Step, load_study, plan_study
 
 pytestmark = pytest.mark.slow
 TABLES = ("II", "III", "IV", "V", "VI")
@@ -36,7 +36,7 @@ def study(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def start(study: Path, data_root: Path, output_dir: Path, *more: str) -> subprocess.Popen[str]:
-    command = [sys.executable, "-m", "evaluation.experiment", "--study", str(study)]
+    command = [sys.executable, "-m", "tse_ser.evaluation.experiment", "--study", str(study)]
     command += ["--output_dir", str(output_dir), "--data_root", str(data_root), *more]
     environment = {**os.environ, "TSE_SER_CACHE": str(data_root / ".cache")}
     return subprocess.Popen(

@@ -9,7 +9,7 @@ import pytest
 import yaml
 from tiny_studies import changed, tiny_study, write_study
 
-from evaluation.study import (
+from tse_ser.evaluation.study import (
     REPOSITORY,
     Cell,
     Step,

@@ -17,9 +17,9 @@ import pytest
 import yaml
 from tiny_studies import calls, changed, run, stub_programs, tiny_study, write_study
 
-from evaluation import experiment, guard, records
-from evaluation.claims import Claims
-from evaluation.study import StudyError
+from tse_ser.evaluation import experiment, guard, records
+from tse_ser.evaluation.claims import Claims
+from tse_ser.evaluation.study import StudyError
 
 FORK = multiprocessing.get_context("fork")
 

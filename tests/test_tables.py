@@ -9,8 +9,14 @@ from typing import Any
 import numpy as np
 import pytest
 
-from evaluation.latex_tables import escape
-from evaluation.tables import load_cells, load_paper_results, main, render_tables, write_tables
+from tse_ser.evaluation.latex_tables import escape
+from tse_ser.evaluation.tables import (
+    load_cells,
+    load_paper_results,
+    main,
+    render_tables,
+    write_tables,
+)
 
 
 def cell(name: str, tables: list[str], wa: float | None, **changes: Any) -> dict[str, Any]:

@@ -20,7 +20,7 @@ from tiny_models import (
 from torch import Tensor
 
 from modeling import TdSpeakerBeamConfig, TdSpeakerBeamForSpeechExtraction
-from modeling.checkpoint_conversion import convert_asteroid_state_dict
+from tse_ser.conversion.checkpoint_conversion import convert_asteroid_state_dict
 
 INF, NAN = math.inf, math.nan
 MIXTURE_LENGTHS = (1403, 901, 1164)

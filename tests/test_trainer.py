@@ -18,8 +18,8 @@ from transformers import (
 )
 
 from data_builders import load_mixtures
-from training.arguments import Stage
-from training.trainer import EpochCallback, stage_metrics
+from tse_ser.training.arguments import Stage
+from tse_ser.training.trainer import EpochCallback, stage_metrics
 
 
 def seeded_model(stage: Stage, **fields: Any) -> Any:

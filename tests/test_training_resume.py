@@ -15,14 +15,14 @@ from safetensors.torch import load_file
 from tiny_training import JOINT_TRAINING, log_history, write_model_configs
 
 import train
-from training.checkpoints import CheckpointError, find_resume_checkpoint
+from tse_ser.training.checkpoints import CheckpointError, find_resume_checkpoint
 
 # Runs train.py and dies, without a word, in the seventh step: in the middle of the second epoch and
 # after the checkpoint of step 6.
 KILLED_TRAINING = """
 import os, signal, sys
 import train
-from training.trainer import TrainingClock
+from tse_ser.training.trainer import TrainingClock
 
 def die(self, args, state, control, **kwargs):
     if state.global_step == 7:

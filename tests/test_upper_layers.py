@@ -20,10 +20,10 @@ from modeling import (
     ShiftCnnForEmotionClassification,
     TseSerForEmotionClassification,
 )
-from training.arguments import ModelArguments, parse_arguments
-from training.build_model import build_model
-from training.load_datasets import load_datasets
-from training.recipe_parser import RecipeError
+from tse_ser.training.arguments import ModelArguments, parse_arguments
+from tse_ser.training.build_model import build_model
+from tse_ser.training.load_datasets import load_datasets
+from tse_ser.training.recipe_parser import RecipeError
 
 HEAD = {"conv_kernel_size": 3, "apply_spec_augment": False, "max_duration_seconds": 1.0}
 

@@ -9,9 +9,9 @@ from typing import Any
 from transformers import PreTrainedModel, TrainerState
 
 from modeling import TseSerFeatureExtractor
-from publishing.lineage import FACTS_NAME
-from training.arguments import parse_arguments
-from training.facts import training_facts
+from tse_ser.publishing.lineage import FACTS_NAME
+from tse_ser.training.arguments import parse_arguments
+from tse_ser.training.facts import training_facts
 
 REPO_ID = "lab/tse-ser-ft"
 RAVDESS = ["--targets", "ravdess", "--interferers", "ravdess", "emodb", "asterisk"]

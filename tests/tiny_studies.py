@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import yaml
 
-from evaluation import claims, experiment, launch, records, sharing
+from tse_ser.evaluation import claims, experiment, launch, records, sharing
 
 # Stands in for train.py: writes a line a call, and the marks that the test asks for.
 PROGRAM = """

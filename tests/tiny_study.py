@@ -8,7 +8,7 @@ from pathlib import Path
 from tiny_models import tiny_tse_ser
 
 from data_builders.schema import EMOTIONS
-from evaluation.evaluate_checkpoint import evaluate_checkpoint
+from tse_ser.evaluation.evaluate_checkpoint import evaluate_checkpoint
 
 HISTORY: list[dict[str, float]] = [
     {"loss": 1.4, "epoch": 0.5, "step": 5},

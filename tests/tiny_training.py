@@ -20,9 +20,9 @@ from modeling import (
     TseSerFeatureExtractor,
     TseSerForEmotionClassification,
 )
-from training.arguments import Stage, TseSerTrainingArguments
-from training.collator import TseSerCollator
-from training.trainer import TrainingClock, TseSerTrainer
+from tse_ser.training.arguments import Stage, TseSerTrainingArguments
+from tse_ser.training.collator import TseSerCollator
+from tse_ser.training.trainer import TrainingClock, TseSerTrainer
 
 EXTRACTOR_FIELDS: dict[str, Any] = {
     "num_filters": 16,

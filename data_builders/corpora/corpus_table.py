@@ -15,7 +15,7 @@ from typing import Any
 import datasets
 import filelock
 
-from data_builders.scan import (
+from data_builders.corpora.scan import (
     FoundFile,
     ScannedFile,
     copies_folder,
@@ -231,7 +231,7 @@ def _code_version() -> str:
     """Changes with the code that describes and scans: an older table may say something else."""
     here = Path(__file__).parent
     digest = hashlib.sha256()
-    for source in (here.parent / "scan.py", here.parent / "schema.py", *sorted(here.glob("*.py"))):
+    for source in (here.parent / "schema.py", *sorted(here.glob("*.py"))):
         digest.update(source.read_bytes())
     return digest.hexdigest()
 

@@ -1,7 +1,8 @@
 """A Denoised set (paper, section II-B): emotional speech as a trained extractor hears it.
 
-`training.denoise_corpus` writes it: metadata.parquet with the columns of `UTTERANCE_FEATURES` and
-more (the split each row belongs to, the SI-SDR it reached), and the waveforms below audio/.
+`tse_ser.training.denoise_corpus` writes it: metadata.parquet with the columns of
+`UTTERANCE_FEATURES` and more (the split each row belongs to, the SI-SDR it
+reached), and the waveforms below audio/.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ from pathlib import Path
 import datasets
 
 from data_builders.corpora.corpus_table import require_folder
-from data_builders.scan import copies_folder, find_file, scan_audio_files
+from data_builders.corpora.scan import copies_folder, find_file, scan_audio_files
 from data_builders.schema import UTTERANCE_FEATURES, CorpusError
 
 METADATA_FILE = "metadata.parquet"
@@ -21,7 +22,7 @@ def load_denoised(data_dir: Path | None, cache_dir: Path) -> datasets.Dataset:
     """Reads a Denoised set.
 
     Args:
-        data_dir (`Path`, *optional*): the folder that `training.denoise_corpus` wrote.
+        data_dir (`Path`, *optional*): the folder that `tse_ser.training.denoise_corpus` wrote.
         cache_dir (`Path`): where the scan is kept.
 
     Returns:
@@ -35,7 +36,7 @@ def load_denoised(data_dir: Path | None, cache_dir: Path) -> datasets.Dataset:
     if not metadata_path.is_file():
         raise CorpusError(
             f"denoised: {root} holds no {METADATA_FILE}; write the set with "
-            f"python -m training.denoise_corpus"
+            f"python -m tse_ser.training.denoise_corpus"
         )
     metadata = datasets.Dataset.from_parquet(
         str(metadata_path), cache_dir=str(cache_dir / "datasets"), keep_in_memory=True
@@ -53,7 +54,7 @@ def load_denoised(data_dir: Path | None, cache_dir: Path) -> datasets.Dataset:
     if missing:
         raise CorpusError(
             f"denoised: {len(missing)} files named in {metadata_path} are not there, such as "
-            f"{missing[0]}; run python -m training.denoise_corpus again"
+            f"{missing[0]}; run python -m tse_ser.training.denoise_corpus again"
         )
     scanned = scan_audio_files(root, files, cache_dir, "denoised")
     measured = {

@@ -24,7 +24,7 @@ from data_builders.corpora.corpus_table import (
     load_table,
     require_folder,
 )
-from data_builders.scan import AUDIO_SUFFIXES, FoundFile, list_files
+from data_builders.corpora.scan import AUDIO_SUFFIXES, FoundFile, list_files
 from data_builders.schema import CorpusError
 
 Part = Literal["all", "train", "evaluation", "test"]

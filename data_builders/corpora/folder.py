@@ -23,8 +23,8 @@ from typing import Any
 import datasets
 
 from data_builders.corpora.corpus_table import Description, load_table, require_folder
-from data_builders.folds import SPLITS
-from data_builders.scan import FoundFile, find_file, list_files
+from data_builders.corpora.folds import SPLITS
+from data_builders.corpora.scan import FoundFile, find_file, list_files
 from data_builders.schema import GENDERS, UTTERANCE_FEATURES, CorpusError
 
 METADATA_FILES = ("metadata.csv", "metadata.parquet")

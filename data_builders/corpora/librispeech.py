@@ -28,8 +28,7 @@ from data_builders.corpora.corpus_table import (
     require_folder,
 )
 from data_builders.corpora.librispeech_parquet import subset_of, unpack_files, unpack_hub
-from data_builders.corpora.speaker_draw import draw_hours
-from data_builders.scan import (
+from data_builders.corpora.scan import (
     AUDIO_SUFFIXES,
     FoundFile,
     find_file,
@@ -37,6 +36,7 @@ from data_builders.scan import (
     list_folders,
     scan_audio_files,
 )
+from data_builders.corpora.speaker_draw import draw_hours
 from data_builders.schema import CorpusError
 
 # Number of utterances of each.

@@ -21,7 +21,7 @@ import filelock
 import soundfile
 from datasets.utils import tqdm
 
-from data_builders.scan import FoundFile
+from data_builders.corpora.scan import FoundFile
 from data_builders.schema import CorpusError
 
 # The splits of the configuration "all" of openslr/librispeech_asr.

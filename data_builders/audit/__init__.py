@@ -1,0 +1,1 @@
+"""What is in the splits of a recipe, and whether anything leaks between them."""

@@ -1,0 +1,135 @@
+"""Audits the data of recipes: what is in their splits, and whether anything leaks between them.
+
+    python -m data_builders.audit --config recipes/ravdess/1_extraction.yaml --corpus_dir DIR \\
+        [--folds 1 2] [--output docs/audit_ravdess.md]
+
+Prints a report in Markdown. The exit status is 1 on a leak (a speaker, an utterance or identical
+audio in two splits, or in a split and in the pretraining; an enrollment inside its own mixture), 2
+where the data cannot be read, and 0 otherwise, whatever else was found.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from data_builders.audit.recordings import Recording
+from data_builders.audit.report import RecipeAudit, write_report
+from data_builders.audit.splits import PRETRAINING, RecipeData, SplitContents, compare_splits
+from data_builders.schema import CorpusError
+
+LEAK, UNREADABLE = 1, 2
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Audits the recipes of a command line.
+
+    Args:
+        argv (`Sequence[str]`, *optional*): arguments; those of the process if not given.
+
+    Returns:
+        `int`: exit status, see above.
+    """
+    arguments = _parse(argv)
+    folders = {
+        name: getattr(arguments, name)
+        for name in ("corpus_dir", "cache_dir")
+        if getattr(arguments, name) is not None
+    }
+    try:
+        audits = audit_recipes(arguments.config, folders, arguments.folds)
+    except (CorpusError, ValueError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return UNREADABLE
+    report = "\n\n".join([_heading(arguments), *(write_report(audit) for audit in audits)]) + "\n"
+    print(report, end="")
+    if arguments.output is not None:
+        arguments.output.parent.mkdir(parents=True, exist_ok=True)
+        arguments.output.write_text(report, encoding="utf-8")
+    return LEAK if any(audit.leaks() for audit in audits) else 0
+
+
+def audit_recipes(
+    configs: Sequence[Path], folders: dict[str, Any], folds: Sequence[int] | None = None
+) -> list[RecipeAudit]:
+    """Audits recipes; what they have in common is loaded and measured once.
+
+    Args:
+        configs (`Sequence[Path]`): YAML recipes.
+        folders (`dict[str, Any]`): `corpus_dir` and `cache_dir`, where they are given.
+        folds (`Sequence[int]`, *optional*): folds to audit; all of them if not given.
+
+    Returns:
+        `list[RecipeAudit]`: one a recipe.
+
+    Raises:
+        CorpusError: a recipe or a corpus cannot be used.
+    """
+    # Levels depend on whether silence is left out.
+    recordings: dict[bool, dict[str, Recording]] = {True: {}, False: {}}
+    known: dict[tuple[Path, str, int], SplitContents] = {}
+
+    def read(recipe: RecipeData, split: str, fold: int) -> SplitContents:
+        key = recipe.path, split, fold
+        if key not in known:
+            known[key] = recipe.read(split, fold)
+        return known[key]
+
+    audits = []
+    for config in configs:
+        recipe = RecipeData(config, folders, recordings)
+        paths, unexplained = recipe.pretraining()
+        sources = [RecipeData(path, folders, recordings) for path in paths]
+        audit = RecipeAudit(
+            name=str(config),
+            trim_silence=recipe.trim_silence,
+            pretraining=[str(path) for path in paths],
+            unexplained=unexplained,
+        )
+        for fold in folds or recipe.folds():
+            splits = {split: read(recipe, split, fold) for split in recipe.splits()}
+            trained = [
+                read(source, "train", source.fold_as_pretraining(fold)) for source in sources
+            ]
+            if trained:
+                splits[PRETRAINING] = _joined(trained)
+            audit.contents.update({(fold, split): one for split, one in splits.items()})
+            audit.overlaps += compare_splits(fold, splits)
+        audits.append(audit)
+    return audits
+
+
+def _joined(parts: Sequence[SplitContents]) -> SplitContents:
+    def unique(role: str) -> list[Recording]:
+        found = {one.utterance_id: one for part in parts for one in getattr(part, role)}
+        return list(found.values())
+
+    return SplitContents(unique("targets"), unique("interferers"), unique("enrollments"))
+
+
+def _heading(arguments: argparse.Namespace) -> str:
+    configs = " ".join(str(config) for config in arguments.config)
+    folds = "" if arguments.folds is None else f" --folds {' '.join(map(str, arguments.folds))}"
+    # Without the folder itself, which is nobody else's.
+    folder = "" if arguments.corpus_dir is None else " --corpus_dir DIR"
+    return (
+        f"# Audit of the data\n\nWritten by `python -m data_builders.audit --config {configs}"
+        f"{folder}{folds}`. A leak makes a score worthless; a finding is worth knowing."
+    )
+
+
+def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m data_builders.audit", description=__doc__)
+    parser.add_argument("--config", type=Path, nargs="+", required=True, help="YAML recipes.")
+    parser.add_argument("--corpus_dir", help="Folder that holds a folder <name> for each corpus.")
+    parser.add_argument("--cache_dir", help="Folder for resampled and generated speech.")
+    parser.add_argument("--folds", type=int, nargs="+", help="Folds to audit; all if not given.")
+    parser.add_argument("--output", type=Path, help="Markdown file of the report.")
+    return parser.parse_args(argv)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,264 @@
+"""What the audit compares: who and what is in each split of a recipe, and in its pretraining."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from itertools import combinations
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from data_builders.audit.recordings import Recording, measure_recordings
+from data_builders.corpora.utterance_table import UtteranceTable
+from data_builders.load import load_mixtures, read_corpora
+from data_builders.mixtures.dataset import Planner
+from data_builders.recipe import mixture_keywords, read_data_recipe
+
+# Epochs of training whose mixtures are looked at, one by one; evaluation has a single one.
+TRAIN_EPOCHS = 3
+PRETRAINING = "pretraining"
+# Keys of a recipe that name what it starts from.
+PRETRAINED_KEYS = ("model_name_or_path", "extractor_name_or_path", "classifier_name_or_path")
+
+
+@dataclass(frozen=True)
+class SplitContents:
+    """The recordings of a split by role, and what was wrong with the mixtures drawn of them.
+
+    Attributes:
+        targets (`list[Recording]`): recordings that are extracted or classified.
+        interferers (`list[Recording]`): recordings that disturb them.
+        enrollments (`list[Recording]`): recordings of the target speakers to enroll with.
+        num_plans (`int`): mixtures that were drawn and looked at.
+        enrolled_itself (`list[str]`): targets whose enrollment is an utterance of their mixture.
+        enrolled_copy (`list[str]`): targets whose enrollment is another file of the same samples.
+    """
+
+    targets: list[Recording]
+    interferers: list[Recording]
+    enrollments: list[Recording]
+    num_plans: int = 0
+    enrolled_itself: list[str] = field(default_factory=list)
+    enrolled_copy: list[str] = field(default_factory=list)
+
+    @property
+    def everything(self) -> list[Recording]:
+        """Every recording once, whatever its role."""
+        roles = (*self.targets, *self.interferers, *self.enrollments)
+        return list({one.utterance_id: one for one in roles}.values())
+
+
+@dataclass(frozen=True)
+class Overlap:
+    """What two splits share.
+
+    Attributes:
+        fold (`int`): fold.
+        first (`str`): a split.
+        second (`str`): another split, or the pretraining.
+        speakers (`list[str]`): shared speakers.
+        utterances (`list[str]`): shared utterance ids.
+        audio (`list[str]`): pairs of utterance ids whose samples are the same.
+    """
+
+    fold: int
+    first: str
+    second: str
+    speakers: list[str]
+    utterances: list[str]
+    audio: list[str]
+
+
+class RecipeData:
+    """The data of a recipe, as `train.py` would load them.
+
+    Args:
+        path (`str` or `Path`): YAML recipe.
+        overrides (`Mapping[str, Any]`): keywords that win over the recipe's, such as `corpus_dir`.
+        recordings (`dict[bool, dict[str, Recording]]`): what was measured, by `trim_silence` and
+            utterance id; shared between recipes, and added to.
+    """
+
+    def __init__(
+        self,
+        path: str | Path,
+        overrides: Mapping[str, Any],
+        recordings: dict[bool, dict[str, Recording]],
+    ) -> None:
+        self.path = Path(path)
+        self._overrides = dict(overrides)
+        # Whatever the recipe's own condition is, its interferers are those of the noisy one.
+        self._recipe = {"interferers": None, **read_data_recipe(path), "condition": "noisy"}
+        self.trim_silence = bool(self._recipe.get("trim_silence", False))
+        self._recordings = recordings[self.trim_silence]
+
+    def folds(self) -> list[int]:
+        """Every fold that all corpora of the recipe have.
+
+        Returns:
+            `list[int]`: from 1; only 1 where no corpus has sessions.
+        """
+        keywords = self._keywords("train")
+        counts = []
+        for names in (keywords["targets"], keywords["interferers"] or ()):
+            for name in [names] if isinstance(names, str) else names:
+                (corpus,) = read_corpora(
+                    name,
+                    keywords.get("corpus_dir"),
+                    keywords.get("corpus_dirs"),
+                    keywords.get("cache_dir"),
+                )
+                if "split" not in corpus.column_names:
+                    counts.append(len({*corpus["session"][:]} - {""}))
+        return list(range(1, min((count for count in counts if count), default=1) + 1))
+
+    def splits(self) -> list[str]:
+        """The splits that the protocol of the recipe has.
+
+        Returns:
+            `list[str]`: "train", "validation" (in protocol "validated" only) and "test".
+        """
+        validated = self._recipe.get("protocol", "validated") == "validated"
+        return ["train", "validation", "test"] if validated else ["train", "test"]
+
+    def read(self, split: str, fold: int) -> SplitContents:
+        """Loads a split, measures its recordings and draws its mixtures.
+
+        Args:
+            split (`str`): "train", "validation" or "test".
+            fold (`int`): fold, from 1.
+
+        Returns:
+            `SplitContents`: what is in it.
+
+        Raises:
+            CorpusError: a corpus cannot be used.
+        """
+        keywords = self._keywords(split)
+        planner = load_mixtures(split=split, **{**keywords, "fold": fold}).planner
+        tables = [planner.targets, planner.enrollments]
+        if planner.interferers is not None:
+            tables.append(planner.interferers)
+        measure_recordings(tables, self.trim_silence, self._recordings)
+        emotion = keywords.get("enrollment_emotion", "neutral")
+        contents = SplitContents(
+            targets=self._of(planner.targets),
+            interferers=[] if planner.interferers is None else self._of(planner.interferers),
+            enrollments=[
+                one for one in self._of(planner.enrollments) if emotion in (None, one.emotion)
+            ],
+            num_plans=len(planner) * (TRAIN_EPOCHS if split == "train" else 1),
+        )
+        self._look_at_mixtures(planner, contents)
+        return contents
+
+    def pretraining(self) -> tuple[list[Path], list[str]]:
+        """The recipes that made the checkpoints this one starts from, and what those start from.
+
+        Returns:
+            `tuple[list[Path], list[str]]`: recipes of the same folder whose `output_dir` is named
+            as a starting point, and starting points that no recipe there explains.
+        """
+        known, unexplained = self._starts_from()
+        for path in known:  # grows as long as there are earlier ones
+            earlier, more = RecipeData(path, {}, {True: {}, False: {}})._starts_from()
+            known += [one for one in earlier if one not in known]
+            unexplained += more
+        return known, unexplained
+
+    def fold_as_pretraining(self, fold: int) -> int:
+        """The fold of this recipe that is trained before a fold of another one.
+
+        Args:
+            fold (`int`): fold of the recipe that starts from this one.
+
+        Returns:
+            `int`: the same, or, where these corpora have not as many, the one that this recipe
+            states (1 by default), as it is trained once for all.
+        """
+        return fold if fold in self.folds() else int(self._recipe.get("fold", 1))
+
+    def _starts_from(self) -> tuple[list[Path], list[str]]:
+        content = yaml.safe_load(self.path.read_text(encoding="utf-8"))
+        wanted = [str(content[key]) for key in PRETRAINED_KEYS if content.get(key)]
+        written: dict[str, Path] = {}
+        for path in sorted(self.path.parent.glob("*.yaml")):
+            sibling = yaml.safe_load(path.read_text(encoding="utf-8"))
+            if isinstance(sibling, dict) and path != self.path and "stage" in sibling:
+                written[str(sibling.get("output_dir"))] = path
+        recipes = [written[name] for name in wanted if name in written]
+        return recipes, [name for name in wanted if name not in written]
+
+    def _keywords(self, split: str) -> dict[str, Any]:
+        keywords = {**mixture_keywords(self._recipe, split), **self._overrides}
+        # The audit looks at everything that could be drawn.
+        keywords.pop("max_examples", None)
+        return keywords
+
+    def _of(self, table: UtteranceTable) -> list[Recording]:
+        return [self._recordings[name] for name in table.utterance_ids]
+
+    def _look_at_mixtures(self, planner: Planner, contents: SplitContents) -> None:
+        for number in range(contents.num_plans):
+            spec = planner.plan(*divmod(number, len(planner)))
+            mixed = {spec.target_id, *(one.utterance_id for one in spec.interferers)}
+            hashes = {self._recordings[name].content_hash for name in mixed}
+            if spec.enrollment_id in mixed:
+                contents.enrolled_itself.append(spec.target_id)
+            elif self._recordings[spec.enrollment_id].content_hash in hashes:
+                contents.enrolled_copy.append(f"{spec.target_id} = {spec.enrollment_id}")
+
+
+def compare_splits(fold: int, splits: Mapping[str, SplitContents]) -> list[Overlap]:
+    """Compares each split with each other; the pretraining with those that it must not know.
+
+    Args:
+        fold (`int`): fold.
+        splits (`Mapping[str, SplitContents]`): contents by split; "pretraining" may be one.
+
+    Returns:
+        `list[Overlap]`: one a pair, also where nothing is shared.
+    """
+    return [
+        _overlap(fold, (first, splits[first].everything), (second, splits[second].everything))
+        for first, second in combinations(splits, 2)
+        if {first, second} != {"train", PRETRAINING}
+    ]
+
+
+def find_identical(recordings: Iterable[Recording]) -> list[list[str]]:
+    """Groups of utterances with the same samples.
+
+    Args:
+        recordings (`Iterable[Recording]`): recordings.
+
+    Returns:
+        `list[list[str]]`: sorted utterance ids of each group of two or more.
+    """
+    groups: dict[str, list[str]] = {}
+    for one in recordings:
+        groups.setdefault(one.content_hash, []).append(one.utterance_id)
+    return sorted(sorted(group) for group in groups.values() if len(group) > 1)
+
+
+def _overlap(
+    fold: int, first: tuple[str, list[Recording]], second: tuple[str, list[Recording]]
+) -> Overlap:
+    (first_name, ours), (second_name, theirs) = first, second
+    by_hash = {one.content_hash: one.utterance_id for one in ours}
+    return Overlap(
+        fold=fold,
+        first=first_name,
+        second=second_name,
+        speakers=sorted({one.speaker_id for one in ours} & {one.speaker_id for one in theirs}),
+        utterances=sorted(
+            {one.utterance_id for one in ours} & {one.utterance_id for one in theirs}
+        ),
+        audio=sorted(
+            f"{by_hash[one.content_hash]} = {one.utterance_id}"
+            for one in theirs
+            if one.content_hash in by_hash
+        ),
+    )

@@ -1,0 +1,1 @@
+"""LibriMix from its public metadata, rendered on access."""

@@ -1,0 +1,1 @@
+"""From utterances to mixtures: a spec is drawn, then rendered."""

@@ -1,0 +1,85 @@
+"""Mixtures as a map-style dataset: a plan is drawn and rendered when an example is asked for."""
+
+from __future__ import annotations
+
+from typing import Any, Protocol
+
+import torch
+from torch.utils.data import Dataset
+
+from data_builders.mixtures.rendering import Recordings, SpecRenderer
+from data_builders.mixtures.spec import MixtureSpec
+
+
+class Planner(Recordings, Protocol):
+    """What a dataset needs of a `MixturePlanner`."""
+
+    def __len__(self) -> int: ...
+
+    def plan(self, epoch: int, index: int) -> MixtureSpec:
+        """Gives the mixture of an index in an epoch."""
+
+
+class MixtureDataset(Dataset[dict[str, Any]]):
+    """Renders the mixtures of a planner; nothing is written to disk.
+
+    Args:
+        planner (`MixturePlanner`): draws the plans.
+        train (`bool`): new mixtures in every epoch; otherwise always those of epoch 0.
+    """
+
+    def __init__(self, planner: Planner, train: bool) -> None:
+        self.planner = planner
+        self.train = train
+        # In shared memory, so that DataLoader workers that live on see the next epoch too.
+        self._epoch = torch.zeros((), dtype=torch.int64).share_memory_()
+        self._renderer = SpecRenderer(planner)
+
+    def __len__(self) -> int:
+        return len(self.planner)
+
+    @property
+    def epoch(self) -> int:
+        """Epoch whose mixtures are rendered, 0 for evaluation."""
+        return int(self._epoch) if self.train else 0
+
+    def set_epoch(self, epoch: int) -> None:
+        """Chooses the epoch, in this process and in the workers that it has started.
+
+        Args:
+            epoch (`int`): 0-based epoch; without effect on an evaluation dataset.
+        """
+        self._epoch.fill_(epoch)
+
+    def plan(self, index: int) -> MixtureSpec:
+        """Draws the plan of an example in the current epoch.
+
+        Args:
+            index (`int`): index of the example.
+
+        Returns:
+            `MixtureSpec`: the plan.
+        """
+        return self.planner.plan(self.epoch, index)
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        return self.render(self.plan(index))
+
+    def render(self, spec: MixtureSpec) -> dict[str, Any]:
+        """Renders a plan, which may have been drawn long ago and by another planner.
+
+        Args:
+            spec (`MixtureSpec`): plan over the recordings of this dataset.
+
+        Returns:
+            `dict[str, Any]`: "mixture" and "target" of shape `(num_samples,)`, "enrollment" of
+            shape `(enrollment_num_samples,)`, float32 at 16 kHz; "label"; "utterance_id" and
+            "speaker_id" of the target; "interferer_id" and "interferer_corpus", joined by "+" where
+            there are several; "gender_state", which is "mixed" where they differ; "snr_db" of the
+            target to all interferers together; "noise_snr_db"; "target_absent", in which case the
+            target is zero and the label ignored; and "spec".
+
+        Raises:
+            CorpusError: a recording is missing, silent, or cannot be read any more.
+        """
+        return self._renderer.render(spec)

@@ -1,0 +1,84 @@
+"""Enrollment: the utterance that tells the extractor whom to listen to."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from data_builders.corpora.utterance_table import UtteranceTable
+from data_builders.schema import CorpusError
+
+MAX_REPORTED_SPEAKERS = 5
+
+
+class EnrollmentPool:
+    """Draws an utterance of the target speaker that is not in the mixture (paper, section III-C).
+
+    Args:
+        utterances (`UtteranceTable`): utterances to draw from.
+        emotion (`str`, *optional*): "neutral" in the paper; None for any emotion.
+    """
+
+    def __init__(self, utterances: UtteranceTable, emotion: str | None = "neutral") -> None:
+        self.emotion = emotion
+        self._utterances = utterances
+        rows = np.arange(len(utterances), dtype=np.int32)
+        if emotion is not None:
+            rows = rows[utterances.emotions.where(lambda name: name == emotion)]
+        speakers = utterances.speaker_ids.codes[rows]
+        # Sorted by speaker, then by row.
+        self._rows = rows[np.argsort(speakers, kind="stable")]
+        counts = np.bincount(speakers, minlength=len(utterances.speaker_ids.names))
+        self._bounds = np.append(0, np.cumsum(counts))
+
+    def _rows_of(self, speaker_id: str) -> np.ndarray:
+        code = self._utterances.speaker_ids.code_of.get(speaker_id)
+        if code is None:
+            return self._rows[:0]
+        return self._rows[self._bounds[code] : self._bounds[code + 1]]
+
+    def check(self, targets: UtteranceTable) -> None:
+        """Raises unless every target has an enrollment other than itself.
+
+        Args:
+            targets (`UtteranceTable`): the targets.
+
+        Raises:
+            CorpusError: some have none; the message names their speakers.
+        """
+        without = []
+        spoken = np.bincount(targets.speaker_ids.codes, minlength=len(targets.speaker_ids.names))
+        for speaker in np.asarray(targets.speaker_ids.names, dtype=object)[spoken > 0]:
+            rows = self._rows_of(speaker)
+            # A single utterance serves all targets but itself.
+            if len(rows) == 0 or (
+                len(rows) == 1 and self._utterances.utterance_ids[rows[0]] in targets.row_of_id
+            ):
+                without.append(speaker)
+        if without:
+            kind = "" if self.emotion is None else f"{self.emotion} "
+            names = ", ".join(sorted(without)[:MAX_REPORTED_SPEAKERS])
+            raise CorpusError(
+                f"{len(without)} of the target speakers have no {kind}utterance for enrollment "
+                f"besides the target itself: {names}; add one, leave these speakers out, or set "
+                f"enrollment_emotion to None (any emotion)"
+            )
+
+    def draw(self, utterance_id: str, speaker_id: str, rng: np.random.Generator) -> int:
+        """Draws an enrollment uniformly from the speaker's admissible utterances.
+
+        Args:
+            utterance_id (`str`): the target, which is not drawn.
+            speaker_id (`str`): the target's speaker.
+            rng (`np.random.Generator`): source of randomness.
+
+        Returns:
+            `int`: row of the drawn utterance.
+        """
+        rows = self._rows_of(speaker_id)
+        own_row = self._utterances.row_of_id.get(utterance_id)
+        own_place = len(rows) if own_row is None else int(np.searchsorted(rows, own_row))
+        if own_place == len(rows) or rows[own_place] != own_row:
+            return int(rows[rng.integers(len(rows))])
+        # Rows are sorted: skip over the target's own place.
+        drawn = int(rng.integers(len(rows) - 1))
+        return int(rows[drawn + (drawn >= own_place)])

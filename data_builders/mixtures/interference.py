@@ -1,0 +1,199 @@
+"""Interferers: whose speech disturbs the target."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Literal, NamedTuple, get_args
+
+import numpy as np
+
+from data_builders.corpora.utterance_table import CodedColumn, UtteranceTable
+from data_builders.schema import GENDERS, CorpusError
+
+GenderState = Literal["any", "same", "different"]
+MAX_REPORTED_SPEAKERS = 5
+
+
+class _Cell(NamedTuple):
+    """The speakers of a corpus who may be drawn, in the order in which they first appear."""
+
+    voices: np.ndarray  # of shape (num_speakers,), numbers of groups of rows
+    places: np.ndarray  # speaker code to place in `voices`, -1 for those who are not in it
+
+
+class InterfererPool:
+    """Draws utterances of other speakers, in the wanted gender state.
+
+    The corpus is drawn first, then the speaker, then the utterance, each uniformly: neither a large
+    corpus nor a talkative speaker crowds out the others.
+
+    Args:
+        utterances (`UtteranceTable`): utterances to draw from.
+        gender_state (`str`): "any", "same" or "different" genders of target and interferer.
+        emotions (`Sequence[str]`, *optional*): only utterances of these emotions; None for all.
+        languages (`Sequence[str]`, *optional*): only utterances in these languages; "en" stands
+            for "en-US" too; None for all.
+
+    Raises:
+        CorpusError: no utterance has such an emotion and language.
+        ValueError: `gender_state` is unknown.
+    """
+
+    def __init__(
+        self,
+        utterances: UtteranceTable,
+        gender_state: GenderState = "any",
+        emotions: Sequence[str] | None = None,
+        languages: Sequence[str] | None = None,
+    ) -> None:
+        if gender_state not in get_args(GenderState):
+            raise ValueError(f"unknown gender_state {gender_state!r}: use any, same or different")
+        self.gender_state = gender_state
+        rows = _admitted_rows(utterances, emotions, languages)
+        self._speakers = utterances.speaker_ids
+        num_speakers = len(self._speakers.names)
+        self._gender_of_speaker = np.full(num_speakers, "", dtype=object)
+        genders = np.asarray(utterances.genders.names, dtype=object)[utterances.genders.codes[rows]]
+        self._gender_of_speaker[self._speakers.codes[rows]] = genders
+        # A voice is a speaker within a corpus; rows are sorted by voice, then by row.
+        voice_of_row = utterances.corpora.codes[rows] * np.int64(num_speakers)
+        voice_of_row += self._speakers.codes[rows]
+        order = np.argsort(voice_of_row, kind="stable")
+        self._rows = rows[order].astype(np.int32)
+        voice_keys, starts = np.unique(voice_of_row[order], return_index=True)
+        self._bounds = np.append(starts, len(rows))
+        self._cells = self._make_cells(utterances.corpora, voice_keys, self._rows[starts])
+        self._admissible = {
+            gender: np.logical_or.reduce([cell.places >= 0 for cell in cells])
+            for gender, cells in self._cells.items()
+        }
+        self._num_admissible = {
+            gender: int(speakers.sum()) for gender, speakers in self._admissible.items()
+        }
+
+    def _make_cells(
+        self, corpora: CodedColumn, voice_keys: np.ndarray, first_rows: np.ndarray
+    ) -> dict[str, list[_Cell]]:
+        """The cells of each corpus in the order of its name, by gender ("" for all genders)."""
+        num_speakers = len(self._speakers.names)
+        corpus_of_voice, speaker_of_voice = np.divmod(voice_keys, num_speakers)
+        gender_of_voice = self._gender_of_speaker[speaker_of_voice]
+        cells: dict[str, list[_Cell]] = {}
+        for gender in ("",) if self.gender_state == "any" else GENDERS:
+            cells[gender] = []
+            for corpus in sorted(corpora.names):
+                voices = np.flatnonzero(corpus_of_voice == corpora.code_of[corpus])
+                if gender:
+                    voices = voices[gender_of_voice[voices] == gender]
+                voices = voices[np.argsort(first_rows[voices])]
+                places = np.full(num_speakers, -1, dtype=np.int32)
+                places[speaker_of_voice[voices]] = np.arange(len(voices))
+                cells[gender].append(_Cell(voices, places))
+        return cells
+
+    def check(self, targets: UtteranceTable, num_interferers: int = 1) -> None:
+        """Raises unless every target speaker has enough admissible interferers.
+
+        Args:
+            targets (`UtteranceTable`): the targets.
+            num_interferers (`int`): how many different speakers a mixture may ask for.
+
+        Raises:
+            CorpusError: some have too few; the message names them and the reason.
+        """
+        speakers = _speakers_with_gender(targets)
+        if self.gender_state != "any":
+            unknown = sorted(speaker for speaker, gender in speakers if gender not in GENDERS)
+            if unknown:
+                raise CorpusError(
+                    f"gender_state {self.gender_state!r} needs the gender of every target speaker; "
+                    f"unknown: {', '.join(unknown[:MAX_REPORTED_SPEAKERS])}"
+                )
+        lacking = sorted(
+            speaker
+            for speaker, gender in speakers
+            if self._count_admissible(speaker, gender) < num_interferers
+        )
+        if lacking:
+            names = ", ".join(lacking[:MAX_REPORTED_SPEAKERS])
+            wanted = "" if self.gender_state == "any" else f" of {self.gender_state} gender"
+            few = f"no other speaker{wanted}"
+            if num_interferers > 1:
+                few = f"fewer than {num_interferers} other speakers{wanted}"
+            raise CorpusError(
+                f"{len(lacking)} of the target speakers have {few} to interfere: {names}; the "
+                f"interferers have {len(np.unique(self._speakers.codes[self._rows]))} speakers in "
+                f"this split. Add interfering speakers, lower num_speakers, or use gender_state "
+                f"'any'"
+            )
+
+    def _count_admissible(self, speaker_id: str, gender: str) -> int:
+        wanted = self._wanted_gender(gender)
+        own = self._speakers.code_of.get(speaker_id)
+        is_own_admissible = own is not None and bool(self._admissible[wanted][own])
+        return self._num_admissible[wanted] - is_own_admissible
+
+    def _wanted_gender(self, gender: str) -> str:
+        if self.gender_state == "any":
+            return ""
+        if self.gender_state == "same":
+            return gender
+        return next(other for other in GENDERS if other != gender)
+
+    def draw(
+        self, speaker_id: str, gender: str, rng: np.random.Generator, taken: Sequence[str] = ()
+    ) -> int:
+        """Draws an interfering utterance.
+
+        Args:
+            speaker_id (`str`): target speaker.
+            gender (`str`): the target speaker's gender.
+            rng (`np.random.Generator`): source of randomness.
+            taken (`Sequence[str]`): speakers who interfere already.
+
+        Returns:
+            `int`: row of the drawn utterance.
+        """
+        codes = [self._speakers.code_of.get(name) for name in (speaker_id, *taken)]
+        candidates = []
+        for cell in self._cells[self._wanted_gender(gender)]:
+            places = sorted(int(cell.places[code]) for code in codes if code is not None)
+            blocked = [place for place in places if place >= 0]
+            if len(cell.voices) > len(blocked):
+                candidates.append((cell, blocked))
+        cell, blocked = candidates[int(rng.integers(len(candidates)))]
+        drawn = int(rng.integers(len(cell.voices) - len(blocked)))
+        for place in blocked:  # in ascending order: skip over those who may not be drawn
+            drawn += drawn >= place
+        voice = cell.voices[drawn]
+        first, last = int(self._bounds[voice]), int(self._bounds[voice + 1])
+        return int(self._rows[first + int(rng.integers(last - first))])
+
+
+def _admitted_rows(
+    utterances: UtteranceTable, emotions: Sequence[str] | None, languages: Sequence[str] | None
+) -> np.ndarray:
+    admitted = np.ones(len(utterances), dtype=bool)
+    if emotions is not None:
+        admitted &= utterances.emotions.where(lambda name: name in emotions)
+    if languages is not None:
+        prefixes = tuple(f"{language.lower()}-" for language in languages)
+        admitted &= utterances.languages.where(lambda name: f"{name.lower()}-".startswith(prefixes))
+    rows = np.flatnonzero(admitted)
+    if not len(rows):
+        raise CorpusError(
+            f"no utterance to interfere with interferer_emotions {emotions} and "
+            f"interferer_languages {languages}: the interferers have the emotions "
+            f"{sorted(utterances.emotions.names)} and the languages "
+            f"{sorted(utterances.languages.names)}"
+        )
+    return rows
+
+
+def _speakers_with_gender(targets: UtteranceTable) -> set[tuple[str, str]]:
+    num_genders = max(len(targets.genders.names), 1)
+    pairs = np.unique(targets.speaker_ids.codes * np.int64(num_genders) + targets.genders.codes)
+    return {
+        (targets.speaker_ids.names[speaker], targets.genders.names[gender])
+        for speaker, gender in zip(*np.divmod(pairs, num_genders), strict=True)
+    }

@@ -1,0 +1,231 @@
+"""Background noise: the recordings of a folder, cut or continued to the length of a mixture."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import tempfile
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import NamedTuple
+
+import filelock
+import numpy as np
+import soundfile
+
+from data_builders.audio import default_cache_dir, resample, write_audio
+from data_builders.corpora.scan import AUDIO_SUFFIXES, FoundFile, list_files
+from data_builders.mixtures.mixing import mean_power
+from data_builders.schema import SAMPLING_RATE, CorpusError
+
+# Raise it whenever the scan measures or refuses something else.
+SCAN_VERSION = 1
+CROSS_FADE_SECONDS = 0.5
+MAX_REPORTED_FILES = 10
+
+
+class _Recording(NamedTuple):
+    """A usable recording: its first channel, at 16 kHz."""
+
+    copy: str  # name of the resampled copy in the cache, "" where the original is read
+    num_samples: int
+    power: float  # mean square over the whole recording
+
+
+class NoiseFolder:
+    """Recordings of noise below a folder: wav or flac, any sampling rate, the first channel counts.
+
+    The folder is scanned once: levels are kept in the cache, and so are resampled copies of what is
+    not at 16 kHz.
+
+    Args:
+        noise_dir (`str` or `Path`): the folder.
+        cache_dir (`str` or `Path`, *optional*): see `load_corpus`.
+
+    Raises:
+        CorpusError: the folder is missing, holds no recordings, or some that cannot be used.
+    """
+
+    def __init__(self, noise_dir: str | Path, cache_dir: str | Path | None = None) -> None:
+        self.root = Path(noise_dir).absolute()
+        if not self.root.is_dir():
+            raise CorpusError(f"noise_dir: {self.root} is no folder; give one with recordings")
+        files = list_files(self.root, AUDIO_SUFFIXES)
+        if not files:
+            raise CorpusError(f"noise_dir: no {' or '.join(AUDIO_SUFFIXES)} files in {self.root}")
+        cache = default_cache_dir() if cache_dir is None else Path(cache_dir)
+        self._folder = cache.absolute() / "noise"
+        self._recordings = _scan(self.root, files, self._folder)
+        self.paths = list(self._recordings)
+
+    def __len__(self) -> int:
+        return len(self.paths)
+
+    def draw(self, num_samples: int, rng: np.random.Generator) -> tuple[str, int]:
+        """Draws a recording, and where in it the mixture begins, both uniformly.
+
+        Args:
+            num_samples (`int`): length of the mixture.
+            rng (`np.random.Generator`): source of randomness.
+
+        Returns:
+            `tuple[str, int]`: path relative to the folder, and the first sample.
+        """
+        path = self.paths[int(rng.integers(len(self.paths)))]
+        length = self._recordings[path].num_samples
+        spare = length - num_samples
+        starts = spare + 1 if spare >= 0 else length - _cross_fade_samples(length)
+        return path, int(rng.integers(starts))
+
+    def file_of(self, path: str) -> Path:
+        """The file that is read for a recording: the original, or its copy in the cache.
+
+        Args:
+            path (`str`): path relative to the folder.
+
+        Returns:
+            `Path`: the file, at 16 kHz.
+
+        Raises:
+            CorpusError: the folder holds no such recording.
+        """
+        copy = self._recording(path).copy
+        return self._folder / "audio" / copy if copy else self.root / path
+
+    def power(self, path: str) -> float:
+        """Mean square of a whole recording.
+
+        Args:
+            path (`str`): path relative to the folder.
+
+        Returns:
+            `float`: its power.
+        """
+        return self._recording(path).power
+
+    def read(self, path: str, start: int, num_samples: int) -> np.ndarray:
+        """Reads a stretch of a recording, which is continued with its own beginning where it ends.
+
+        Args:
+            path (`str`): path relative to the folder.
+            start (`int`): first sample.
+            num_samples (`int`): length of the stretch.
+
+        Returns:
+            `np.ndarray` of shape `(num_samples,)`: float32 samples.
+
+        Raises:
+            CorpusError: the folder holds no such recording, or it cannot be read any more.
+        """
+        length = self._recording(path).num_samples
+        file = self.file_of(path)
+        if start + num_samples <= length:
+            return _read_first_channel(file, start, start + num_samples)
+        loop = _make_loop(_read_first_channel(file, 0, length))
+        return np.take(loop, np.arange(start, start + num_samples), mode="wrap")
+
+    def _recording(self, path: str) -> _Recording:
+        if path not in self._recordings:
+            raise CorpusError(f"noise_dir: {self.root} has no {path}; is it another noise corpus?")
+        return self._recordings[path]
+
+
+def _cross_fade_samples(length: int) -> int:
+    return min(round(CROSS_FADE_SECONDS * SAMPLING_RATE), length // 2)
+
+
+def _make_loop(samples: np.ndarray) -> np.ndarray:
+    """One period of a recording that goes on for ever: its end is faded into its beginning."""
+    fade = _cross_fade_samples(len(samples))
+    period = len(samples) - fade
+    loop = samples[:period].copy()
+    # Equal power: the two ends are different noise.
+    phase = np.pi / 2 * (np.arange(fade, dtype=np.float32) + 0.5) / fade
+    loop[:fade] = loop[:fade] * np.sin(phase) + samples[period:] * np.cos(phase)
+    return loop
+
+
+def _read_first_channel(file: Path, start: int, stop: int) -> np.ndarray:
+    try:
+        with soundfile.SoundFile(file) as opened:
+            opened.seek(start)
+            samples = opened.read(stop - start, dtype="float32", always_2d=True)[:, 0]
+    except (soundfile.LibsndfileError, OSError) as error:
+        raise CorpusError(f"{file}: cannot be read ({error}); was it moved or deleted?") from error
+    if len(samples) != stop - start:
+        raise CorpusError(f"{file}: holds fewer samples than when it was scanned")
+    return np.ascontiguousarray(samples)
+
+
+def _scan(root: Path, files: list[FoundFile], folder: Path) -> dict[str, _Recording]:
+    keys = [f"{SCAN_VERSION}|{root}|{file.key}" for file in files]
+    fingerprint = hashlib.sha256("\n".join(keys).encode()).hexdigest()[:24]
+    store = folder / f"scan_{fingerprint}.json"
+    folder.mkdir(parents=True, exist_ok=True)
+    with filelock.FileLock(folder / "scan.lock"):
+        if store.is_file():
+            values = json.loads(store.read_text(encoding="utf-8"))
+            recordings = [_Recording(*one) for one in values]
+            if all(not one.copy or (folder / "audio" / one.copy).exists() for one in recordings):
+                return {file.path: one for file, one in zip(files, recordings, strict=True)}
+
+        def scan(position: int) -> _Recording | CorpusError:
+            try:
+                return _scan_file(root / files[position].path, keys[position], folder / "audio")
+            except CorpusError as error:
+                return error
+
+        with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
+            results = list(pool.map(scan, range(len(files))))
+        recordings = _require_usable(root, files, results)
+        descriptor, temporary = tempfile.mkstemp(dir=folder, suffix=".part")
+        with os.fdopen(descriptor, "w", encoding="utf-8") as file:
+            json.dump(recordings, file)
+        os.replace(temporary, store)
+    return {file.path: one for file, one in zip(files, recordings, strict=True)}
+
+
+def _require_usable(
+    root: Path, files: list[FoundFile], results: list[_Recording | CorpusError]
+) -> list[_Recording]:
+    usable = [result for result in results if isinstance(result, _Recording)]
+    bad = [
+        f"  {file.path}: {result}"
+        for file, result in zip(files, results, strict=True)
+        if isinstance(result, CorpusError)
+    ]
+    if bad:
+        more = [f"  and {len(bad) - MAX_REPORTED_FILES} more"] * (len(bad) > MAX_REPORTED_FILES)
+        raise CorpusError(
+            "\n".join(
+                [
+                    f"noise_dir: {len(bad)} recordings below {root} cannot be used:",
+                    *bad[:MAX_REPORTED_FILES],
+                    *more,
+                    "Replace or delete them.",
+                ]
+            )
+        )
+    return usable
+
+
+def _scan_file(path: Path, key: str, copies: Path) -> _Recording:
+    try:
+        with soundfile.SoundFile(path) as file:
+            announced, rate = file.frames, file.samplerate
+            samples = file.read(dtype="float32", always_2d=True)[:, 0]
+    except (soundfile.LibsndfileError, OSError) as error:
+        raise CorpusError(f"unreadable ({error})") from error
+    if len(samples) != announced or len(samples) < 2:
+        raise CorpusError(f"empty or truncated: {len(samples)} of {announced} samples")
+    if not np.isfinite(samples).all():
+        raise CorpusError("NaN or infinite samples")
+    if not samples.any():
+        raise CorpusError("silent: every sample of the first channel is zero")
+    copy = ""
+    if rate != SAMPLING_RATE:
+        samples = resample(samples, rate)
+        copy = f"{hashlib.sha256(key.encode()).hexdigest()[:24]}.wav"
+        write_audio(copies / copy, samples)
+    return _Recording(copy, len(samples), mean_power(samples))

@@ -1,0 +1,1 @@
+"""Published tables of mixture specs: written, found, rendered."""

@@ -1,0 +1,183 @@
+"""Plan files: Parquet tables of mixtures, one row each, in ids, paths and numbers, without audio.
+
+Rows are read when they are asked for, a row group at a time, however many there are.
+`data_builders.plans.export_plan` writes such files, `data_builders.plans.plan_rendering` renders
+them.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+import soundfile
+
+from data_builders.audio import read_audio
+from data_builders.mixtures.noise import NoiseFolder
+from data_builders.plans.plan_table import PLAN_FILE_FEATURES
+from data_builders.schema import CorpusError
+
+# Raise it whenever a column changes its name or meaning.
+SCHEMA_VERSION = 1
+METADATA_KEY = b"target_speaker_mixture"
+# Rows that are decoded at a time; larger groups would make a row in the middle costly.
+MAX_ROW_GROUP_ROWS = 512
+KEPT_ROW_GROUPS = 8
+
+
+def audio_fingerprint(path: str | Path) -> str:
+    """Fingerprint of what a recording holds, whatever its format.
+
+    Args:
+        path (`str` or `Path`): 16 kHz mono file.
+
+    Returns:
+        `str`: 16 hexadecimal digits over the samples in 16 bits, so that the last bit of a float,
+        in which resampled copies may differ between machines, does not count.
+    """
+    return _fingerprint(read_audio(path))
+
+
+def noise_fingerprint(noise: NoiseFolder, path: str) -> str:
+    """Fingerprint of what a recording of noise holds.
+
+    Args:
+        noise (`NoiseFolder`): the recordings.
+        path (`str`): one of them, relative to the folder.
+
+    Returns:
+        `str`: see `audio_fingerprint`.
+    """
+    return _fingerprint(noise.read(path, 0, soundfile.info(noise.file_of(path)).frames))
+
+
+class PlanFile:
+    """The rows of a plan file.
+
+    Args:
+        path (`str` or `Path`): file that `data_builders.plans.export_plan` wrote.
+
+    Raises:
+        CorpusError: it cannot be read, is no plan, or one of another version.
+    """
+
+    def __init__(self, path: str | Path) -> None:
+        self.path = str(path)
+        self._file = _open_parquet(self.path)
+        self.metadata = _read_metadata(self.path, self._file.schema_arrow)
+        counts = [
+            self._file.metadata.row_group(group).num_rows
+            for group in range(self._file.num_row_groups)
+        ]
+        self._first_rows = np.concatenate([[0], np.cumsum(counts, dtype=np.int64)])
+        self._read_group = lru_cache(KEPT_ROW_GROUPS)(self._decode_group)
+
+    def __reduce__(self) -> tuple[type[PlanFile], tuple[str]]:
+        return PlanFile, (self.path,)  # another process opens the file by itself
+
+    def __len__(self) -> int:
+        return int(self._first_rows[-1])
+
+    @property
+    def split(self) -> str:
+        """The split that the plan was drawn of."""
+        return str(self.metadata["split"])
+
+    @property
+    def num_epochs(self) -> int:
+        """Epochs that the plan holds, one after the other, with equally many rows."""
+        return int(self.metadata["num_epochs"])
+
+    def row(self, number: int) -> dict[str, Any]:
+        """Reads a row.
+
+        Args:
+            number (`int`): 0-based.
+
+        Returns:
+            `dict[str, Any]`: values by the names of `PLAN_FILE_FEATURES`.
+        """
+        group = int(np.searchsorted(self._first_rows, number, side="right")) - 1
+        table = self._read_group(group)
+        values: dict[str, Any] = table.slice(number - int(self._first_rows[group]), 1).to_pylist()[
+            0
+        ]
+        return values
+
+    def utterances(self) -> dict[str, str]:
+        """Every utterance that the plan names.
+
+        Returns:
+            `dict[str, str]`: utterance id to the name of its corpus.
+        """
+        found: dict[str, str] = {}
+        for group in range(len(self._first_rows) - 1):
+            table = self._file.read_row_group(group, columns=["utterances"], use_threads=False)
+            utterances = pc.list_flatten(table["utterances"]).combine_chunks()
+            ids, corpora = (utterances.field(name) for name in ("utterance_id", "corpus"))
+            found.update(zip(ids.to_pylist(), corpora.to_pylist(), strict=True))
+        return found
+
+    def _decode_group(self, group: int) -> pa.Table:
+        # One thread: worker processes that are forked have no others.
+        return self._file.read_row_group(group, use_threads=False)
+
+
+def check_columns(where: str, names: Iterable[str]) -> None:
+    """Raises unless rows have all columns of a plan.
+
+    Args:
+        where (`str`): their origin, for the message.
+        names (`Iterable[str]`): their columns.
+
+    Raises:
+        CorpusError: some are missing; the message names them.
+    """
+    missing = sorted({*PLAN_FILE_FEATURES} - {*names})
+    if missing:
+        raise CorpusError(
+            f"{where}: lacks the columns {missing} of a plan of mixtures; keep all columns that "
+            f"python -m data_builders.plans.export_plan writes"
+        )
+
+
+def _fingerprint(samples: np.ndarray) -> str:
+    rounded = np.round(samples.astype(np.float64) * 2**15).astype("<i4")
+    return hashlib.sha256(rounded.tobytes()).hexdigest()[:16]
+
+
+def _open_parquet(path: str) -> pq.ParquetFile:
+    try:
+        return pq.ParquetFile(path, memory_map=True)
+    except (OSError, pa.ArrowInvalid) as error:
+        raise CorpusError(
+            f"{path}: is no readable Parquet file ({error}); a plan file is written by "
+            f"python -m data_builders.plans.export_plan"
+        ) from error
+
+
+def _read_metadata(path: str, schema: pa.Schema) -> dict[str, Any]:
+    written = (schema.metadata or {}).get(METADATA_KEY)
+    if written is None:
+        raise CorpusError(
+            f"{path}: is a Parquet file, but no plan of mixtures; write one with "
+            f"python -m data_builders.plans.export_plan, or give rows of such a plan that you have "
+            f"chosen yourself to render_plan_rows"
+        )
+    metadata: dict[str, Any] = json.loads(written)
+    if metadata["schema_version"] != SCHEMA_VERSION:
+        raise CorpusError(
+            f"{path}: has schema version {metadata['schema_version']}, written by tse-ser "
+            f"{metadata['package_version']}; this version reads {SCHEMA_VERSION}: install the "
+            f"other, or export the plan again"
+        )
+    check_columns(path, schema.names)
+    return metadata

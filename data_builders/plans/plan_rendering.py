@@ -1,0 +1,359 @@
+"""Mixtures from plan files: the same bytes as when the plan was written, from the same corpora.
+
+Rows name utterances; the corpora that they name, and no others, are read when they are needed. An
+utterance that is missing, or differs from the one that the plan was made of, is an error.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any, TypeVar
+
+import datasets
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from data_builders.corpora.utterance_table import UtteranceTable
+from data_builders.load import read_corpora
+from data_builders.mixtures.dataset import MixtureDataset
+from data_builders.mixtures.noise import NoiseFolder
+from data_builders.mixtures.rendering import SpecRenderer
+from data_builders.mixtures.spec import MixtureSpec
+from data_builders.plans.plan_files import (
+    PlanFile,
+    audio_fingerprint,
+    check_columns,
+    noise_fingerprint,
+)
+from data_builders.plans.plan_sources import open_plan
+from data_builders.plans.plan_table import SPEC_FEATURES
+from data_builders.schema import UTTERANCE_FEATURES, CorpusError
+
+# Up to this many mixtures, missing utterances are found when a plan is opened; in larger plans when
+# the first mixture is rendered.
+MAX_ROWS_CHECKED_AT_ONCE = 100_000
+MAX_REPORTED_UTTERANCES = 10
+
+# What `datasets.load_dataset` gives, with a split or without, streaming or not.
+Rows = TypeVar(
+    "Rows",
+    datasets.Dataset,
+    datasets.IterableDataset,
+    datasets.DatasetDict,
+    datasets.IterableDatasetDict,
+)
+
+
+@dataclass(frozen=True)
+class CorpusFolders:
+    """Where the corpora of a plan lie on this machine; see `load_mixtures`.
+
+    Attributes:
+        corpus_dir (`str` or `Path`, *optional*): root with one folder a corpus, named like it.
+        corpus_dirs (`Mapping[str, str | Path]`, *optional*): folders by corpus name; these win.
+        noise_dir (`str` or `Path`, *optional*): folder of noise recordings.
+        cache_dir (`str` or `Path`, *optional*): see `load_corpus`.
+    """
+
+    corpus_dir: str | Path | None = None
+    corpus_dirs: Mapping[str, str | Path] | None = None
+    noise_dir: str | Path | None = None
+    cache_dir: str | Path | None = None
+
+
+class PlanPlayer:
+    """Stands in for a `MixturePlanner`: its mixtures are the rows of a plan.
+
+    Args:
+        folders (`CorpusFolders`): where the corpora lie.
+        rows (`PlanFile`, *optional*): the mixtures; None for rows that come from elsewhere.
+    """
+
+    def __init__(self, folders: CorpusFolders, rows: PlanFile | None = None) -> None:
+        self._folders = folders
+        self._rows = rows
+        self._corpora: dict[str, datasets.Dataset] = {}
+        self._verified: set[str] = set()
+        self._verified_noise: set[str] = set()
+        nothing = datasets.Dataset(UTTERANCE_FEATURES.arrow_schema.empty_table())
+        self._utterances = UtteranceTable(nothing)
+
+    @property
+    def targets(self) -> UtteranceTable:
+        """The utterances of all corpora that were needed so far; they serve in every role."""
+        return self._utterances
+
+    @property
+    def enrollments(self) -> UtteranceTable:
+        """See `targets`."""
+        return self._utterances
+
+    @property
+    def interferers(self) -> UtteranceTable:
+        """See `targets`."""
+        return self._utterances
+
+    @cached_property
+    def noise(self) -> NoiseFolder | None:
+        """The recordings of the noise folder, if one was given."""
+        folders = self._folders
+        if folders.noise_dir is None:
+            return None
+        return NoiseFolder(folders.noise_dir, folders.cache_dir)
+
+    def __len__(self) -> int:
+        return 0 if self._rows is None else len(self._rows) // self._rows.num_epochs
+
+    def plan(self, epoch: int, index: int) -> MixtureSpec:
+        """Reads a mixture.
+
+        Args:
+            epoch (`int`): epoch, 0 for evaluation.
+            index (`int`): index of the mixture, 0 to `len(self) - 1`.
+
+        Returns:
+            `MixtureSpec`: its spec, see `spec`.
+
+        Raises:
+            ValueError: the plan does not reach that epoch.
+        """
+        if self._rows is None or not 0 <= index < len(self):
+            raise IndexError(f"index {index} is out of range: {len(self)} mixtures")
+        if epoch >= self._rows.num_epochs:
+            raise ValueError(
+                f"{self._rows.path}: holds the mixtures of {self._rows.num_epochs} epochs, epoch "
+                f"{epoch} is not among them; export more with --epochs"
+            )
+        return self.spec(self._rows.row(epoch * len(self) + index))
+
+    def spec(self, row: Mapping[str, Any]) -> MixtureSpec:
+        """Restores the spec of a row, after its utterances were found and verified.
+
+        Args:
+            row (`Mapping[str, Any]`): values by the names of `PLAN_FILE_FEATURES`.
+
+        Returns:
+            `MixtureSpec`: of utterances in `targets`.
+
+        Raises:
+            CorpusError: an utterance is missing or another one, or its corpus cannot be read.
+        """
+        names = [utterance["utterance_id"] for utterance in row["utterances"]]
+        if not self._verified.issuperset(names):
+            self._read_corpora({utterance["corpus"] for utterance in row["utterances"]})
+            self._refuse_missing([name for name in names if name not in self.targets.row_of_id])
+            for utterance in row["utterances"]:
+                if utterance["utterance_id"] not in self._verified:
+                    self._verify(utterance)
+            self._verified.update(names)
+        self._check_target(row)
+        spec = MixtureSpec.from_dict({name: row[name] for name in SPEC_FEATURES})
+        if spec.noise is not None and spec.noise.path not in self._verified_noise:
+            self._verify_noise(spec.noise.path, row["noise_fingerprint"])
+            self._verified_noise.add(spec.noise.path)
+        return spec
+
+    def require(self, utterances: Mapping[str, str]) -> None:
+        """Reads the corpora of utterances and looks for these.
+
+        Args:
+            utterances (`Mapping[str, str]`): utterance id to the name of its corpus.
+
+        Raises:
+            CorpusError: a corpus cannot be read, or lacks some of them; the message names them.
+        """
+        self._read_corpora(set(utterances.values()))
+        names = pa.array(sorted(utterances), pa.string())
+        self._refuse_missing(names.filter(pc.invert(self._is_known(names))).to_pylist())
+
+    def _is_known(self, utterance_ids: pa.Array | pa.ChunkedArray) -> pa.Array | pa.ChunkedArray:
+        return pc.is_in(utterance_ids, value_set=self.targets.utterance_ids.column)
+
+    def _read_corpora(self, names: set[str]) -> None:
+        folders = self._folders
+        for name in sorted(names - self._corpora.keys()):
+            (corpus,) = read_corpora(
+                name, folders.corpus_dir, folders.corpus_dirs, folders.cache_dir
+            )
+            corpus = corpus.select_columns(list(UTTERANCE_FEATURES))
+            # The same corpus with other options may have given some of its utterances before.
+            known = self._is_known(corpus.with_format("arrow")[:]["utterance_id"])
+            self._corpora[name] = corpus.select(np.flatnonzero(~known.to_numpy()))
+            everything = datasets.concatenate_datasets(list(self._corpora.values()))
+            self._utterances = UtteranceTable(everything)
+            self._verified.clear()
+
+    @staticmethod
+    def _refuse_missing(missing: Sequence[str]) -> None:
+        if missing:
+            more = len(missing) - MAX_REPORTED_UTTERANCES
+            raise CorpusError(
+                f"{len(missing)} utterances of the plan are not in the corpora: "
+                f"{', '.join(missing[:MAX_REPORTED_UTTERANCES])}"
+                + (f" and {more} more" if more > 0 else "")
+                + "; complete the copies, or check corpus_dir and corpus_dirs"
+            )
+
+    def _check_target(self, row: Mapping[str, Any]) -> None:
+        target = self.targets.row_of_id[row["target_id"]]
+        for name, found in (
+            ("speaker_id", self.targets.speaker_ids[target]),
+            ("emotion", self.targets.emotions[target]),
+        ):
+            if found != row[name]:
+                raise CorpusError(
+                    f"{row['target_id']}: its {name} is {found!r}, in the plan {row[name]!r}; "
+                    f"use the copy of the corpus that the plan was made of"
+                )
+
+    def _verify(self, recorded: Mapping[str, Any]) -> None:
+        table, row = self._utterances, self._utterances.row_of_id[recorded["utterance_id"]]
+        path = table.paths[row]
+        differs = ""
+        if table.num_samples[row] != recorded["num_samples"]:
+            differs = f"has {table.num_samples[row]} samples, {recorded['num_samples']} in the plan"
+        elif audio_fingerprint(path) != recorded["fingerprint"]:
+            differs = "holds other samples than when the plan was written"
+        if differs:
+            raise CorpusError(
+                f"{recorded['utterance_id']} ({path}) {differs}: use the copy of the corpus that "
+                f"the plan was made of"
+            )
+        # As measured then, should the search for speech have changed since.
+        table.speech_start[row] = recorded["speech_start"]
+        table.speech_end[row] = recorded["speech_end"]
+
+    def _verify_noise(self, path: str, fingerprint: str) -> None:
+        if self.noise is None:
+            raise CorpusError(f"the plan has background noise, such as {path}: give noise_dir")
+        if noise_fingerprint(self.noise, path) != fingerprint:
+            raise CorpusError(
+                f"noise_dir: {path} holds other samples than when the plan was written: use the "
+                f"copy that the plan was made of"
+            )
+
+
+class RowRenderer(ABC):
+    """Renders rows of a table into examples, one by one or column by column, for `datasets`."""
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> RowRenderer:
+        return self  # `datasets` copies it with every selection of rows
+
+    @abstractmethod
+    def render_row(self, row: Mapping[str, Any]) -> dict[str, Any]:
+        """Renders one row.
+
+        Args:
+            row (`Mapping[str, Any]`): values by column.
+
+        Returns:
+            `dict[str, Any]`: the example, see `MixtureDataset.render`.
+        """
+
+    def render_batch(self, batch: Mapping[str, Sequence[Any]]) -> dict[str, list[Any]]:
+        """Renders several rows.
+
+        Args:
+            batch (`Mapping[str, Sequence[Any]]`): column to values.
+
+        Returns:
+            `dict[str, list[Any]]`: field of the examples to values.
+        """
+        names = list(batch)
+        rows = zip(*batch.values(), strict=True)
+        examples = [self.render_row(dict(zip(names, row, strict=True))) for row in rows]
+        return {name: [example[name] for example in examples] for name in examples[0]}
+
+
+class PlanRowRenderer(RowRenderer):
+    """Renders rows of a plan; other processes read the corpora by themselves.
+
+    Args:
+        folders (`CorpusFolders`): where the corpora lie.
+    """
+
+    def __init__(self, folders: CorpusFolders) -> None:
+        self._folders = folders
+        self._player = PlanPlayer(folders)
+        self._renderer = SpecRenderer(self._player)
+
+    def __reduce__(self) -> tuple[type[PlanRowRenderer], tuple[CorpusFolders]]:
+        return PlanRowRenderer, (self._folders,)
+
+    def render_row(self, row: Mapping[str, Any]) -> dict[str, Any]:
+        """See `RowRenderer.render_row`; the columns are `PLAN_FILE_FEATURES`."""
+        return self._renderer.render(self._player.spec(row))
+
+
+def load_mixtures_from_plan(
+    plan: str | Path,
+    corpus_dir: str | Path | None = None,
+    corpus_dirs: Mapping[str, str | Path] | None = None,
+    noise_dir: str | Path | None = None,
+    cache_dir: str | Path | None = None,
+    *,
+    split: str | None = None,
+    revision: str | None = None,
+) -> MixtureDataset:
+    """Mixtures of a plan, rendered on access from the corpora of this machine.
+
+    Args:
+        plan (`str` or `Path`): file that `python -m data_builders.plans.export_plan` wrote, or the
+            id of a dataset repository on the Hub with such files, as "lab/mixtures".
+        corpus_dir (`str` or `Path`, *optional*): root with one folder a corpus, named like it.
+        corpus_dirs (`Mapping[str, str | Path]`, *optional*): folders by corpus name; these win.
+        noise_dir (`str` or `Path`, *optional*): folder of noise recordings, if the plan has any.
+        cache_dir (`str` or `Path`, *optional*): see `load_corpus`.
+        split (`str`, *optional*): split of a repository that has several.
+        revision (`str`, *optional*): branch, tag or commit of a repository.
+
+    Returns:
+        `MixtureDataset`: the examples that the plan was made of, to the byte, epoch by epoch if
+        it holds several.
+
+    Raises:
+        CorpusError: the plan cannot be opened, see `open_plan`; a corpus cannot be read; or an
+            utterance is missing (plans of over 100,000 mixtures tell when the first is rendered).
+    """
+    rows = open_plan(plan, split, revision)
+    player = PlanPlayer(CorpusFolders(corpus_dir, corpus_dirs, noise_dir, cache_dir), rows)
+    if len(rows) <= MAX_ROWS_CHECKED_AT_ONCE:
+        player.require(rows.utterances())
+    return MixtureDataset(player, train=rows.split == "train")
+
+
+def render_plan_rows(
+    rows: Rows,
+    corpus_dir: str | Path | None = None,
+    corpus_dirs: Mapping[str, str | Path] | None = None,
+    noise_dir: str | Path | None = None,
+    cache_dir: str | Path | None = None,
+) -> Rows:
+    """Renders the rows that `datasets.load_dataset` gives for a plan file or a plan on the Hub.
+
+    Args:
+        rows (`datasets.Dataset`, `datasets.IterableDataset` or a dict of either): rows of a plan,
+            as `load_dataset("parquet", data_files=plan)` or `load_dataset("lab/mixtures")` gives
+            them; filtered, shuffled or split over nodes as you like.
+        corpus_dir, corpus_dirs, noise_dir, cache_dir: see `load_mixtures_from_plan`.
+
+    Returns:
+        What `rows` was, of examples, rendered when they are read.
+
+    Raises:
+        CorpusError: the rows are none of a plan.
+    """
+    if isinstance(rows, dict):
+        folders = (corpus_dir, corpus_dirs, noise_dir, cache_dir)
+        return type(rows)({name: render_plan_rows(one, *folders) for name, one in rows.items()})
+    check_columns("rows", rows.column_names or [])
+    renderer = PlanRowRenderer(CorpusFolders(corpus_dir, corpus_dirs, noise_dir, cache_dir))
+    if isinstance(rows, datasets.Dataset):
+        return rows.with_transform(renderer.render_batch)
+    # One part a row group instead of one a file, which DataLoader workers share out.
+    return rows.reshard().map(renderer.render_row, remove_columns=rows.column_names)

@@ -1,0 +1,1 @@
+"""What runs around models and data: training, evaluation, publishing, the command `tse-ser`."""

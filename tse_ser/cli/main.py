@@ -1,0 +1,219 @@
+"""The command `tse-ser`: its arguments, its help and its exit codes."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NoReturn
+
+from tse_ser.cli.errors import CommandError
+
+ALL_FINE, SOME_FAILED, CANNOT, INTERRUPTED = 0, 1, 2, 130
+
+DESCRIPTION = """\
+The emotion and the speech of one known speaker while others talk.
+
+Three steps to a first result, with a model folder (or a model of the Hub) and two recordings: some
+seconds of the speaker alone, best calm speech (the enrollment), and the speaker among others (the
+mixture):
+
+  tse-ser predict --model MODEL --mixture meeting.wav --enrollment alice.wav
+  tse-ser enroll --model MODEL --recordings alice1.wav alice2.wav --output alice.safetensors
+  tse-ser extract --model MODEL --input recordings --voice alice.safetensors --output alice_only
+
+Files may have any sampling rate and several channels; wav, flac, ogg and mp3 are read."""
+EXIT_CODES = """\
+exit codes:
+  0    everything is done
+  1    done, but some files could not be used: results.csv says which and why (extract)
+  2    wrong use, or a file that cannot be used: the message says what to do
+  130  interrupted"""
+PREDICT = """\
+The emotions of the target speaker in one recording, the likeliest first.
+
+A recording longer than 30 s is extracted window by window, and its emotions are the mean over
+windows of 4 s. Shorter ones give what `pipeline` gives: models hear the first seconds of the
+extracted speech, as many as they were trained on (most often 7.5)."""
+PREDICT_EXAMPLES = """\
+examples:
+  tse-ser predict --model MODEL --mixture meeting.wav --enrollment alice.wav
+  tse-ser predict --model MODEL --mixture meeting.wav --voice alice.safetensors --top_k 1
+  tse-ser predict --model MODEL --mixture meeting.wav --voice alice.safetensors \\
+      --output alice_only.wav --window_seconds 3 --json
+"""
+ENROLL = """\
+Keep a voice in a file, from one or more recordings of the speaker alone.
+
+The file holds a vector, no audio, and fits the model that made it (and those trained on from it
+with a frozen speaker network). It still tells a person: treat it as you would a recording."""
+ENROLL_EXAMPLES = """\
+example:
+  tse-ser enroll --model MODEL --recordings alice1.wav alice2.flac --output alice.safetensors
+"""
+EXTRACT = """\
+The target speaker's speech, and the emotions, from every recording in a folder.
+
+OUTPUT gets the folders and names of the input (a name that does not end in .wav gets that ending)
+and results.csv, a row a file: file, status (ok, failed), reason, duration_seconds, output, emotion
+and a column of probabilities for each emotion. Models without a classifier give no emotions; models
+with a presence_threshold add target_present (yes, no).
+
+The same command again goes on where a run was cut off. A file that cannot be used is recorded with
+the reason and left behind; --retry_failed tries it again."""
+EXTRACT_EXAMPLES = """\
+examples:
+  tse-ser extract --model MODEL --input recordings --voice alice.safetensors --output alice_only
+  tse-ser extract --model MODEL --input recordings --enrollment alice.wav --output alice_only \\
+      --retry_failed
+"""
+
+
+class OneLineParser(argparse.ArgumentParser):
+    """Complains in one line, in place of the usage and a line."""
+
+    def error(self, message: str) -> NoReturn:
+        """Raises, so that every complaint leaves by the same door."""
+        raise CommandError(f"{message} (see {self.prog} --help)")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs one command.
+
+    Args:
+        argv (`Sequence[str]`, *optional*): arguments; those of the process by default.
+
+    Returns:
+        `int`: exit code, see `EXIT_CODES`.
+    """
+    try:
+        arguments = build_parser().parse_args(argv)
+        return run(arguments)
+    except (ValueError, OSError, RuntimeError) as error:
+        message = " ".join(str(error).split())
+        print(f"tse-ser: error: {message or type(error).__name__}", file=sys.stderr)
+        return CANNOT
+    except KeyboardInterrupt:
+        print("tse-ser: interrupted: extract goes on with the same command", file=sys.stderr)
+        return INTERRUPTED
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Runs the command that the arguments name.
+
+    Args:
+        arguments (`argparse.Namespace`): what the parser gives.
+
+    Returns:
+        `int`: exit code.
+    """
+    # Imported here: torch takes seconds, which help and wrong flags need not wait for.
+    from tse_ser.cli import enroll, extract, predict
+
+    if arguments.command == "predict":
+        predict.predict(arguments)
+    elif arguments.command == "enroll":
+        enroll.enroll(arguments)
+    elif extract.extract(arguments):
+        return SOME_FAILED
+    return ALL_FINE
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """The parser of `tse-ser` and its commands; raises `CommandError` where it cannot parse."""
+    parser = OneLineParser(
+        prog="tse-ser",
+        description=DESCRIPTION,
+        epilog=EXIT_CODES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    _add_predict(commands)
+    _add_enroll(commands)
+    _add_extract(commands)
+    return parser
+
+
+def _add_predict(commands: argparse._SubParsersAction[OneLineParser]) -> None:
+    parser = _command(commands, "predict", "the emotions in one recording", PREDICT)
+    parser.epilog = f"{PREDICT_EXAMPLES}\n{EXIT_CODES}"
+    parser.add_argument("--mixture", required=True, type=Path, help="the recording")
+    _add_speaker(parser)
+    parser.add_argument(
+        "--output", type=Path, help="write the extracted speech here (16-bit .wav or .flac)"
+    )
+    parser.add_argument("--json", action="store_true", help="print JSON, for programs")
+    parser.add_argument(
+        "--window_seconds",
+        type=_positive_seconds,
+        help="the emotions in every such window too, one a second",
+    )
+    parser.add_argument("--top_k", type=_positive_count, help="so many emotions; all by default")
+
+
+def _add_enroll(commands: argparse._SubParsersAction[OneLineParser]) -> None:
+    parser = _command(commands, "enroll", "keep a voice in a file", ENROLL)
+    parser.epilog = f"{ENROLL_EXAMPLES}\n{EXIT_CODES}"
+    parser.add_argument(
+        "--recordings", required=True, nargs="+", type=Path, help="the speaker alone"
+    )
+    parser.add_argument("--output", required=True, type=Path, help="the voice, a .safetensors file")
+
+
+def _add_extract(commands: argparse._SubParsersAction[OneLineParser]) -> None:
+    parser = _command(commands, "extract", "a folder of recordings, resumable", EXTRACT)
+    parser.epilog = f"{EXTRACT_EXAMPLES}\n{EXIT_CODES}"
+    parser.add_argument("--input", required=True, type=Path, help="folder of recordings")
+    _add_speaker(parser)
+    parser.add_argument("--output", required=True, type=Path, help="folder of the results")
+    parser.add_argument(
+        "--retry_failed", action="store_true", help="try files again that could not be used"
+    )
+
+
+def _command(
+    commands: argparse._SubParsersAction[OneLineParser],
+    name: str,
+    summary: str,
+    description: str,
+) -> argparse.ArgumentParser:
+    """A command's parser with what all of them take."""
+    parser = commands.add_parser(
+        name,
+        help=summary,
+        description=description,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    parser.add_argument("--model", required=True, help="model folder, or its name on the Hub")
+    parser.add_argument("--device", help="cpu, cuda, cuda:1, ...; a GPU where there is one")
+    return parser
+
+
+def _add_speaker(parser: argparse.ArgumentParser) -> None:
+    """Who is meant: recordings of the speaker alone, or a voice made from them before."""
+    speaker = parser.add_mutually_exclusive_group(required=True)
+    speaker.add_argument(
+        "--enrollment", nargs="+", type=Path, help="the target speaker alone, some seconds"
+    )
+    speaker.add_argument("--voice", type=Path, help="a file that `tse-ser enroll` wrote")
+
+
+def _positive_seconds(text: str) -> float:
+    seconds = float(text)
+    if not 0 < seconds < float("inf"):
+        raise argparse.ArgumentTypeError(f"must be a number of seconds above 0, got {text}")
+    return seconds
+
+
+def _positive_count(text: str) -> int:
+    count = int(text)
+    if count < 1:
+        raise argparse.ArgumentTypeError(f"must be at least 1, got {text}")
+    return count
+
+
+if __name__ == "__main__":
+    sys.exit(main())

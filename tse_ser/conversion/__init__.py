@@ -1,0 +1,1 @@
+"""Public checkpoints into ours, ours into ONNX."""

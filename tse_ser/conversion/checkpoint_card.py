@@ -1,0 +1,116 @@
+"""The card of a converted checkpoint: its source, its licence, its use."""
+
+import json
+from pathlib import Path
+
+from transformers import PreTrainedConfig, PreTrainedModel
+
+from modeling.saving import CONVERSION_FACTS_NAME
+
+UNKNOWN_LICENSE = "unknown"
+USAGE = {
+    "td_speakerbeam": """\
+from transformers import AutoModel
+
+extractor = AutoModel.from_pretrained("{name}", trust_remote_code=True)
+speech = extractor(mixture, {enrollment}).extracted_values  # (batch, samples)
+""",
+    "shift_cnn": """\
+from transformers import AutoModelForAudioClassification
+
+classifier = AutoModelForAudioClassification.from_pretrained("{name}", trust_remote_code=True)
+logits = classifier(waveform).logits  # waveform: (batch, samples)
+""",
+    "tse_ser": """\
+from transformers import pipeline
+
+recognize = pipeline(model="{name}", trust_remote_code=True)
+recognize({{"mixture": "meeting.wav", "enrollment": "alice.wav"}})
+""",
+}
+TITLES = {"td_speakerbeam": "TD-SpeakerBeam", "shift_cnn": "ShiftCNN", "tse_ser": "TSE-SER"}
+PIPELINE_TAGS = {
+    "td_speakerbeam": "audio-to-audio",
+    "shift_cnn": "audio-classification",
+    "tse_ser": "audio-classification",
+}
+
+
+def usage(config: PreTrainedConfig, name: str) -> str:
+    """
+    The lines of Python that use a model.
+
+    Args:
+        config: config of one of the three models.
+        name: its hub id or folder.
+
+    Returns:
+        `str`: the lines.
+    """
+    # A projection without an encoder of its own takes what an outside speaker encoder heard.
+    from_outside = (
+        getattr(config, "auxiliary_type", None) == "projection"
+        and getattr(config, "speaker_encoder", None) is None
+    )
+    argument = "speaker_embeddings" if from_outside else "enrollment_values"
+    return USAGE[config.model_type].format(name=name, enrollment=f"{argument}=enrollment")
+
+
+def write_card(
+    model: PreTrainedModel,
+    output_dir: Path,
+    form: str,
+    checkpoint_name: str,
+    license_id: str,
+    source_model: str | None,
+) -> None:
+    """
+    Write `README.md` and the facts of the conversion beside a converted model.
+
+    Args:
+        model: the model that lies in the folder.
+        output_dir: the folder.
+        form: whose form the checkpoint had, as "ESPnet".
+        checkpoint_name: its file name.
+        license_id: the source's licence as the Hub writes it, such as `cc-by-4.0`.
+        source_model: Hub id of the source, where it has one.
+    """
+    model_type = model.config.model_type
+    title = TITLES[model_type]
+    origin = f"[{source_model}](https://huggingface.co/{source_model})" if source_model else form
+    licence = (
+        "The source states no licence: ask its authors before you use or share these weights."
+        if license_id == UNKNOWN_LICENSE
+        else f"The weights keep the licence of their source, **{license_id}**. Wherever you share "
+        "them, name its\nauthors and say that the format was changed."
+    )
+    metadata = ["---", f"license: {license_id}", "library_name: transformers"]
+    metadata.append(f"pipeline_tag: {PIPELINE_TAGS[model_type]}")
+    if source_model:
+        metadata.append(f"base_model: {source_model}")
+    parameters = sum(parameter.numel() for parameter in model.parameters())
+    text = f"""
+# {title}, converted from {form}
+
+The parameters of `{checkpoint_name}` ({origin}) under the names of this package; nothing was
+trained. {parameters:,} parameters, audio at {model.config.sampling_rate} Hz, one channel.
+
+```python
+{usage(model.config, output_dir.name)}```
+
+## Licence
+
+{licence}
+"""
+    (output_dir / "README.md").write_text(
+        "\n".join([*metadata, "---", text.rstrip()]) + "\n", encoding="utf-8"
+    )
+    facts = {
+        "form": form,
+        "checkpoint": checkpoint_name,
+        "license": license_id,
+        "source_model": source_model,
+    }
+    (output_dir / CONVERSION_FACTS_NAME).write_text(
+        json.dumps(facts, indent=2) + "\n", encoding="utf-8"
+    )

@@ -1,0 +1,115 @@
+"""What is known of the corpora: titles, licences, credits; from `corpora.json`."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from tse_ser.publishing.errors import PublishingError
+from tse_ser.publishing.licenses import OWN_TERMS, UNKNOWN, LicensedPart
+
+DATA_FILE = Path(__file__).with_name("corpora.json")
+
+
+@dataclass(frozen=True)
+class Corpus:
+    """A corpus, as a card names it.
+
+    Attributes:
+        name (`str`): its name in recipes.
+        title (`str`): what it is called.
+        license_id (`str`): its licence as the Hub writes it, `research-only` or `unknown`.
+        url (`str`, *optional*): where it, or its terms, are found.
+        languages (`tuple[str, ...]`): ISO 639-1 codes.
+        speech (`str`): who speaks, in a few words.
+        credit (`str`, *optional*): whom to name.
+        hub_id (`str`, *optional*): the corpus as a dataset of the Hub.
+    """
+
+    name: str
+    title: str
+    license_id: str
+    url: str | None = None
+    languages: tuple[str, ...] = ()
+    speech: str = ""
+    credit: str | None = None
+    hub_id: str | None = None
+
+    @property
+    def link(self) -> str:
+        """Its title, linked where there is an address."""
+        return self.title if self.url is None else f"[{self.title}]({self.url})"
+
+    @property
+    def license_words(self) -> str:
+        """Its licence for readers."""
+        own = {OWN_TERMS: "its makers' own terms, research only", UNKNOWN: "see the description"}
+        return own.get(self.license_id, self.license_id)
+
+    @property
+    def part(self) -> LicensedPart:
+        """What it asks of what is made of it."""
+        return LicensedPart(self.title, self.license_id, self.url)
+
+
+@cache
+def known_facts() -> dict[str, Any]:
+    """The content of `corpora.json`.
+
+    Returns:
+        `dict[str, Any]`: `corpora` and `speaker_encoders`, each by name.
+    """
+    facts: dict[str, Any] = json.loads(DATA_FILE.read_text(encoding="utf-8"))
+    return facts
+
+
+def base_name(name: str) -> str:
+    """The name of a corpus without its options: "librispeech" of "librispeech:hours=100"."""
+    return name.partition(":")[0]
+
+
+def listed(names: str | Iterable[str] | None) -> list[str]:
+    """Names of corpora, given as one, as several or not at all."""
+    return [names] if isinstance(names, str) else list(names or [])
+
+
+def titles(names: str | Iterable[str] | None) -> str:
+    """Corpora by their titles, those that are not known by their names."""
+    given = [base_name(name) for name in listed(names)]
+    corpora = find_corpora(given, {name: name for name in given})
+    return ", ".join(corpus.title for corpus in corpora)
+
+
+def find_corpora(names: Iterable[str], descriptions: Mapping[str, str]) -> tuple[Corpus, ...]:
+    """The corpora that a training or a plan names.
+
+    Args:
+        names (`Iterable[str]`): with or without options; repeated ones count once.
+        descriptions (`Mapping[str, str]`): what the user says of corpora that are not known here,
+            such as `folder`, by name.
+
+    Returns:
+        `tuple[Corpus, ...]`: in the order of their first mention.
+
+    Raises:
+        PublishingError: one is neither known nor described.
+    """
+    wanted = list(dict.fromkeys(base_name(name) for name in names))
+    return tuple(_find(name, descriptions) for name in wanted)
+
+
+def _find(name: str, descriptions: Mapping[str, str]) -> Corpus:
+    facts = known_facts()["corpora"].get(name)
+    if facts is not None:
+        fields = {**facts, "languages": tuple(facts["languages"])}
+        return Corpus(name=name, license_id=fields.pop("license"), **fields)
+    if name not in descriptions:
+        raise PublishingError(
+            f"{name}: nothing is known of these recordings here: say what they are by "
+            f"--describe {name}=TEXT"
+        )
+    return Corpus(name=name, title=descriptions[name], license_id=UNKNOWN)

@@ -1,0 +1,250 @@
+"""The repository of a plan of mixtures: tables of ids, paths and numbers, and their card."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+from huggingface_hub import DatasetCardData
+
+from tse_ser.publishing.cards import CARD_NAME, check_card, render
+from tse_ser.publishing.checks import check_repository
+from tse_ser.publishing.corpora import Corpus, find_corpora
+from tse_ser.publishing.errors import PublishingError
+from tse_ser.publishing.licenses import OWN_TERMS, License, choose_license
+from tse_ser.publishing.repository import build_folder
+from tse_ser.publishing.stages import NOISE, snr_words
+
+# As in data_builders, which writes plans; a test holds the two together.
+METADATA_KEY = b"target_speaker_mixture"
+SAMPLING_RATE = 16000
+# Longer values are none of a plan: a waveform as a list of numbers, audio as text.
+MAX_VALUES = 200
+MAX_CHARACTERS = 1000
+SIZES = ((1_000, "n<1K"), (10_000, "1K<n<10K"), (100_000, "10K<n<100K"), (1_000_000, "100K<n<1M"))
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A plan file.
+
+    Attributes:
+        path (`Path`): the file.
+        split (`str`): "train", "validation" or "test".
+        num_epochs (`int`): epochs in it.
+        options (`Mapping[str, Any]`): what the mixtures were drawn with.
+        num_mixtures (`int`): rows.
+        hours (`float`): duration of all mixtures.
+        num_speakers (`int`): target speakers.
+        emotions (`Mapping[str, int]`): mixtures by the target's emotion.
+        corpora (`tuple[str, ...]`): names of the corpora it needs.
+        columns (`tuple[str, ...]`): names of its columns.
+    """
+
+    path: Path
+    split: str
+    num_epochs: int
+    options: Mapping[str, Any]
+    num_mixtures: int
+    hours: float
+    num_speakers: int
+    emotions: Mapping[str, int]
+    corpora: tuple[str, ...]
+    columns: tuple[str, ...]
+
+    @property
+    def drawing(self) -> str:
+        """How mixtures were drawn, in a few words."""
+        fold, seed = self.options.get("fold", 1), self.options.get("seed", 0)
+        return f"fold {fold}, seed {seed}, SNR {snr_words(self.options)}"
+
+
+def read_plan(path: Path) -> Plan:
+    """Reads a plan file, and refuses whatever is none.
+
+    Args:
+        path (`Path`): Parquet file that `python -m data_builders.plans.export_plan` wrote.
+
+    Returns:
+        `Plan`: its facts.
+
+    Raises:
+        PublishingError: it is no plan, or holds audio or the names of folders.
+    """
+    try:
+        table = pq.read_table(path)
+    except (OSError, pa.ArrowInvalid) as error:
+        raise PublishingError(f"--plan {path}: cannot be read as Parquet ({error})") from error
+    metadata = (table.schema.metadata or {}).get(METADATA_KEY)
+    _refuse_audio(path, table)
+    if metadata is None:
+        raise PublishingError(
+            f"--plan {path}: is no plan of mixtures: write one by python -m "
+            "data_builders.plans.export_plan"
+        )
+    _refuse_folders(path, table)
+    facts = json.loads(metadata)
+    samples = pc.sum(table["num_samples"]).as_py() or 0
+    return Plan(
+        path=path,
+        split=facts["split"],
+        num_epochs=facts["num_epochs"],
+        options=facts["options"],
+        num_mixtures=table.num_rows,
+        hours=samples / SAMPLING_RATE / 3600,
+        num_speakers=len(pc.unique(table["speaker_id"])),
+        emotions=Counter(sorted(name or "none given" for name in table["emotion"].to_pylist())),
+        corpora=tuple(pc.unique(pc.list_flatten(table["corpora"])).to_pylist()),
+        columns=tuple(table.column_names),
+    )
+
+
+def build_plan_repository(
+    plans: Sequence[Path],
+    output_dir: Path,
+    repo_id: str,
+    *,
+    private: bool = True,
+    given_license: License | None = None,
+    descriptions: Mapping[str, str] | None = None,
+) -> Path:
+    """Builds the folder of a dataset: one table a split, and the card.
+
+    Args:
+        plans (`Sequence[Path]`): plan files, one a split.
+        output_dir (`Path`): folder to build; missing or empty.
+        repo_id (`str`): where it goes, for the card.
+        private (`bool`): whether it stays private.
+        given_license (`License`, *optional*): by default the freest that the corpora allow.
+        descriptions (`Mapping[str, str]`, *optional*): what corpora are that are not known here.
+
+    Returns:
+        `Path`: the folder, complete and checked.
+
+    Raises:
+        PublishingError: a file is no plan, a split is given twice, or the plan tells in public of
+            a corpus whose makers do not allow it.
+    """
+    read = [read_plan(path) for path in plans]
+    twice = [split for split, count in Counter(plan.split for plan in read).items() if count > 1]
+    if twice:
+        raise PublishingError(f"--plan: two plans of the split {twice[0]!r}: give one a split")
+    corpora = _corpora(read, descriptions or {})
+    _refuse_publicity(corpora, private)
+    card = _render_card(repo_id, read, corpora, given_license)
+
+    def fill(folder: Path) -> None:
+        (folder / "data").mkdir()
+        for plan in read:
+            shutil.copyfile(plan.path, folder / "data" / f"{plan.split}.parquet")
+        (folder / CARD_NAME).write_text(card, encoding="utf-8")
+        check_repository(folder, "dataset")
+
+    return build_folder(output_dir, fill)
+
+
+def _corpora(plans: Sequence[Plan], descriptions: Mapping[str, str]) -> tuple[Corpus, ...]:
+    names = [name for plan in plans for name in plan.corpora]
+    if any(_has_noise(plan) for plan in plans):
+        names.append(NOISE)
+    return find_corpora(names, descriptions)
+
+
+def _has_noise(plan: Plan) -> bool:
+    column = pq.read_table(plan.path, columns=["noise_fingerprint"])["noise_fingerprint"]
+    return bool(column.null_count < len(column))
+
+
+def _refuse_publicity(corpora: Sequence[Corpus], private: bool) -> None:
+    own = [corpus.title for corpus in corpora if corpus.license_id == OWN_TERMS]
+    if own and not private:
+        raise PublishingError(
+            f"--public: the plan tells ids and emotions of {' and '.join(own)}, which come under "
+            "their makers' own terms: publish it as private, and open it on the Hub once they agree"
+        )
+
+
+def _render_card(
+    repo_id: str, plans: Sequence[Plan], corpora: Sequence[Corpus], given: License | None
+) -> str:
+    terms = choose_license((corpus.part for corpus in corpora), given)
+    total = sum(plan.num_mixtures for plan in plans)
+    files = [{"split": plan.split, "path": f"data/{plan.split}.parquet"} for plan in plans]
+    metadata = DatasetCardData(
+        license=terms.id,
+        pretty_name=repo_id.split("/")[-1],
+        task_categories=["audio-classification", "audio-to-audio"],
+        size_categories=[next((name for size, name in SIZES if total < size), "n>1M")],
+        language=sorted({one for corpus in corpora for one in corpus.languages}) or None,
+        tags=["speech-emotion-recognition", "target-speaker-extraction", "speech-mixtures"],
+        license_name=terms.name,
+        license_link=terms.link,
+        configs=[{"config_name": "default", "data_files": files}],
+    )
+    speech = [corpus for corpus in corpora if corpus.name != NOISE]
+    text = render(
+        "mixture_plan.md.jinja",
+        metadata.to_yaml(),
+        repo_id=repo_id,
+        plans=plans,
+        corpora=corpora,
+        folders=[f"/data/{corpus.name}" for corpus in speech],
+        has_noise=len(speech) < len(corpora),
+        license=terms,
+        columns=plans[0].columns,
+    )
+    check_card(text, needed=("license", "configs", "tags"))
+    return text
+
+
+def _refuse_audio(path: Path, table: pa.Table) -> None:
+    features = (table.schema.metadata or {}).get(b"huggingface", b"").decode()
+    for kind in ("Audio", "Video", "Image"):
+        if f'"_type": "{kind}"' in features:
+            raise PublishingError(f"--plan {path}: has a column of type {kind}: {_WITHOUT_AUDIO}")
+    for name in table.column_names:
+        _refuse_audio_values(path, name, table[name].combine_chunks())
+
+
+def _refuse_audio_values(path: Path, name: str, values: pa.Array) -> None:
+    """Bytes, lists as long as waveforms, and texts as long as audio, however deep they lie."""
+    kind = values.type
+    where = f"--plan {path}: the column {name}"
+    if pa.types.is_binary(kind) or pa.types.is_large_binary(kind):
+        raise PublishingError(f"{where} holds bytes: {_WITHOUT_AUDIO}")
+    if pa.types.is_struct(kind):
+        for number, field in enumerate(kind):
+            _refuse_audio_values(path, f"{name}.{field.name}", values.field(number))
+    elif pa.types.is_list(kind) or pa.types.is_large_list(kind):
+        if (pc.max(pc.list_value_length(values)).as_py() or 0) > MAX_VALUES:
+            raise PublishingError(f"{where} holds lists as long as waveforms: {_WITHOUT_AUDIO}")
+        _refuse_audio_values(path, name, pc.list_flatten(values))
+    elif _is_text(kind) and (pc.max(pc.utf8_length(values)).as_py() or 0) > MAX_CHARACTERS:
+        raise PublishingError(f"{where} holds texts as long as audio: {_WITHOUT_AUDIO}")
+
+
+def _is_text(kind: pa.DataType) -> bool:
+    return bool(pa.types.is_string(kind) or pa.types.is_large_string(kind))
+
+
+_WITHOUT_AUDIO = (
+    "only plans without audio are published; write one by python -m data_builders.plans.export_plan"
+)
+
+
+def _refuse_folders(path: Path, table: pa.Table) -> None:
+    utterances = pc.list_flatten(table["utterances"]).combine_chunks()
+    for name in pc.unique(utterances.field("path")).to_pylist():
+        if name and (PurePosixPath(name).is_absolute() or ".." in PurePosixPath(name).parts):
+            raise PublishingError(
+                f"--plan {path}: names {name}, a file outside the folder of its corpus: keep the "
+                "recordings inside that folder, and export the plan again"
+            )

@@ -1,0 +1,56 @@
+"""The one place that turns examples of the data rooms into forward arguments of the models."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from modeling.feature_extraction_tse_ser import TseSerFeatureExtractor
+from tse_ser.training.arguments import Condition, Stage
+
+
+@dataclass
+class TseSerCollator:
+    """Pads examples into a batch for one stage.
+
+    Args:
+        feature_extractor (`TseSerFeatureExtractor`): checks and pads waveforms.
+        stage (`str`): "extraction" and "joint" get enrollment and target, "classification" and
+            "joint" get labels.
+        condition (`str`): "clean" lets the model hear the target, the others the mixture (which of
+            a denoised example is the extracted speech).
+    """
+
+    feature_extractor: TseSerFeatureExtractor
+    stage: Stage
+    condition: Condition = "noisy"
+
+    def __call__(self, examples: Sequence[dict[str, Any]]) -> dict[str, torch.Tensor]:
+        """Collates examples.
+
+        Args:
+            examples (`Sequence[dict]`): each with "mixture", "enrollment" and "target" (float32
+                arrays of shape `(num_samples,)` at 16 kHz) and "label" (`int`, -100 for none).
+
+        Returns:
+            `dict[str, torch.Tensor]`: `input_values` and the other forward arguments of the stage's
+            model, waveforms of shape `(batch_size, num_samples)`, labels of shape `(batch_size,)`.
+
+        Raises:
+            ValueError: a waveform is empty, too short, silent or holds NaN.
+        """
+        heard = "target" if self.condition == "clean" else "mixture"
+        extracts = self.stage != "classification"
+        features = self.feature_extractor(
+            [example[heard] for example in examples],
+            enrollments=[example["enrollment"] for example in examples] if extracts else None,
+            targets=[example["target"] for example in examples] if extracts else None,
+            return_tensors="pt",
+        )
+        batch = dict(features)
+        if self.stage != "extraction":
+            batch["labels"] = torch.tensor([example["label"] for example in examples])
+        return batch

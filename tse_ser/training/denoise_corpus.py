@@ -1,0 +1,382 @@
+"""Writes the Denoised set (paper, section II-A): the Noisy set as a trained extractor hears it.
+
+    accelerate launch -m tse_ser.training.denoise_corpus --config recipes/generated/denoise.yaml \
+        --extractor_name_or_path results/extractor --output_dir results/denoised
+
+The folder holds `audio/<split>/*.wav` (32-bit float, mono, 16 kHz) and `metadata.parquet`;
+`load_corpus("denoised", folder)` reads it. Several processes share the work, and a run that was
+cut off goes on where it stopped.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import os
+import sys
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import datasets
+import numpy as np
+import torch
+from accelerate import PartialState
+from accelerate.utils import gather_object
+from torch.utils.data import DataLoader, Subset
+from tqdm import tqdm
+
+from data_builders import UTTERANCE_FEATURES, MixtureDataset, load_mixtures
+from data_builders.audio import read_audio, write_audio
+from data_builders.load import read_corpora
+from data_builders.schema import SAMPLING_RATE, CorpusError
+from modeling import TdSpeakerBeamForSpeechExtraction, TseSerFeatureExtractor
+from modeling.signal_losses import si_snr
+from tse_ser.training.arguments import DataArguments, mixture_keywords
+from tse_ser.training.build_model import load_pretrained
+from tse_ser.training.collator import TseSerCollator
+from tse_ser.training.processes import leave_together
+from tse_ser.training.recipe_parser import RecipeError, RecipeParser
+
+logger = logging.getLogger("denoise_corpus")
+
+SETTINGS_NAME = "settings.json"
+METADATA_NAME = "metadata.parquet"
+DENOISED_FEATURES = datasets.Features(
+    {
+        **UTTERANCE_FEATURES,
+        "split": datasets.Value("string"),
+        "source_utterance_id": datasets.Value("string"),
+        "si_sdr_db": datasets.Value("float64"),
+        "si_sdri_db": datasets.Value("float64"),
+    }
+)
+# Where a run reads and how fast it goes leave the result as it is.
+IRRELEVANT = (
+    "output_dir",
+    "config",
+    "corpus_dir",
+    "corpus_dirs",
+    "cache_dir",
+    "batch_size",
+    "num_workers",
+    "seed",
+    "use_cpu",
+    # Of train.py alone.
+    "fresh_mixtures",
+    "librimix_subset",
+    "librimix_eval_subset",
+    "librimix_metadata_dir",
+    "librispeech_dir",
+)
+
+
+@dataclass
+class DenoiseArguments:
+    """What extracts, and how much is written."""
+
+    extractor_name_or_path: str = field(metadata={"help": "Trained TdSpeakerBeam extractor."})
+    output_dir: str = field(metadata={"help": "Folder of the Denoised set."})
+    mixtures_per_utterance: int = field(
+        default=1, metadata={"help": "Mixtures of each training target; others have one."}
+    )
+    batch_size: int = field(default=4, metadata={"help": "Mixtures in a forward pass."})
+    num_workers: int = field(default=0, metadata={"help": "Processes that render mixtures."})
+    use_cpu: bool = field(default=False, metadata={"help": "Leave a GPU alone."})
+    seed: int = field(default=0, metadata={"help": "Seed of the extractor's training, on record."})
+
+    def __post_init__(self) -> None:
+        for name in ("mixtures_per_utterance", "batch_size"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
+
+
+@dataclass(frozen=True)
+class Job:
+    """The mixtures of one split in one epoch."""
+
+    split: str
+    epoch: int
+    dataset: MixtureDataset
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Reads the arguments and writes the set.
+
+    Args:
+        argv (`Sequence[str]`, *optional*): arguments; those of the process by default.
+    """
+    logging.basicConfig(level=logging.INFO, format="%(name)s: %(message)s")
+    data_args, denoise_args = parse_arguments(sys.argv[1:] if argv is None else argv)
+    path = denoise_corpus(data_args, denoise_args)
+    if PartialState().is_main_process:
+        print(f"The Denoised set is in {path.parent}, described in {path}")
+
+
+def parse_arguments(argv: Sequence[str]) -> tuple[DataArguments, DenoiseArguments]:
+    """Reads recipe and command line.
+
+    Args:
+        argv (`Sequence[str]`): command-line arguments without the program's name.
+
+    Returns:
+        `tuple[DataArguments, DenoiseArguments]`: of the Noisy set, and of the extraction.
+
+    Raises:
+        RecipeError: an unknown key, or a value that does not fit.
+    """
+    data_args, denoise_args = RecipeParser((DataArguments, DenoiseArguments)).parse(argv)
+    if not data_args.interferers:
+        raise RecipeError("the Noisy set needs --interferers, corpora of the interfering speech")
+    return data_args, denoise_args
+
+
+def denoise_corpus(data_args: DataArguments, denoise_args: DenoiseArguments) -> Path:
+    """Writes what is not there yet; each process its share, the main one the metadata.
+
+    Args:
+        data_args (`DataArguments`): of the Noisy set.
+        denoise_args (`DenoiseArguments`): of the extraction.
+
+    Returns:
+        `Path`: the metadata file.
+
+    Raises:
+        RecipeError: the folder holds a set that was made with other settings.
+    """
+    # A process group of CPU processes forms only where the CPU is asked for.
+    state = PartialState(cpu=denoise_args.use_cpu or not torch.accelerator.is_available())
+    output_dir = Path(denoise_args.output_dir)
+    metadata_path = output_dir / METADATA_NAME
+    with state.main_process_first():
+        claim_folder(output_dir, data_args, denoise_args)
+        jobs = plan_jobs(data_args, denoise_args.mixtures_per_utterance)
+        sources = read_sources(data_args)
+    if metadata_path.is_file():
+        return metadata_path
+    model = load_pretrained(
+        TdSpeakerBeamForSpeechExtraction, denoise_args, "extractor_name_or_path"
+    )
+    model.to(state.device).eval()
+    rows = []
+    total = sum(len(share(job, state)) for job in jobs)
+    with tqdm(
+        total=total, desc="denoising", unit="mixture", disable=not state.is_main_process
+    ) as bar:
+        for job in jobs:
+            for example in extracted_examples(model, job, output_dir, denoise_args, state):
+                rows.append(metadata_row(example, job, sources))
+                bar.update()
+    gathered = gather_object(rows)
+    if state.is_main_process:
+        write_metadata(gathered, metadata_path)
+    state.wait_for_everyone()
+    return metadata_path
+
+
+def claim_folder(
+    output_dir: Path, data_args: DataArguments, denoise_args: DenoiseArguments
+) -> None:
+    """Records the settings in the folder, or checks that they are those of the earlier run."""
+    settings = {**asdict(data_args), **asdict(denoise_args)}
+    settings = {key: value for key, value in settings.items() if key not in IRRELEVANT}
+    settings["extractor"] = weights_digest(settings.pop("extractor_name_or_path"))
+    path = output_dir / SETTINGS_NAME
+    if path.is_file():
+        found = json.loads(path.read_text(encoding="utf-8"))
+        different = [key for key in settings if found.get(key) != settings[key]]
+        if different:
+            raise RecipeError(
+                f"{output_dir} holds a set with another {different[0]} "
+                f"({found.get(different[0])!r}, not {settings[different[0]]!r}): "
+                "delete the folder or give another --output_dir"
+            )
+        return
+    output_dir.mkdir(parents=True, exist_ok=True)
+    partial = path.with_suffix(f".partial{os.getpid()}")
+    partial.write_text(json.dumps(settings, indent=2) + "\n", encoding="utf-8")
+    partial.replace(path)
+
+
+def weights_digest(name_or_path: str) -> str:
+    """What tells extractors apart: a digest of the weights in a folder, else the hub id."""
+    weights = Path(name_or_path) / "model.safetensors"
+    if not weights.is_file():
+        return name_or_path
+    return hashlib.sha256(weights.read_bytes()).hexdigest()[:16]
+
+
+def plan_jobs(data_args: DataArguments, mixtures_per_utterance: int) -> list[Job]:
+    """The frozen mixtures: epochs 0 to k-1 for training, epoch 0 for validation and test.
+
+    Args:
+        data_args (`DataArguments`): of the Noisy set.
+        mixtures_per_utterance (`int`): k.
+
+    Returns:
+        `list[Job]`: one for each split and epoch.
+    """
+    validated = data_args.split_protocol == "validated"
+    splits = ["train", "validation", "test"] if validated else ["train", "test"]
+    jobs = []
+    for split in splits:
+        keywords = mixture_keywords(data_args, "noisy", train=False)
+        if split == "train":
+            keywords["snr_range_db"] = tuple(data_args.snr_range_db)
+            keywords["max_examples"] = data_args.max_train_examples
+        if split == "test":
+            keywords["max_examples"] = None
+        # Whole utterances at their own speed: what trains on the set crops and plays them.
+        keywords["segment_seconds"] = None
+        dataset = load_mixtures(split=split, **keywords)
+        epochs = mixtures_per_utterance if split == "train" else 1
+        jobs += [Job(split, epoch, dataset) for epoch in range(epochs)]
+    return jobs
+
+
+def read_sources(data_args: DataArguments) -> dict[str, dict[str, Any]]:
+    """The rows of the target corpora by utterance id.
+
+    Args:
+        data_args (`DataArguments`): names and folders of the corpora.
+
+    Returns:
+        `dict[str, dict]`: `UTTERANCE_FEATURES` of each utterance.
+    """
+    keywords = data_args.mixing_keywords(noisy=False)
+    corpora = read_corpora(
+        *(keywords[name] for name in ("targets", "corpus_dir", "corpus_dirs", "cache_dir"))
+    )
+    return {row["utterance_id"]: row for corpus in corpora for row in corpus.to_list()}
+
+
+def share(job: Job, state: PartialState) -> range:
+    """The examples of a job that this process extracts."""
+    return range(state.process_index, len(job.dataset), state.num_processes)
+
+
+def audio_name(utterance_id: str, epoch: int) -> str:
+    """Name of a mixture within the set: the target's id without its corpus separator."""
+    return f"{utterance_id.replace('/', '_')}-{epoch}"
+
+
+@torch.inference_mode()
+def extracted_examples(
+    model: TdSpeakerBeamForSpeechExtraction,
+    job: Job,
+    output_dir: Path,
+    denoise_args: DenoiseArguments,
+    state: PartialState,
+) -> Iterator[dict[str, Any]]:
+    """Extracts this process's share of a job and writes the files that are not there.
+
+    Args:
+        model (`TdSpeakerBeamForSpeechExtraction`): in evaluation mode, on its device.
+        job (`Job`): split and epoch.
+        output_dir (`Path`): folder of the set.
+        denoise_args (`DenoiseArguments`): batch size and workers.
+        state (`PartialState`): which process this is.
+
+    Yields:
+        `dict[str, Any]`: the example with "file" (path within the set) and "extracted" (float32
+        of shape `(num_samples,)`).
+    """
+    job.dataset.set_epoch(job.epoch)
+    collate = TseSerCollator(TseSerFeatureExtractor(), "extraction")
+    loader = DataLoader(
+        Subset(job.dataset, share(job, state)),
+        batch_size=denoise_args.batch_size,
+        num_workers=denoise_args.num_workers,
+        collate_fn=list,
+    )
+    for examples in loader:
+        for example in examples:
+            name = audio_name(example["utterance_id"], job.epoch)
+            example["file"] = f"audio/{job.split}/{name}.wav"
+        missing = [e for e in examples if not (output_dir / e["file"]).is_file()]
+        if missing:
+            batch = {key: value.to(model.device) for key, value in collate(missing).items()}
+            extracted = model(**batch).extracted_values.float().cpu().numpy()
+            for example, waveform in zip(missing, extracted, strict=True):
+                waveform = at_level_of(waveform[: len(example["mixture"])], example["mixture"])
+                write_audio(output_dir / example["file"], waveform)
+        for example in examples:
+            example["extracted"] = read_audio(output_dir / example["file"])
+            yield example
+
+
+def at_level_of(waveform: np.ndarray, reference: np.ndarray) -> np.ndarray:
+    """Scales a waveform to the root mean square of another: SI-SNR leaves the level open.
+
+    Args:
+        waveform (`np.ndarray` of shape `(num_samples,)`): extracted speech.
+        reference (`np.ndarray` of shape `(num_samples,)`): the mixture it came from.
+
+    Returns:
+        `np.ndarray` of shape `(num_samples,)`: float32 speech.
+    """
+    level = np.sqrt(np.mean(np.square(waveform, dtype=np.float64)))
+    wanted = np.sqrt(np.mean(np.square(reference, dtype=np.float64)))
+    return (waveform * (wanted / max(level, 1e-12))).astype(np.float32)
+
+
+def metadata_row(
+    example: dict[str, Any], job: Job, sources: dict[str, dict[str, Any]]
+) -> dict[str, Any]:
+    """The row of one extracted mixture.
+
+    Args:
+        example (`dict[str, Any]`): what `extracted_examples` yields.
+        job (`Job`): split and epoch.
+        sources (`dict`): rows of the target corpora by utterance id.
+
+    Returns:
+        `dict[str, Any]`: `DENOISED_FEATURES`.
+    """
+    extracted_db = si_sdr_db(example["extracted"], example["target"])
+    duration_seconds = len(example["extracted"]) / SAMPLING_RATE
+    return {
+        **sources[example["utterance_id"]],
+        "utterance_id": f"denoised/{audio_name(example['utterance_id'], job.epoch)}",
+        "path": example["file"],
+        "duration_seconds": duration_seconds,
+        # Measured again when the set is read: it is other audio.
+        "speech_start_seconds": 0.0,
+        "speech_end_seconds": duration_seconds,
+        "split": job.split,
+        "source_utterance_id": example["utterance_id"],
+        "si_sdr_db": extracted_db,
+        "si_sdri_db": extracted_db - si_sdr_db(example["mixture"], example["target"]),
+    }
+
+
+def si_sdr_db(estimate: np.ndarray, target: np.ndarray) -> float:
+    """SI-SDR of one waveform in dB, in float64; the zero-mean form, which equals SI-SNR."""
+    pair = [torch.from_numpy(signal.astype(np.float64))[None] for signal in (estimate, target)]
+    return si_snr(*pair).item()
+
+
+def write_metadata(rows: list[dict[str, Any]], path: Path) -> None:
+    """Writes the rows in a fixed order; the file appears whole or not at all.
+
+    Args:
+        rows (`list[dict]`): rows of all processes.
+        path (`Path`): the metadata file.
+    """
+    rows = sorted(rows, key=lambda row: (row["split"], row["path"]))
+    partial = path.with_suffix(".partial")
+    datasets.Dataset.from_list(rows, features=DENOISED_FEATURES).to_parquet(str(partial))
+    partial.replace(path)
+    for split in sorted({row["split"] for row in rows}):
+        gains = [row["si_sdri_db"] for row in rows if row["split"] == split]
+        logger.info("%s: %d mixtures, SI-SDRi %.2f dB", split, len(gains), np.mean(gains))
+
+
+if __name__ == "__main__":
+    try:
+        main()
+        leave_together()
+    except (RecipeError, CorpusError) as error:
+        sys.exit(f"denoise_corpus: error: {error}")

@@ -1,0 +1,116 @@
+"""What a training was: the protocol, the minutes, the machine and how the loss went, as JSON."""
+
+from __future__ import annotations
+
+import json
+import platform
+from collections.abc import Mapping
+from dataclasses import asdict
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from transformers import TrainerState
+
+from tse_ser.training.arguments import DataArguments, ModelArguments, TseSerTrainingArguments
+
+FACTS_NAME = "training_facts.json"
+LIBRARIES = ("torch", "torchaudio", "transformers", "accelerate", "datasets", "numpy")
+# The training arguments that a result depends on; the rest is on the checkpoint.
+PROTOCOL_ARGUMENTS = (
+    "stage",
+    "condition",
+    "seed",
+    "num_train_epochs",
+    "max_steps",
+    "per_device_train_batch_size",
+    "gradient_accumulation_steps",
+    "learning_rate",
+    "extractor_learning_rate",
+    "lr_scheduler_type",
+    "warmup_steps",
+    "weight_decay",
+    "max_grad_norm",
+    "optim",
+    "mixed_precision",
+    "load_best_model_at_end",
+    "metric_for_best_model",
+    "early_stopping_patience",
+)
+
+
+def training_facts(
+    model_args: ModelArguments,
+    data_args: DataArguments,
+    training_args: TseSerTrainingArguments,
+    state: TrainerState,
+    *,
+    minutes: float,
+    num_examples: Mapping[str, int],
+    num_parameters: Mapping[str, int],
+    machine: Mapping[str, Any],
+    best_on_test: Mapping[str, Any] | None = None,
+) -> dict[str, Any]:
+    """Collects the facts of a finished training.
+
+    Args:
+        model_args (`ModelArguments`): where the model came from.
+        data_args (`DataArguments`): corpora, split and mixing.
+        training_args (`TseSerTrainingArguments`): stage and optimisation.
+        state (`TrainerState`): with the log history.
+        minutes (`float`): wall time of training in this and the resumed runs before it.
+        num_examples (`Mapping[str, int]`): targets by split.
+        num_parameters (`Mapping[str, int]`): all and trainable parameters.
+        machine (`Mapping[str, Any]`): processor, cores and GPU.
+        best_on_test (`Mapping[str, Any]`, *optional*): the epochs that were chosen on the test
+            session, see `tse_ser.training.best_on_test`.
+
+    Returns:
+        `dict[str, Any]`: plain values, ready for JSON.
+    """
+    training = {name: getattr(training_args, name) for name in PROTOCOL_ARGUMENTS}
+    return {
+        "recipe": data_args.config,
+        "model": asdict(model_args),
+        "data": {key: value for key, value in asdict(data_args).items() if key != "config"},
+        "training": {key: getattr(value, "value", value) for key, value in training.items()},
+        "num_processes": training_args.world_size,
+        "num_examples": dict(num_examples),
+        "num_parameters": dict(num_parameters),
+        "minutes": round(minutes, 2),
+        "epochs": state.epoch,
+        "steps": state.global_step,
+        "best_step": state.best_global_step,
+        "best_metric": state.best_metric,
+        "first_log": _first(state, "loss"),
+        "last_log": _last(state, "loss"),
+        "last_validation": _last(state, "eval_loss"),
+        "optimistic": best_on_test is not None,
+        "best_on_test": None if best_on_test is None else dict(best_on_test),
+        "machine": dict(machine),
+        "versions": {"python": platform.python_version()}
+        | {name: version(name) for name in LIBRARIES},
+    }
+
+
+def write_facts(facts: Mapping[str, Any], output_dir: str | Path) -> Path:
+    """Writes facts beside a model.
+
+    Args:
+        facts (`Mapping[str, Any]`): what `training_facts` gives.
+        output_dir (`str` or `Path`): the model's folder.
+
+    Returns:
+        `Path`: the file.
+    """
+    path = Path(output_dir) / FACTS_NAME
+    path.write_text(json.dumps(facts, indent=2) + "\n", encoding="utf-8")
+    return path
+
+
+def _first(state: TrainerState, key: str) -> dict[str, float] | None:
+    return next((entry for entry in state.log_history if key in entry), None)
+
+
+def _last(state: TrainerState, key: str) -> dict[str, float] | None:
+    return next((entry for entry in reversed(state.log_history) if key in entry), None)

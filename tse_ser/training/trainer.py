@@ -1,0 +1,266 @@
+"""`transformers.Trainer` for the three stages: loss parts, epochs of mixtures, validation."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Sized
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+from torch.nn import functional as F
+from torch.utils.data import DataLoader
+from transformers import (
+    EvalPrediction,
+    Trainer,
+    TrainerCallback,
+    TrainerControl,
+    TrainerState,
+    TrainingArguments,
+)
+from transformers.integrations.integration_utils import TensorBoardCallback
+from transformers.trainer_callback import ExportableState
+from transformers.utils.generic import ModelOutput
+
+from data_builders.schema import IGNORED_LABEL
+from modeling.signal_losses import si_snr
+from tse_ser.evaluation.compute_metrics import compute_metrics
+from tse_ser.training.arguments import TseSerTrainingArguments
+from tse_ser.training.processes import own_class
+
+LOSS_PARTS = ("extraction_loss", "classification_loss", "si_snr")
+
+
+class EpochCallback(TrainerCallback):
+    """Hands the epoch to the dataset before the first batch of an epoch is drawn.
+
+    accelerate does so too, but not with several processes, nor in an epoch that is resumed.
+    """
+
+    def on_epoch_begin(
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        **kwargs: Any,
+    ) -> None:
+        """Derives the epoch from the step, as Trainer does, so that it is right after resuming."""
+        train_dataloader = kwargs["train_dataloader"]
+        updates_per_epoch = math.ceil(len(train_dataloader) / args.gradient_accumulation_steps)
+        epoch = state.global_step // updates_per_epoch
+        train_dataloader.dataset.set_epoch(epoch)
+
+
+class TrainingClock(TrainerCallback, ExportableState):
+    """Minutes of training; those before a checkpoint are kept in it."""
+
+    def __init__(self) -> None:
+        self.minutes_before = 0.0
+        self.started = time.monotonic()
+
+    @property
+    def minutes(self) -> float:
+        """Minutes of training until now, those of the resumed runs included."""
+        return self.minutes_before + (time.monotonic() - self.started) / 60
+
+    def on_train_begin(self, *args: Any, **kwargs: Any) -> None:
+        """Starts the clock."""
+        self.started = time.monotonic()
+
+    def state(self) -> dict[str, Any]:
+        """What a checkpoint keeps."""
+        return {"args": {}, "attributes": {"minutes_before": self.minutes}}
+
+
+class LossParts:
+    """Sums of a loss's parts since the last log; they stay on the device until they are read."""
+
+    def __init__(self) -> None:
+        self._sums: dict[str, torch.Tensor] = {}
+        self._count = 0
+
+    def add(self, outputs: ModelOutput) -> None:
+        """Adds the parts that a model returned for one batch, each averaged over the batch."""
+        for name in LOSS_PARTS:
+            value = outputs.get(name)
+            if value is not None:
+                part = value.detach().float().mean()
+                self._sums[name] = self._sums[name] + part if name in self._sums else part
+        self._count += 1
+
+    def drain(self, trainer: Trainer) -> dict[str, float]:
+        """Means over the batches and over the processes; begins a new interval.
+
+        Args:
+            trainer (`Trainer`): whose processes are averaged; all of them must call.
+
+        Returns:
+            `dict[str, float]`: mean of each part that was added.
+        """
+        if not self._sums:
+            return {}
+        names = sorted(self._sums)
+        means = torch.stack([self._sums[name] for name in names]) / self._count
+        means = trainer.accelerator.reduce(means, reduction="mean")
+        self.__init__()  # type: ignore[misc]
+        return dict(zip(names, means.tolist(), strict=True))
+
+
+class TseSerTrainer(Trainer):
+    """Trains one stage; see `transformers.Trainer` for the arguments."""
+
+    args: TseSerTrainingArguments
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        self._loss_parts = LossParts()
+        kwargs.setdefault("compute_metrics", stage_metrics)
+        kwargs["callbacks"] = [*(kwargs.get("callbacks") or []), EpochCallback(), TrainingClock()]
+        super().__init__(*args, **kwargs)
+        # The models average over the batch. Were they given a count of items, Trainer would leave
+        # out its division by the accumulation steps.
+        self.model_accepts_loss_kwargs = False
+        for callback in self.callback_handler.callbacks:
+            # One folder, so that the curve of a resumed training goes on where it stopped.
+            if isinstance(callback, TensorBoardCallback) and callback.logging_dir is None:
+                callback.logging_dir = f"{self.args.output_dir}/runs"
+
+    @property
+    def network(self) -> nn.Module:
+        """The model without what several processes wrap it in."""
+        assert self.model is not None
+        return self.model
+
+    @property
+    def num_train_examples(self) -> int:
+        """Length of the training set."""
+        return len(self.train_dataset) if isinstance(self.train_dataset, Sized) else 0
+
+    @property
+    def num_eval_examples(self) -> int:
+        """Length of the validation set, 0 without one."""
+        return len(self.eval_dataset) if isinstance(self.eval_dataset, Sized) else 0
+
+    @property
+    def training_minutes(self) -> float:
+        """Minutes of training, those of the resumed runs included."""
+        clocks = [c for c in self.callback_handler.callbacks if isinstance(c, TrainingClock)]
+        return clocks[0].minutes
+
+    def train(self, *args: Any, **kwargs: Any) -> Any:
+        """Trains; refuses a training set that holds no full batch."""
+        batch_size = self.args.train_batch_size * self.args.world_size
+        if self.args.dataloader_drop_last and self.num_train_examples < batch_size:
+            raise ValueError(
+                f"{self.num_train_examples} training examples do not fill one batch of "
+                f"{batch_size} over all processes: lower per_device_train_batch_size or add speech"
+            )
+        return super().train(*args, **kwargs)
+
+    def _get_dataloader(self, *args: Any, **kwargs: Any) -> DataLoader:
+        drop_last = self.args.dataloader_drop_last
+        # Trainer has one flag for all loaders, but only training drops the short last batch.
+        self.args.dataloader_drop_last = drop_last and kwargs.get("is_training", False)
+        try:
+            loader: Any = super()._get_dataloader(*args, **kwargs)
+        finally:
+            self.args.dataloader_drop_last = drop_last
+        # A loader draws its workers' seed when they start, which a resumed training does at other
+        # times: from a generator of its own, or the model's dropout would go another way.
+        loader.base_dataloader.generator = torch.Generator()
+        return loader
+
+    def create_optimizer(self, model: Any = None) -> torch.optim.Optimizer:
+        """Adds a learning rate of its own for the extractor of a joint model."""
+        if self.optimizer is not None:
+            return self.optimizer
+        optimizer = super().create_optimizer(model)
+        rate = self.args.extractor_learning_rate
+        if rate is not None:
+            parameters = (self.network if model is None else model).named_parameters()
+            extractor = {id(p) for name, p in parameters if name.startswith("extractor.")}
+            for group in list(optimizer.param_groups):
+                moved = [p for p in group["params"] if id(p) in extractor]
+                group["params"] = [p for p in group["params"] if id(p) not in extractor]
+                if moved:
+                    optimizer.add_param_group({**group, "params": moved, "lr": rate})
+        return optimizer
+
+    def _save(self, output_dir: str | None = None, state_dict: Any = None) -> None:
+        with own_class(self.network):
+            super()._save(output_dir, state_dict)
+
+    def compute_loss(
+        self,
+        model: nn.Module,
+        inputs: dict[str, Any],
+        return_outputs: bool = False,
+        num_items_in_batch: torch.Tensor | int | None = None,
+    ) -> Any:
+        """The model's loss; its parts are kept for the next log."""
+        loss, outputs = super().compute_loss(
+            model, inputs, return_outputs=True, num_items_in_batch=num_items_in_batch
+        )
+        if model.training:
+            self._loss_parts.add(outputs)
+        return (loss, outputs) if return_outputs else loss
+
+    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
+        """Logs, with the loss parts beside the training loss."""
+        if "loss" in logs:
+            logs = {**logs, **self._loss_parts.drain(self)}
+        super().log(logs, start_time)
+
+    def prediction_step(
+        self,
+        model: nn.Module,
+        inputs: dict[str, Any],
+        prediction_loss_only: bool,
+        ignore_keys: list[str] | None = None,
+    ) -> tuple[torch.Tensor | None, Any, torch.Tensor | None]:
+        """Validates one batch; keeps scores of each example and no waveform."""
+        inputs = self._prepare_inputs(inputs)
+        with torch.no_grad(), self.compute_loss_context_manager():
+            loss, outputs = self.compute_loss(model, inputs, return_outputs=True)
+        if prediction_loss_only:
+            return loss, None, None
+        values = inputs["input_values"]
+        scores = {}
+        if outputs.get("logits") is not None:
+            scores["logits"] = outputs["logits"].float()
+        if outputs.get("si_snr") is not None:
+            scores["si_sdr"] = outputs["si_snr"]
+            scores["si_sdr_mixture"] = si_snr(
+                values, inputs["target_values"], inputs.get("attention_mask")
+            )
+        # Trainer scores only where there are labels; extraction has none to give.
+        labels = inputs.get("labels")
+        if labels is None:
+            labels = torch.full((len(values),), IGNORED_LABEL, device=values.device)
+        return loss, scores, labels
+
+
+def stage_metrics(prediction: EvalPrediction) -> dict[str, float]:
+    """Validation scores of a stage, from what `TseSerTrainer.prediction_step` keeps.
+
+    Args:
+        prediction (`EvalPrediction`): `predictions` is a dict of "logits" of shape `(num_examples,
+            num_labels)` and "si_sdr", "si_sdr_mixture" of shape `(num_examples,)` in dB, as far as
+            the stage has them; `label_ids` of shape `(num_examples,)`.
+
+    Returns:
+        `dict[str, float]`: `wa`, `ua`, `classification_loss`, and `si_sdr`, `si_sdri` in dB.
+    """
+    scores: dict[str, np.ndarray] = prediction.predictions  # type: ignore[assignment]
+    labels = np.asarray(prediction.label_ids)
+    kept: Any = tuple(scores[name] for name in ("logits", "si_sdr") if name in scores)
+    metrics = compute_metrics(EvalPrediction(predictions=kept, label_ids=labels))
+    if "si_sdr" in scores:
+        metrics["si_sdri"] = float(np.mean(scores["si_sdr"] - scores["si_sdr_mixture"]))
+    if "logits" in scores and (labels != IGNORED_LABEL).any():
+        logits = torch.from_numpy(scores["logits"])
+        metrics["classification_loss"] = F.cross_entropy(
+            logits, torch.from_numpy(labels), ignore_index=IGNORED_LABEL
+        ).item()
+    return metrics
