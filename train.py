@@ -35,6 +35,7 @@ from tse_ser.training.frame_statistics import fit_new_classifier
 from tse_ser.training.load_datasets import Examples, load_datasets
 from tse_ser.training.processes import leave_together
 from tse_ser.training.recipe_parser import RecipeError
+from tse_ser.training.speaker_embeddings import SpeakerEmbeddingCache
 from tse_ser.training.trainer import TseSerTrainer
 
 logger = logging.getLogger("train")
@@ -113,12 +114,29 @@ def build_trainer(
         model=model,
         args=training_args,
         data_collator=TseSerCollator(
-            feature_extractor, training_args.stage, training_args.condition
+            feature_extractor,
+            training_args.stage,
+            training_args.condition,
+            embedding_cache(model, feature_extractor),
+            training_args.permutation_invariant,
         ),
         train_dataset=train_dataset,
         eval_dataset=eval_dataset,
         processing_class=feature_extractor,
         callbacks=callbacks,
+    )
+
+
+def embedding_cache(
+    model: PreTrainedModel, feature_extractor: TseSerFeatureExtractor
+) -> SpeakerEmbeddingCache | None:
+    """What embeds enrollments once, where a frozen speaker encoder does."""
+    extractor = getattr(model, "extractor", model)
+    if getattr(extractor.config, "speaker_encoder", None) is None:
+        return None
+    return SpeakerEmbeddingCache(
+        extractor.get_speaker_embeddings,
+        lambda enrollment: feature_extractor([enrollment], return_tensors="np")["input_values"][0],
     )
 
 

@@ -57,8 +57,8 @@ class TdSpeakerBeamConfig(PreTrainedConfig):
         causal (`bool`): no look-ahead in the mask estimator's convolutions. The auxiliary network
             always sees the whole enrollment.
         adaptation_type (`str`): how the embedding acts on a block: `mul`, `muladd` or `concat`.
-        adaptation_layer (`int`): 0-based block whose output is adapted. 7 is the last block of the
-            first stack.
+        adaptation_layer (`int` or `list[int]`): 0-based block whose output is adapted. 7 is the
+            last block of the first stack. Several blocks get a part of the embedding each.
         speaker_embedding_dim (`int`): size of the embedding for one branch; `embedding_size` counts
             all branches.
         auxiliary_type (`str`): `tcn`, the paper's network over the enrollment, or `projection`, a
@@ -67,6 +67,12 @@ class TdSpeakerBeamConfig(PreTrainedConfig):
             `log_mel_statistics`, which needs no weights; `None` expects the caller to pass
             `speaker_embeddings`.
         external_embedding_dim (`int`): size of the speaker encoder's embedding, for `projection`.
+        num_outputs (`int`): masks that are estimated: 1, or 2 to estimate what is left of the
+            mixture too, which a loss may ask for. Only the first is the target's.
+        loss_type (`str`): `si_snr`, the paper's, or `snr`, which also asks for the target's level
+            in the mixture.
+        max_snr_db (`float`, *optional*): the loss rewards no more than about this, so that examples
+            without interference do not outweigh the others; `None` rewards without end.
         sampling_rate (`int`): in Hz.
 
     Raises:
@@ -95,11 +101,14 @@ class TdSpeakerBeamConfig(PreTrainedConfig):
     mask_activation: str = "relu"
     causal: bool = False
     adaptation_type: str = "mul"
-    adaptation_layer: int = 7
+    adaptation_layer: int | list[int] = 7
     speaker_embedding_dim: int = 128
     auxiliary_type: str = "tcn"
     speaker_encoder: str | None = None
     external_embedding_dim: int = 256
+    num_outputs: int = 1
+    loss_type: str = "si_snr"
+    max_snr_db: float | None = None
     sampling_rate: int = 16000
 
     def __post_init__(self, **kwargs: Any) -> None:
@@ -120,6 +129,8 @@ class TdSpeakerBeamConfig(PreTrainedConfig):
         check_choice(self, "adaptation_type", ("mul", "muladd", "concat"))
         check_choice(self, "auxiliary_type", ("tcn", "projection"))
         check_choice(self, "speaker_encoder", (None, *SPEAKER_ENCODER_DIMS))
+        check_choice(self, "num_outputs", (1, 2))
+        check_choice(self, "loss_type", ("si_snr", "snr"))
 
     def _check_sizes(self) -> None:
         check_at_least(self, 1, "num_filters", "kernel_size", "bottleneck_channels")
@@ -161,12 +172,21 @@ class TdSpeakerBeamConfig(PreTrainedConfig):
             )
 
     def _check_adaptation(self) -> None:
-        num_layers = self.num_blocks * self.num_repeats
-        if not 0 <= self.adaptation_layer < num_layers:
+        num_layers, layers = self.num_blocks * self.num_repeats, self.adaptation_layers
+        if not layers or not all(0 <= layer < num_layers for layer in layers):
             raise ValueError(
                 f"`adaptation_layer` must lie between 0 and {num_layers - 1} (`num_blocks` x "
                 f"`num_repeats` - 1), got {self.adaptation_layer}: outside, the enrollment would "
                 "have no effect."
+            )
+        if layers != sorted({*layers}):
+            raise ValueError(
+                f"`adaptation_layer` must name each block once, in rising order, got {layers}."
+            )
+        if self.adaptation_type == "concat" and len(layers) > 1:
+            raise ValueError(
+                "`adaptation_layer` must be one block for `adaptation_type='concat'`, got "
+                f"{layers}: `mul` and `muladd` adapt several."
             )
         if self.adaptation_type != "concat":
             factor = 2 if self.adaptation_type == "muladd" else 1
@@ -212,9 +232,15 @@ class TdSpeakerBeamConfig(PreTrainedConfig):
         return 2 if self.skip_channels else 1
 
     @property
+    def adaptation_layers(self) -> list[int]:
+        """The blocks whose output is adapted, in rising order."""
+        layers = self.adaptation_layer
+        return [layers] if isinstance(layers, int) else layers
+
+    @property
     def embedding_size(self) -> int:
-        """Size of E_0 of eq. (3): one part of `speaker_embedding_dim` a branch."""
-        return self.speaker_embedding_dim * self.num_branches
+        """Size of E_0 of eq. (3): one part of `speaker_embedding_dim` a branch of a block."""
+        return self.speaker_embedding_dim * self.num_branches * len(self.adaptation_layers)
 
     @property
     def hop_seconds(self) -> float:

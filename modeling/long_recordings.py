@@ -121,7 +121,7 @@ def extract_with_context(
         stop = min(first + span, num_frames)
         left, right = max(first - context, 0), min(stop + context, num_frames)
         part = values[:, left * stride : (right - 1) * stride + kernel_size]
-        masked = model.masked_frames(part.to(model.encoder.weight), None, embedding)
+        masked = model.masked_frames(part.to(model.encoder.weight), None, embedding)[0]
         decoded = model.decoder(masked[..., first - left : stop - left])[:, 0]
         start = first * stride
         # Filters reach from one window into the next, where both add up as in the decoder.

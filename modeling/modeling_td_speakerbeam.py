@@ -26,7 +26,7 @@ from .log_mel import LogMelSpectrogram
 from .log_mel_statistics import LogMelStatisticsEncoder
 from .long_recordings import LongRecordingMixin
 from .modeling_ge2e import Ge2eSpeakerEncoder
-from .signal_losses import negative_si_snr
+from .signal_losses import extraction_losses, si_snr
 from .streaming import StreamingMixin
 from .temporal_conv_network import ACTIVATIONS, TemporalConvNetwork
 
@@ -42,8 +42,8 @@ class TdSpeakerBeamOutput(ModelOutput):
     Output of [`TdSpeakerBeamForSpeechExtraction`].
 
     Args:
-        loss (`torch.FloatTensor` of shape `(1,)`, *optional*): negative SI-SNR in dB, mean over the
-            batch.
+        loss (`torch.FloatTensor` of shape `(1,)`, *optional*): the extraction loss in dB, mean over
+            the batch: by default the paper's negative SI-SNR, see [`extraction_losses`].
         extracted_values (`torch.FloatTensor` of shape `(batch_size, num_samples)`): the target
             speaker's waveform.
         speaker_embeddings (`torch.FloatTensor` of shape `(batch_size, embedding_size)`): what the
@@ -99,7 +99,7 @@ class AuxiliaryNetwork(nn.Module):
             num_repeats=1,
             out_channels=config.embedding_size,
             causal=False,
-            adaptation_layer=None,
+            adaptation_layers=[],
         )
 
     def forward(self, frames: Tensor, frame_mask: Tensor | None) -> Tensor:
@@ -110,6 +110,24 @@ class AuxiliaryNetwork(nn.Module):
         dtype = torch.promote_types(output.dtype, torch.float32)
         frame_sums = (output * frame_mask).sum(dim=-1, dtype=dtype)
         return frame_sums / frame_mask.sum(dim=-1, dtype=dtype)
+
+
+class EmbeddingProjection(nn.Linear):
+    """h of eq. (3) behind a speaker encoder: one linear layer on its embedding."""
+
+    def __init__(self, config: TdSpeakerBeamConfig):
+        super().__init__(config.external_embedding_dim, config.embedding_size)
+        self.adaptation_type = config.adaptation_type
+        self.part_size = config.speaker_embedding_dim
+
+    def identity_bias(self) -> Tensor:
+        """The bias that leaves adapted blocks as they are: factors of one, offsets of zero."""
+        part = torch.zeros(self.part_size)
+        if self.adaptation_type == "mul":
+            part.fill_(1)
+        elif self.adaptation_type == "muladd":
+            part[: self.part_size // 2] = 1
+        return part.repeat(self.out_features // self.part_size)
 
 
 class TdSpeakerBeamPreTrainedModel(PreTrainedModel):
@@ -141,6 +159,9 @@ class TdSpeakerBeamPreTrainedModel(PreTrainedModel):
             if module.bias is not None:
                 bound = 1 / math.sqrt(module.weight[0].numel())
                 init.uniform_(module.bias, -bound, bound)
+            if isinstance(module, EmbeddingProjection):
+                # A block whose channels began near zero would be all but switched off.
+                init.copy_(module.bias, module.identity_bias())
         elif isinstance(module, nn.LSTM):
             super()._init_weights(module)
         elif isinstance(module, (Ge2eSpeakerEncoder, LogMelSpectrogram)):
@@ -172,9 +193,9 @@ class TdSpeakerBeamForSpeechExtraction(
         self.mask_estimator = TemporalConvNetwork(
             config,
             num_repeats=config.num_repeats,
-            out_channels=config.num_filters,
+            out_channels=config.num_filters * config.num_outputs,
             causal=config.causal,
-            adaptation_layer=config.adaptation_layer,
+            adaptation_layers=config.adaptation_layers,
         )
         self.mask_activation = ACTIVATIONS[config.mask_activation]()
         self.decoder = FrameSynthesis(config.num_filters, config.kernel_size, config.stride)
@@ -182,7 +203,7 @@ class TdSpeakerBeamForSpeechExtraction(
         if config.auxiliary_type == "tcn":
             self.auxiliary_network = AuxiliaryNetwork(config)
         else:
-            self.auxiliary_network = nn.Linear(config.external_embedding_dim, config.embedding_size)
+            self.auxiliary_network = EmbeddingProjection(config)
             if config.speaker_encoder is not None:
                 self.speaker_encoder = SPEAKER_ENCODERS[config.speaker_encoder]()
         self.post_init()
@@ -246,6 +267,7 @@ class TdSpeakerBeamForSpeechExtraction(
         enrollment_attention_mask: Tensor | None = None,
         speaker_embeddings: Tensor | None = None,
         target_values: Tensor | None = None,
+        permutation_invariant: bool = False,
         return_dict: bool | None = None,
     ) -> TdSpeakerBeamOutput | tuple:
         """
@@ -261,6 +283,9 @@ class TdSpeakerBeamForSpeechExtraction(
                 for each mixture or one for all; skips the auxiliary network.
             target_values (`torch.Tensor` of shape `(batch_size, num_samples)`, *optional*): the
                 target speaker's clean waveform; gives the loss.
+            permutation_invariant (`bool`): the loss of a first training that separates without
+                knowing whom to choose: no enrollment is heard, and of the two outputs (see
+                `num_outputs`) the one that is nearer to the target counts as its extraction.
             return_dict (`bool`, *optional*): a tuple instead of an output object where `False`.
 
         Returns:
@@ -268,13 +293,15 @@ class TdSpeakerBeamForSpeechExtraction(
 
         Raises:
             ValueError: wrong rank, a mixture shorter than a filter, batch sizes that differ, NaN,
-                no enrollment.
+                no enrollment, or a permutation-invariant loss where there is nothing to permute.
         """
         check_waveform("input_values", input_values, attention_mask, self.config.kernel_size)
         batch_size = input_values.shape[0]
         if target_values is not None:
             self._check_target(target_values, input_values)
-        if speaker_embeddings is None:
+        if permutation_invariant:
+            speaker_embeddings = self._nobody(input_values)
+        elif speaker_embeddings is None:
             if enrollment_values is not None and enrollment_values.dim() == 2:
                 check_batch_size("enrollment_values", enrollment_values, batch_size)
             speaker_embeddings = self.get_speaker_embeddings(
@@ -283,25 +310,27 @@ class TdSpeakerBeamForSpeechExtraction(
         else:
             check_finite("speaker_embeddings", speaker_embeddings)
         speaker_embeddings = self._one_embedding_each(speaker_embeddings, batch_size)
-        extracted_values = self._extract(input_values, attention_mask, speaker_embeddings)
-        loss = si_snr = None
+        outputs = self._separate(input_values, attention_mask, speaker_embeddings)
+        loss = ratios = None
         if target_values is not None:
-            losses = negative_si_snr(extracted_values, target_values, attention_mask)
-            loss, si_snr = losses.mean(), -losses
+            outputs, losses = self._losses(
+                outputs, input_values, attention_mask, target_values, permutation_invariant
+            )
+            loss, ratios = losses.mean(), si_snr(outputs[0], target_values, attention_mask)
         output = TdSpeakerBeamOutput(
             loss=loss,
-            extracted_values=extracted_values,
+            extracted_values=outputs[0],
             speaker_embeddings=speaker_embeddings,
-            si_snr=si_snr,
+            si_snr=ratios,
         )
         return_dict = self.config.return_dict if return_dict is None else return_dict
         return output if return_dict else output.to_tuple()
 
-    def estimate_mask(
+    def estimate_masks(
         self, frames: Tensor, frame_mask: Tensor | None, speaker_embeddings: Tensor
-    ) -> Tensor:
+    ) -> list[Tensor]:
         """
-        M_0 of eq. (6).
+        M_0 of eq. (6), and that of the rest of the mixture where `num_outputs` is 2.
 
         Args:
             frames: encoded mixtures, `(batch_size, num_filters, num_frames)`.
@@ -310,28 +339,78 @@ class TdSpeakerBeamForSpeechExtraction(
                 all.
 
         Returns:
-            `(batch_size, num_filters, num_frames)`.
+            `num_outputs` masks of shape `(batch_size, num_filters, num_frames)`.
         """
         embedding = self._adaptation_embedding(
             self._one_embedding_each(speaker_embeddings, frames.shape[0])
         ).to(frames.dtype)
-        return self.mask_activation(self.mask_estimator(frames, frame_mask, embedding))
+        masks = self.mask_activation(self.mask_estimator(frames, frame_mask, embedding))
+        return list(masks.chunk(self.config.num_outputs, dim=1))
 
     def masked_frames(
         self, input_values: Tensor, attention_mask: Tensor | None, speaker_embeddings: Tensor
-    ) -> Tensor:
-        """The target speaker's frames, eq. (5) and (6): `(batch_size, num_filters, num_frames)`."""
+    ) -> list[Tensor]:
+        """
+        The frames of each output, eq. (5) and (6), the target speaker's first: each
+        `(batch_size, num_filters, num_frames)`.
+        """
         frames, frame_mask = encode_waveform(self.encoder, input_values, attention_mask)  # eq. (5)
-        masked = frames * self.estimate_mask(frames, frame_mask, speaker_embeddings)  # eq. (6)
-        return masked if frame_mask is None else masked * frame_mask
+        masks = self.estimate_masks(frames, frame_mask, speaker_embeddings)  # eq. (6)
+        masked = [frames * mask for mask in masks]
+        return masked if frame_mask is None else [one * frame_mask for one in masked]
 
-    def _extract(
+    def _separate(
         self, input_values: Tensor, attention_mask: Tensor | None, speaker_embeddings: Tensor
-    ) -> Tensor:
+    ) -> list[Tensor]:
+        """The waveform of each output, `(batch_size, num_samples)`."""
         masked = self.masked_frames(input_values, attention_mask, speaker_embeddings)
-        decoded = self.decoder(masked)[:, 0]  # eq. (7)
+        decoded = [self.decoder(frames)[:, 0] for frames in masked]  # eq. (7)
         # The filters leave out a remainder shorter than a hop: zeros there keep the length.
-        return F.pad(decoded, (0, input_values.shape[-1] - decoded.shape[-1]))
+        return [F.pad(one, (0, input_values.shape[-1] - one.shape[-1])) for one in decoded]
+
+    def _losses(
+        self,
+        outputs: list[Tensor],
+        input_values: Tensor,
+        attention_mask: Tensor | None,
+        target_values: Tensor,
+        permutation_invariant: bool,
+    ) -> tuple[list[Tensor], Tensor]:
+        """The outputs, that of the target first, and the loss of each example `(batch_size,)`."""
+        rest = input_values - target_values
+
+        def losses(estimates: list[Tensor]) -> Tensor:
+            return torch.stack(
+                [
+                    extraction_losses(
+                        estimate,
+                        source,
+                        input_values,
+                        attention_mask,
+                        self.config.loss_type,
+                        self.config.max_snr_db,
+                    )
+                    for estimate, source in zip(estimates, (target_values, rest), strict=False)
+                ]
+            ).mean(dim=0)
+
+        in_order = losses(outputs)
+        if not permutation_invariant:
+            return outputs, in_order
+        swapped = losses(outputs[::-1])
+        is_swapped = (swapped < in_order)[:, None]
+        first, second = outputs
+        chosen = [torch.where(is_swapped, second, first), torch.where(is_swapped, first, second)]
+        return chosen, torch.minimum(in_order, swapped)
+
+    def _nobody(self, input_values: Tensor) -> Tensor:
+        """The embedding of no speaker, which leaves a projection with its biases."""
+        if self.config.num_outputs != 2 or self.config.auxiliary_type != "projection":
+            raise ValueError(
+                "`permutation_invariant` needs a model with `num_outputs=2` and "
+                "`auxiliary_type='projection'`."
+            )
+        return input_values.new_zeros(1, self.config.external_embedding_dim)
 
     def _check_target(self, target_values: Tensor, input_values: Tensor) -> None:
         if target_values.shape != input_values.shape:

@@ -191,7 +191,7 @@ class ExtractionStream:
         if num_final == 0:
             return pending[:, :0]
         whole_filters = pending[:, : num_final + self.latency_samples]
-        masked = self.model.masked_frames(whole_filters, None, self.speaker_embeddings)
+        masked = self.model.masked_frames(whole_filters, None, self.speaker_embeddings)[0]
         decoded = self.model.decoder(masked)[:, 0]
         if self.tail is not None:
             decoded[:, : self.latency_samples] += self.tail

@@ -1,5 +1,7 @@
 """The dilated convolutions of Conv-TasNet, for the mask estimator and the auxiliary network."""
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor, nn
 from transformers.modeling_layers import GradientCheckpointingLayer
@@ -146,7 +148,7 @@ class TemporalConvNetwork(nn.Module):
         num_repeats: stacks.
         out_channels: channels of the output.
         causal: no look-ahead in the convolutions.
-        adaptation_layer: 0-based block whose output the embedding adapts, or `None`.
+        adaptation_layers: 0-based blocks whose output the embedding adapts, in rising order.
     """
 
     def __init__(
@@ -155,11 +157,11 @@ class TemporalConvNetwork(nn.Module):
         num_repeats: int,
         out_channels: int,
         causal: bool,
-        adaptation_layer: int | None,
+        adaptation_layers: Sequence[int],
     ):
         super().__init__()
         keep_freed_memory()
-        self.adaptation_layer = adaptation_layer
+        self.adaptation_layers = list(adaptation_layers)
         input_norm = NORMS[config.input_norm_type or config.norm_type]
         self.input_norm = input_norm(config.num_filters, config.norm_eps)
         self.bottleneck = PointwiseConv(
@@ -177,8 +179,10 @@ class TemporalConvNetwork(nn.Module):
             )
             for index in range(num_layers)
         )
-        if adaptation_layer is not None:
-            self.adaptation = AdaptationLayer(config, adaptation_layer != unread_layer)
+        if self.adaptation_layers:
+            # Only a lone block is adapted by weights; see `adaptation_type`.
+            has_residual = unread_layer not in self.adaptation_layers
+            self.adaptation = AdaptationLayer(config, has_residual)
         self.output_activation = ACTIVATIONS[config.pre_mask_activation]()
         self.output_conv = PointwiseConv(
             config.skip_channels or config.bottleneck_channels, out_channels, config.conv_bias
@@ -198,11 +202,15 @@ class TemporalConvNetwork(nn.Module):
         """
         hidden_states = self.bottleneck(self.input_norm(features, frame_mask))
         skip_sum: Tensor | None = None
+        parts: dict[int, Tensor] = {}
+        if embedding is not None:
+            chunks = embedding.chunk(len(self.adaptation_layers), dim=1)
+            parts = dict(zip(self.adaptation_layers, chunks, strict=True))
         for index, block in enumerate(self.blocks):
             residual, skip = block(hidden_states, frame_mask)
-            if index == self.adaptation_layer:
+            if index in self.adaptation_layers:
                 branches = [residual] if skip is None else [residual, skip]
-                residual, *skips = self.adaptation(branches, embedding)
+                residual, *skips = self.adaptation(branches, parts[index])
                 skip = skips[0] if skips else None
             if residual is not None:
                 hidden_states = hidden_states + residual

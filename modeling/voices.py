@@ -21,7 +21,10 @@ FIELDS_BEHIND_THE_EMBEDDING = {
     "adaptation_layer",
     "adaptation_type",
     "causal",
+    "loss_type",
     "mask_activation",
+    "max_snr_db",
+    "num_outputs",
     "num_repeats",
 }
 

@@ -134,6 +134,13 @@ class TseSerTrainingArguments(TrainingArguments):
     condition: Condition = field(
         default="noisy", metadata={"help": "What the model hears: target, mixture, or extracted."}
     )
+    permutation_invariant: bool = field(
+        default=False,
+        metadata={
+            "help": "Train an extractor to separate without an enrollment, the better of its two "
+            "outputs counted: a start for trainings of few hours."
+        },
+    )
     extractor_learning_rate: float | None = field(
         default=None,
         metadata={"help": "Learning rate of the extractor in the joint stage; one rate if unset."},
@@ -179,6 +186,8 @@ class TseSerTrainingArguments(TrainingArguments):
                 "label_smoothing_factor would replace the model's loss by the cross entropy alone: "
                 "set `label_smoothing` in the classifier's config"
             )
+        if self.permutation_invariant and self.stage != "extraction":
+            raise ValueError("permutation_invariant is for stage 'extraction': leave it out")
         if self.extractor_learning_rate is not None and self.stage != "joint":
             raise ValueError("extractor_learning_rate is for stage 'joint': use learning_rate")
 

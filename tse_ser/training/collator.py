@@ -10,6 +10,7 @@ import torch
 
 from modeling.feature_extraction_tse_ser import TseSerFeatureExtractor
 from tse_ser.training.arguments import Condition, Stage
+from tse_ser.training.speaker_embeddings import SpeakerEmbeddingCache
 
 
 @dataclass
@@ -22,11 +23,16 @@ class TseSerCollator:
             "joint" get labels.
         condition (`str`): "clean" lets the model hear the target, the others the mixture (which of
             a denoised example is the extracted speech).
+        speaker_embeddings (`SpeakerEmbeddingCache`, *optional*): embeds enrollments; the model does
+            so in every step where none is given.
+        permutation_invariant (`bool`): the model hears no enrollment.
     """
 
     feature_extractor: TseSerFeatureExtractor
     stage: Stage
     condition: Condition = "noisy"
+    speaker_embeddings: SpeakerEmbeddingCache | None = None
+    permutation_invariant: bool = False
 
     def __call__(self, examples: Sequence[dict[str, Any]]) -> dict[str, torch.Tensor]:
         """Collates examples.
@@ -44,13 +50,20 @@ class TseSerCollator:
         """
         heard = "target" if self.condition == "clean" else "mixture"
         extracts = self.stage != "classification"
+        # Drawn mixtures say which enrollment it is; those of LibriMix do not.
+        embeds = self.speaker_embeddings is not None and "spec" in examples[0]
+        enrolls = extracts and not self.permutation_invariant and not embeds
         features = self.feature_extractor(
             [example[heard] for example in examples],
-            enrollments=[example["enrollment"] for example in examples] if extracts else None,
+            enrollments=[example["enrollment"] for example in examples] if enrolls else None,
             targets=[example["target"] for example in examples] if extracts else None,
             return_tensors="pt",
         )
         batch = dict(features)
+        if self.permutation_invariant:
+            batch["permutation_invariant"] = True
+        elif self.speaker_embeddings is not None and embeds and extracts:
+            batch["speaker_embeddings"] = self.speaker_embeddings(examples)
         if self.stage != "extraction":
             batch["labels"] = torch.tensor([example["label"] for example in examples])
         return batch
