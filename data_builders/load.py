@@ -23,6 +23,8 @@ def load_corpus(
     name: str,
     data_dir: str | Path | None = None,
     cache_dir: str | Path | None = None,
+    *,
+    strict: bool = False,
     **options: Any,
 ) -> datasets.Dataset:
     """Reads a corpus.
@@ -33,6 +35,8 @@ def load_corpus(
         data_dir (`str` or `Path`, *optional*): folder of that corpus; "generated" needs none.
         cache_dir (`str` or `Path`, *optional*): where scans, resampled copies and generated speech
             are kept; `TSE_SER_CACHE`, else `~/.cache/tse_ser`, if not given.
+        strict (`bool`): stop at audio that cannot be used; otherwise it is left out, and a warning
+            counts it.
         **options: options of the corpus as Python values; these win over those in its name.
 
     Returns:
@@ -40,7 +44,7 @@ def load_corpus(
 
     Raises:
         CorpusError: the corpus or an option is unknown, or the corpus is missing, another one, or
-            holds unusable audio.
+            holds no usable audio, or `strict` and some is not.
     """
     corpus, named_options = parse_corpus_name(name)
     for option in options:
@@ -49,6 +53,7 @@ def load_corpus(
     return CORPORA[corpus](
         None if data_dir is None else Path(data_dir),
         cache.absolute(),
+        strict=strict,
         **{**named_options, **options},
     )
 
@@ -143,6 +148,8 @@ def read_corpora(
     corpus_dir: str | Path | None = None,
     corpus_dirs: Mapping[str, str | Path] | None = None,
     cache_dir: str | Path | None = None,
+    *,
+    strict: bool = False,
 ) -> list[datasets.Dataset]:
     """Reads several corpora whose folders are given as for `load_mixtures`.
 
@@ -151,6 +158,7 @@ def read_corpora(
         corpus_dir (`str` or `Path`, *optional*): root with one folder a corpus, named like it.
         corpus_dirs (`Mapping[str, str | Path]`, *optional*): folders by corpus name; these win.
         cache_dir (`str` or `Path`, *optional*): see `load_corpus`.
+        strict (`bool`): see `load_corpus`.
 
     Returns:
         `list[datasets.Dataset]`: the corpora, in the order of their names.
@@ -161,7 +169,7 @@ def read_corpora(
     if not names:
         raise CorpusError(f"no corpus is named: use some of {', '.join(sorted(CORPORA))}")
     return [
-        load_corpus(name, corpus_folder(name, corpus_dir, corpus_dirs), cache_dir)
+        load_corpus(name, corpus_folder(name, corpus_dir, corpus_dirs), cache_dir, strict=strict)
         for name in ([names] if isinstance(names, str) else names)
     ]
 

@@ -154,14 +154,6 @@ def test_the_second_load_decodes_nothing(tmp_path: Path, monkeypatch: pytest.Mon
         load_corpus("ravdess", root, tmp_path / "cache")
 
 
-def test_a_moved_corpus_needs_no_new_scan(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    load_corpus("emodb", write_emodb(tmp_path / "before"), tmp_path / "cache")
-    shutil.move(tmp_path / "before", tmp_path / "after")
-    monkeypatch.setattr(scan, "_decode", None)
-    paths = load_corpus("emodb", tmp_path / "after", tmp_path / "cache")["path"][:]
-    assert all(Path(path).is_relative_to(tmp_path / "after") for path in paths)
-
-
 def test_several_loads_at_once_share_one_cache(tmp_path: Path) -> None:
     root = write_ravdess(tmp_path / "ravdess", actors=[1, 2], rate=48_000, suffix=".wav")
     with ThreadPoolExecutor(4) as pool:

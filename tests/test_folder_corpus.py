@@ -148,7 +148,7 @@ def test_a_changed_table_or_file_is_read_again(tmp_path: Path) -> None:
         ({"path": ""}, "row 2: path and speaker_id must not be empty"),
         ({"path": "../secret.wav"}, r"row 2: \.\./secret\.wav leaves the folder"),
         ({"path": "anna/../../secret.wav"}, "leaves the folder of the table"),
-        ({"path": "anna/9.wav"}, r"1 of 12 files are not there, such as .*anna/9\.wav"),
+        ({"path": "anna/9.wav"}, r"1 of 12 audio files .* cannot be used:\n  anna/9\.wav: missing"),
         ({"path": "anna/0.wav"}, "1 utterance ids repeat, such as anna/0"),
         ({"gender": "m"}, "speaker folder_anna is female in folder/anna/0 and male in"),
         ({"split": "dev"}, "row 2: unknown split 'dev': use one of train, validation, test"),
@@ -160,7 +160,7 @@ def test_a_bad_row_is_named(change: dict[str, str], reason: str, tmp_path: Path)
     rows[1].update(change)
     write_table(root, rows)
     with pytest.raises(CorpusError, match=reason):
-        load_corpus("folder", root, tmp_path / "cache")
+        load_corpus("folder", root, tmp_path / "cache", strict=True)
 
 
 def test_a_bad_table_is_refused(tmp_path: Path) -> None:
@@ -191,3 +191,30 @@ def test_unused_columns_are_reported(tmp_path: Path, caplog: pytest.LogCaptureFi
     with caplog.at_level(logging.WARNING):
         load_corpus("folder", write_folder(tmp_path / "folder", rows), tmp_path / "cache")
     assert "1 columns are not used: microphone" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("name", "utterances", "speakers"),
+    [
+        ("cremad", 4359, 81),
+        ("librispeech251", 709, 251),
+        ("nemo", 1025, 9),
+        ("emotiontts", 300, 15),
+    ],
+)
+@pytest.mark.slow
+def test_opus_tables_load_and_their_silent_clip_is_counted(
+    name: str,
+    utterances: int,
+    speakers: int,
+    data_dir: Path,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    corpus = load_corpus(f"folder:name={name}", data_dir / name)
+    assert len(corpus) == utterances
+    assert len({*corpus["speaker_id"][:]}) == speakers
+    assert ("1076_MTI_SAD_XX.opus: silent" in caplog.text) == (name == "cremad")
+    row = corpus[0]
+    with soundfile.SoundFile(row["path"]) as file:
+        assert (file.samplerate, file.channels) == (16_000, 1)
+        assert file.frames == round(row["duration_seconds"] * 16_000)

@@ -25,7 +25,7 @@ def decoded(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     names: list[str] = []
     decode = scan._decode
 
-    def record(path: Path) -> tuple[np.ndarray, int]:
+    def record(path: Path) -> tuple[np.ndarray, int, bool]:
         names.append(path.name)
         return decode(path)
 
@@ -49,7 +49,7 @@ def test_what_was_scanned_before_a_bad_file_is_kept(tmp_path: Path, decoded: lis
     bad = root / "Actor_01" / "03-01-03-01-01-01-01.flac"
     bad.write_bytes(b"no audio")
     with pytest.raises(CorpusError):
-        load_corpus("ravdess", root, tmp_path / "cache")
+        load_corpus("ravdess", root, tmp_path / "cache", strict=True)
     decoded.clear()
     bad.unlink()
     assert len(load_corpus("ravdess", root, tmp_path / "cache")) == 7

@@ -23,7 +23,7 @@ from data_builders.corpora.librispeech import load_librispeech
 from data_builders.corpora.ravdess import load_ravdess
 from data_builders.schema import CorpusError
 
-# name -> function(folder of the corpus, cache folder, **options)
+# name -> function(folder of the corpus, cache folder, strict=..., **options)
 CORPORA: dict[str, Callable[..., datasets.Dataset]] = {
     "generated": load_generated,
     "generated_pool": load_generated_pool,

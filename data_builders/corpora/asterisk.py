@@ -39,18 +39,22 @@ VOICES = (
 VOICE_FOLDER = re.compile(rf"([a-z]{{2}})_([A-Z]{{2}})_([fm])_({'|'.join(SPEAKERS)})")
 
 
-def load_asterisk(data_dir: Path | None, cache_dir: Path) -> datasets.Dataset:
+def load_asterisk(
+    data_dir: Path | None, cache_dir: Path, *, strict: bool = False
+) -> datasets.Dataset:
     """Reads the prompts of the four known Asterisk voices.
 
     Args:
         data_dir (`Path`, *optional*): the folder that holds the voices' folders.
         cache_dir (`Path`): where scans and resampled copies are kept.
+        strict (`bool`): stop at audio that cannot be used, which is otherwise left out.
 
     Returns:
         `datasets.Dataset`: utterances with `UTTERANCE_FEATURES`, emotion "".
 
     Raises:
-        CorpusError: the folder is missing, is not Asterisk's, or holds unusable audio.
+        CorpusError: the folder is missing, is not Asterisk's, or holds no usable audio, or
+            `strict` and some is not.
     """
     return load_audio_folder(
         "asterisk",
@@ -59,6 +63,7 @@ def load_asterisk(data_dir: Path | None, cache_dir: Path) -> datasets.Dataset:
         expected="voice folders such as en_US_f_Allison/conf-full.flac (or .wav)",
         describe=_describe,
         check=_check,
+        strict=strict,
     )
 
 

@@ -13,7 +13,7 @@ from data_builders.corpora.corpus_table import (
     load_table,
     require_folder,
 )
-from data_builders.corpora.scan import AUDIO_SUFFIXES, FoundFile, list_files
+from data_builders.corpora.scan import AUDIO_SUFFIXES, LOSSY_SUFFIXES, FoundFile, list_files
 from data_builders.schema import CorpusError
 
 
@@ -25,6 +25,7 @@ def load_audio_folder(
     expected: str,
     describe: Callable[[PurePath], Description | None],
     check: Callable[[Sequence[Description]], list[str]],
+    strict: bool = False,
 ) -> datasets.Dataset:
     """Reads a corpus from its folder.
 
@@ -37,6 +38,7 @@ def load_audio_folder(
             does not belong to the corpus.
         check (`Callable`): compares the utterances with the complete corpus; the lines that it
             returns are warnings.
+        strict (`bool`): see `load_table`.
 
     Returns:
         `datasets.Dataset`: the utterances, with `UTTERANCE_FEATURES`, sorted by path.
@@ -54,7 +56,7 @@ def load_audio_folder(
         report += check([description for _, description in described])
         return described
 
-    return load_table(corpus, root, files, cache_dir, describe_all)
+    return load_table(corpus, root, files, cache_dir, describe_all, strict=strict)
 
 
 def describe_files(
@@ -72,9 +74,11 @@ def describe_files(
     Returns:
         `list[tuple[FoundFile, Description]]`: files and what is known of them.
     """
+    order = {file.path: position for position, file in enumerate(files)}
     described: dict[str, tuple[FoundFile, Description]] = {}
     strangers, copies = [], []
-    for file in files:
+    # A release may bring its recordings as mp3 as well: what keeps every sample comes first.
+    for file in sorted(files, key=lambda file: file.path.lower().endswith(LOSSY_SUFFIXES)):
         description = describe(PurePath(file.path))
         if description is None:
             strangers.append(file.path)
@@ -84,7 +88,7 @@ def describe_files(
             described[description.name] = (file, description)
     report += left_out_line(strangers, "are not part of the corpus")
     report += left_out_line(copies, "repeat the name of another file")
-    return list(described.values())
+    return sorted(described.values(), key=lambda entry: order[entry[0].path])
 
 
 def wrong_folder(corpus: str, root: Path, expected: str, files: Sequence[FoundFile]) -> CorpusError:
@@ -104,7 +108,7 @@ def wrong_folder(corpus: str, root: Path, expected: str, files: Sequence[FoundFi
         examples = ", ".join(file.path for file in files[:3])
         found = f"{len(files)} audio files, such as {examples}"
     elif entries:
-        found = f"no wav or flac file, but {', '.join(entries[:5])}"
+        found = f"no audio file, but {', '.join(entries[:5])}"
     else:
         found = "an empty folder"
     return CorpusError(f"{corpus}: {root} is not that corpus: expected {expected}; found {found}")

@@ -19,6 +19,8 @@ from data_builders.corpora.scan import (
     FoundFile,
     ScannedFile,
     copies_folder,
+    find_file,
+    keep_usable,
     scan_audio_files,
     write_arrow,
 )
@@ -92,6 +94,7 @@ def load_table(
     options: Mapping[str, Any] | None = None,
     measure_speech: bool = True,
     more_columns: Mapping[str, Mapping[str, str]] | None = None,
+    strict: bool = False,
 ) -> datasets.Dataset:
     """Makes the table of a corpus, or maps into memory the one that was made before.
 
@@ -107,14 +110,18 @@ def load_table(
         measure_speech (`bool`): see `scan_audio_files`.
         more_columns (`Mapping`, *optional*): columns of strings besides the schema's, which
             `describe` fills: column to utterance name to value.
+        strict (`bool`): stop at audio that cannot be used, which is otherwise left out.
 
     Returns:
         `datasets.Dataset`: the utterances, with `UTTERANCE_FEATURES`, in the order of `describe`.
 
     Raises:
-        CorpusError: unusable audio, a speaker of two genders, or what `describe` raises.
+        CorpusError: no audio can be used, or `strict` and some cannot, a speaker of two
+            genders, or what `describe` raises.
     """
-    settings = [_code_version(), corpus, str(root), options or {}, measure_speech]
+    # Where a link leads counts as well as its name: it may lead elsewhere another time.
+    place = [str(root), str(root.resolve())]
+    settings = [_code_version(), corpus, place, options or {}, measure_speech, strict]
     digest = hashlib.sha256(json.dumps(settings).encode())
     digest.update("\n".join(file.key for file in files).encode())
     folder = cache_dir / "corpora" / corpus
@@ -122,21 +129,29 @@ def load_table(
     copies = copies_folder(cache_dir, corpus)
     folder.mkdir(parents=True, exist_ok=True)
     with filelock.FileLock(folder / "table.lock"):
-        facts = _read_facts(table, copies)
+        facts = _read_facts(table, root, copies)
         if facts is None:
             report: list[str] = []
             described = describe(report)
             chosen = [file for file, _ in described]
-            scanned = scan_audio_files(
+            results = scan_audio_files(
                 root, chosen, cache_dir, corpus, measure_speech=measure_speech
             )
+            usable = keep_usable(corpus, root, chosen, results, report, strict=strict)
+            described = [described[position] for position, _ in usable]
+            scanned = [entry for _, entry in usable]
             columns = _columns(corpus, root, described, scanned, copies)
             _check_rows(corpus, columns)
             for name, values in (more_columns or {}).items():
                 columns[name] = [values[description.name] for _, description in described]
             features = {**UTTERANCE_FEATURES}
             features.update(dict.fromkeys(more_columns or {}, datasets.Value("string")))
-            facts = {"report": report, "copies": [entry.copy for entry in scanned if entry.copy]}
+            facts = {
+                "report": report,
+                "copies": [entry.copy for entry in scanned if entry.copy],
+                # Files outside the folder, which its listing does not show.
+                "elsewhere": {file.path: file.key for file in chosen if os.path.isabs(file.path)},
+            }
             _facts_file(table).write_text(json.dumps(facts), encoding="utf-8")
             write_arrow(table, columns, datasets.Features(features))
     for line in facts["report"]:
@@ -240,10 +255,12 @@ def _facts_file(table: Path) -> Path:
     return table.with_suffix(".json")
 
 
-def _read_facts(table: Path, copies: Path) -> dict[str, list[str]] | None:
+def _read_facts(table: Path, root: Path, copies: Path) -> dict[str, Any] | None:
     """The report and the copies of a table that can still be used."""
     if not table.is_file():
         return None
-    facts: dict[str, list[str]] = json.loads(_facts_file(table).read_text(encoding="utf-8"))
+    facts: dict[str, Any] = json.loads(_facts_file(table).read_text(encoding="utf-8"))
+    if any(find_file(root, path).key != key for path, key in facts["elsewhere"].items()):
+        return None
     present = set(os.listdir(copies)) if facts["copies"] and copies.is_dir() else set()
     return facts if present.issuperset(facts["copies"]) else None

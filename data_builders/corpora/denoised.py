@@ -7,23 +7,29 @@ reached), and the waveforms below audio/.
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 
 import datasets
 
 from data_builders.corpora.corpus_table import require_folder
-from data_builders.corpora.scan import copies_folder, find_file, scan_audio_files
+from data_builders.corpora.scan import copies_folder, find_file, keep_usable, scan_audio_files
 from data_builders.schema import UTTERANCE_FEATURES, CorpusError
+
+logger = logging.getLogger(__name__)
 
 METADATA_FILE = "metadata.parquet"
 
 
-def load_denoised(data_dir: Path | None, cache_dir: Path) -> datasets.Dataset:
+def load_denoised(
+    data_dir: Path | None, cache_dir: Path, *, strict: bool = False
+) -> datasets.Dataset:
     """Reads a Denoised set.
 
     Args:
         data_dir (`Path`, *optional*): the folder that `tse_ser.training.denoise_corpus` wrote.
         cache_dir (`Path`): where the scan is kept.
+        strict (`bool`): stop at audio that cannot be used, which is otherwise left out.
 
     Returns:
         `datasets.Dataset`: every column of the metadata; `UTTERANCE_FEATURES`, `split` and others.
@@ -56,7 +62,13 @@ def load_denoised(data_dir: Path | None, cache_dir: Path) -> datasets.Dataset:
             f"denoised: {len(missing)} files named in {metadata_path} are not there, such as "
             f"{missing[0]}; run python -m tse_ser.training.denoise_corpus again"
         )
-    scanned = scan_audio_files(root, files, cache_dir, "denoised")
+    report: list[str] = []
+    results = scan_audio_files(root, files, cache_dir, "denoised")
+    usable = keep_usable("denoised", root, files, results, report, strict=strict)
+    for line in report:
+        logger.warning("denoised: %s", line)
+    files = [files[position] for position, _ in usable]
+    scanned = [entry for _, entry in usable]
     measured = {
         "path": [
             str(
@@ -70,6 +82,6 @@ def load_denoised(data_dir: Path | None, cache_dir: Path) -> datasets.Dataset:
         "speech_start_seconds": [entry.speech_start_seconds for entry in scanned],
         "speech_end_seconds": [entry.speech_end_seconds for entry in scanned],
     }
-    columns = {**metadata[:], **measured}
+    columns = {**metadata.select([position for position, _ in usable])[:], **measured}
     features = datasets.Features({**metadata.features, **UTTERANCE_FEATURES})
     return datasets.Dataset.from_dict(columns, features=features)

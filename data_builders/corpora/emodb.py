@@ -64,18 +64,20 @@ SENTENCES = {
 FILE_NAME = re.compile(r"(\d\d)([ab]\d\d)([WLEAFTN])([a-z])")
 
 
-def load_emodb(data_dir: Path | None, cache_dir: Path) -> datasets.Dataset:
+def load_emodb(data_dir: Path | None, cache_dir: Path, *, strict: bool = False) -> datasets.Dataset:
     """Reads EMO-DB.
 
     Args:
         data_dir (`Path`, *optional*): the corpus folder.
         cache_dir (`Path`): where scans and resampled copies are kept.
+        strict (`bool`): stop at audio that cannot be used, which is otherwise left out.
 
     Returns:
         `datasets.Dataset`: utterances of all seven emotions, with `UTTERANCE_FEATURES`.
 
     Raises:
-        CorpusError: the folder is missing, is not EMO-DB, or holds unusable audio.
+        CorpusError: the folder is missing, is not EMO-DB, or holds no usable audio, or
+            `strict` and some is not.
     """
     return load_audio_folder(
         "emodb",
@@ -84,6 +86,7 @@ def load_emodb(data_dir: Path | None, cache_dir: Path) -> datasets.Dataset:
         expected="wav/03a01Fa.wav (or .flac) and so on",
         describe=_describe,
         check=_check,
+        strict=strict,
     )
 
 

@@ -65,7 +65,9 @@ EXPECTED = (
 )
 
 
-def load_esd(data_dir: Path | None, cache_dir: Path, *, part: Part = "all") -> datasets.Dataset:
+def load_esd(
+    data_dir: Path | None, cache_dir: Path, *, part: Part = "all", strict: bool = False
+) -> datasets.Dataset:
     """Reads the English speakers of ESD.
 
     Args:
@@ -73,6 +75,7 @@ def load_esd(data_dir: Path | None, cache_dir: Path, *, part: Part = "all") -> d
         cache_dir (`Path`): where scans, tables and resampled copies are kept.
         part (`str`): the sentences of "train", "evaluation" or "test" only: by the folders of these
             names, or by their numbers where there are none. All speakers are in every part.
+        strict (`bool`): stop at audio that cannot be used, which is otherwise left out.
 
     Returns:
         `datasets.Dataset`: utterances of all five emotions, with `UTTERANCE_FEATURES`.
@@ -108,7 +111,13 @@ def load_esd(data_dir: Path | None, cache_dir: Path, *, part: Part = "all") -> d
         return [entry for entry in described if part in ("all", _part_of(PurePath(entry[0].path)))]
 
     return load_table(
-        "esd", root, [*audio, *transcripts], cache_dir, describe, options={"part": part}
+        "esd",
+        root,
+        [*audio, *transcripts],
+        cache_dir,
+        describe,
+        options={"part": part},
+        strict=strict,
     )
 
 

@@ -16,7 +16,7 @@ import csv
 import os
 import re
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -61,7 +61,12 @@ NAME = re.compile(r"[A-Za-z0-9_.-]+")
 
 
 def load_folder(
-    data_dir: Path | None, cache_dir: Path, *, metadata: str | None = None, name: str = "folder"
+    data_dir: Path | None,
+    cache_dir: Path,
+    *,
+    metadata: str | None = None,
+    name: str = "folder",
+    strict: bool = False,
 ) -> datasets.Dataset:
     """Reads the recordings that a table describes.
 
@@ -72,6 +77,8 @@ def load_folder(
             metadata.parquet if not given.
         name (`str`): the corpus' name in utterance ids and in front of speakers, so that several
             such corpora can be used together.
+        strict (`bool`): stop at audio that is missing or cannot be used, which is otherwise left
+            out.
 
     Returns:
         `datasets.Dataset`: the utterances, with `UTTERANCE_FEATURES`, and `split` where the table
@@ -81,7 +88,8 @@ def load_folder(
     Raises:
         CorpusError: the folder or table is missing or lacks a column, a row has no path or speaker,
             an emotion, gender or split that nobody knows or a path outside of the folder,
-            utterances repeat, a speaker has two genders, or some audio is missing or unusable.
+            utterances repeat, a speaker has two genders, no audio can be used, or `strict` and some
+            cannot.
     """
     if NAME.fullmatch(name) is None:
         raise CorpusError(f"folder: name={name!r}: use letters, digits, _, . and - only")
@@ -95,6 +103,11 @@ def load_folder(
         unused = [column for column in columns if column not in {*UTTERANCE_FEATURES, "split"}]
         if unused:
             report.append(f"{len(unused)} columns are not used: {', '.join(unused)}")
+        columns = {
+            **columns,
+            "speaker_id": _without_prefix(columns["speaker_id"], f"{name}_"),
+            "utterance_id": _without_prefix(_utterance_ids(columns), f"{name}/"),
+        }
         rows = [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
         described = [
             _describe(row, name, f"{table}, row {number}")
@@ -105,19 +118,17 @@ def load_folder(
         if "split" in columns:
             splits["split"] = dict(zip(names, columns["split"], strict=True))
         files = [find_file(root, path) for path, _ in described]
-        _refuse_missing(table, root, files)
         return [(file, entry) for file, (_, entry) in zip(files, described, strict=True)]
 
     return load_table(
         name,
         root,
-        # Whatever the table names below its folder; what lies elsewhere is looked at only when the
-        # table is new.
         list_files(root, ("",)),
         cache_dir,
         describe,
         options={"metadata": str(table)},
         more_columns=splits,
+        strict=strict,
     )
 
 
@@ -168,25 +179,45 @@ def _check_columns(table: Path, columns: Mapping[str, list[str]]) -> None:
         raise CorpusError(f"{table}: the columns {missing} are missing; found {sorted(columns)}")
     if not columns["path"]:
         raise CorpusError(f"{table}: no utterance is described")
+    required = zip(*(columns[name] for name in REQUIRED_COLUMNS), strict=True)
+    for number, values in enumerate(required, start=1):
+        if not all(values):
+            raise CorpusError(
+                f"{table}, row {number}: {' and '.join(REQUIRED_COLUMNS)} must not be empty"
+            )
+
+
+def _utterance_ids(columns: Mapping[str, list[str]]) -> list[str]:
+    """As the table has them, else the paths without their suffixes."""
+    given = columns.get("utterance_id", [""] * len(columns["path"]))
+    return [
+        name or str(PurePosixPath(path.replace("\\", "/")).with_suffix("")).lstrip("/")
+        for name, path in zip(given, columns["path"], strict=True)
+    ]
+
+
+def _without_prefix(names: Sequence[str], prefix: str) -> list[str]:
+    """Leaves out the prefix of the corpus where every name has it already; where only some do, it
+    is a part of these names, and without it two of them could become one."""
+    if all(name.startswith(prefix) for name in names):
+        return [name.removeprefix(prefix) for name in names]
+    return list(names)
 
 
 def _describe(row: Mapping[str, Any], corpus: str, where: str) -> tuple[str, Description]:
     path, speaker = row["path"].replace("\\", "/"), row["speaker_id"]
-    if not path or not speaker:
-        raise CorpusError(f"{where}: path and speaker_id must not be empty")
     if not PurePosixPath(path).is_absolute() and os.path.normpath(path).startswith(".."):
         raise CorpusError(
             f"{where}: {path} leaves the folder of the table; move the file, or write an absolute "
             f"path"
         )
-    utterance = row.get("utterance_id") or str(PurePosixPath(path).with_suffix("")).lstrip("/")
     if row.get("split", SPLITS[0]) not in SPLITS:
         raise CorpusError(
             f"{where}: unknown split {row['split']!r}: use one of {', '.join(SPLITS)}"
         )
     return path, Description(
-        name=utterance.removeprefix(f"{corpus}/"),
-        speaker_id=f"{corpus}_{speaker.removeprefix(f'{corpus}_')}",
+        name=row["utterance_id"],
+        speaker_id=f"{corpus}_{speaker}",
         gender=_known(row.get("gender", ""), GENDER_WORDS, f"{where}: gender"),
         emotion=_known(row.get("emotion", ""), EMOTION_WORDS, f"{where}: emotion"),
         session=row.get("session", ""),
@@ -209,13 +240,4 @@ def _refuse_repeated(table: Path, names: list[str]) -> None:
         raise CorpusError(
             f"{table}: {len(repeated)} utterance ids repeat, such as {repeated[0]}; give each row "
             f"its own"
-        )
-
-
-def _refuse_missing(table: Path, root: Path, files: list[FoundFile]) -> None:
-    missing = [file.path for file in files if file.size_bytes < 0]
-    if missing:
-        raise CorpusError(
-            f"{table}: {len(missing)} of {len(files)} files are not there, such as "
-            f"{root / missing[0]}; copy them, or delete their rows"
         )

@@ -50,11 +50,13 @@ class _Utterance(NamedTuple):
     text: str
 
 
-def load_generated(data_dir: Path | None, cache_dir: Path) -> datasets.Dataset:
+def load_generated(
+    data_dir: Path | None, cache_dir: Path, *, strict: bool = False
+) -> datasets.Dataset:
     """Loads the ten emotional speakers in sessions "1" to "5"; makes the corpus at first use.
 
     Args:
-        data_dir (`Path`, *optional*): not used, as no recordings are read.
+        data_dir, strict: not used, as no recordings are read.
         cache_dir (`Path`): the corpus is kept in its folder `generated`.
 
     Returns:
@@ -66,11 +68,13 @@ def load_generated(data_dir: Path | None, cache_dir: Path) -> datasets.Dataset:
     return _load("generated", cache_dir)
 
 
-def load_generated_pool(data_dir: Path | None, cache_dir: Path) -> datasets.Dataset:
+def load_generated_pool(
+    data_dir: Path | None, cache_dir: Path, *, strict: bool = False
+) -> datasets.Dataset:
     """Loads the voices of the pool, without emotion and session; makes the corpus at first use.
 
     Args:
-        data_dir (`Path`, *optional*): not used, as no recordings are read.
+        data_dir, strict: not used, as no recordings are read.
         cache_dir (`Path`): the corpus is kept in its folder `generated`.
 
     Returns:

@@ -64,7 +64,7 @@ EXPECTED = (
 
 
 def load_iemocap(
-    data_dir: Path | None, cache_dir: Path, *, scenario: Scenario = "all"
+    data_dir: Path | None, cache_dir: Path, *, scenario: Scenario = "all", strict: bool = False
 ) -> datasets.Dataset:
     """Reads IEMOCAP; sessions are "1" to "5", with one woman and one man each.
 
@@ -73,6 +73,7 @@ def load_iemocap(
         cache_dir (`Path`): where scans and tables are kept.
         scenario (`str`): "improvised" or "scripted" turns only; the utterance id tells them apart
             (Ses01F_impro01_F000, Ses01F_script01_1_F000).
+        strict (`bool`): stop at audio that cannot be used, which is otherwise left out.
 
     Returns:
         `datasets.Dataset`: the evaluated turns, with `UTTERANCE_FEATURES`; the speaker is the actor
@@ -116,6 +117,7 @@ def load_iemocap(
         cache_dir,
         describe,
         options={"scenario": scenario},
+        strict=strict,
     )
 
 

@@ -32,6 +32,7 @@ from data_builders.corpora.scan import (
     AUDIO_SUFFIXES,
     FoundFile,
     find_file,
+    keep_usable,
     list_files,
     list_folders,
     scan_audio_files,
@@ -87,6 +88,7 @@ def load_librispeech(
     measure_speech: bool = False,
     release_splits: bool = False,
     hub: str | None = None,
+    strict: bool = False,
 ) -> datasets.Dataset:
     """Reads LibriSpeech, or a number of hours of it.
 
@@ -105,6 +107,7 @@ def load_librispeech(
         release_splits (`bool`): keep to the splits of the release: train-... is trained on, dev-...
             validated and test-... tested; if not, the speakers of all subsets are split anew.
         hub (`str`, *optional*): name of a dataset on the Hub, such as openslr/librispeech_asr.
+        strict (`bool`): stop at audio that cannot be used, which is otherwise left out.
 
     Returns:
         `datasets.Dataset`: utterances without emotion, with `UTTERANCE_FEATURES`, and "split" for
@@ -140,7 +143,7 @@ def load_librispeech(
         if not described:
             raise wrong_folder("librispeech", root, EXPECTED, audio)
         report += _check(described, texts, chosen)
-        chosen_ones = _choose_utterances(root, described, choice, cache_dir)
+        chosen_ones = _choose_utterances(root, described, choice, cache_dir, report, strict)
         split_of_name.update({entry.name: _split_of(file) for file, entry in chosen_ones})
         return chosen_ones
 
@@ -153,6 +156,7 @@ def load_librispeech(
         options={**choice._asdict(), "release_splits": release_splits},
         measure_speech=measure_speech,
         more_columns={"split": split_of_name} if release_splits else None,
+        strict=strict,
     )
 
 
@@ -249,15 +253,19 @@ def _choose_utterances(
     described: list[tuple[FoundFile, Description]],
     choice: _Choice,
     cache_dir: Path,
+    report: list[str],
+    strict: bool,
 ) -> list[tuple[FoundFile, Description]]:
     if not choice.hours:
         excluded = {*choice.exclude_speakers}
         return [entry for entry in described if entry[1].speaker_id not in excluded]
     files = [file for file, _ in described]
-    scanned = scan_audio_files(root, files, cache_dir, "librispeech", measure_speech=False)
+    results = scan_audio_files(root, files, cache_dir, "librispeech", measure_speech=False)
+    usable = keep_usable("librispeech", root, files, results, report, strict=strict)
+    described = [described[position] for position, _ in usable]
     parts = draw_hours(
         [description.speaker_id for _, description in described],
-        [entry.duration_seconds for entry in scanned],
+        [entry.duration_seconds for _, entry in usable],
         choice.hours,
         seed=choice.seed,
         exclude_speakers=choice.exclude_speakers,

@@ -1,8 +1,9 @@
 """The scan that every corpus passes before it is used: which files there are, and what they hold.
 
-A file is decoded once. What cannot be used is refused, all of it in one message; duration and the
-ends of the speech are kept in the cache by name, size and time of the file, so that the next load
-decodes nothing, and one that adds files decodes these alone.
+A file is decoded once. What cannot be used is left out with a counted line, or stops the corpus
+where that is asked for. Duration and the ends of the speech are kept in the cache by the whole
+path, size and times of the file, so that the next load decodes nothing, and one that adds files
+decodes these alone.
 """
 
 from __future__ import annotations
@@ -25,9 +26,19 @@ from datasets.utils import tqdm
 from data_builders.audio import find_speech, resample, write_audio
 from data_builders.schema import SAMPLING_RATE, CorpusError
 
-AUDIO_SUFFIXES = (".wav", ".flac")
+# What libsndfile reads: first the formats that keep every sample, then those that do not.
+LOSSLESS_SUFFIXES = (
+    *(".wav", ".flac", ".aif", ".aiff", ".aifc", ".au", ".snd", ".caf", ".w64", ".rf64"),
+    *(".sph", ".nist", ".voc", ".avr"),
+)
+LOSSY_SUFFIXES = (".ogg", ".oga", ".opus", ".mp3")
+AUDIO_SUFFIXES = LOSSLESS_SUFFIXES + LOSSY_SUFFIXES
+# Samples that a reader can begin at anywhere, quickly and exactly; everything else is copied.
+SEEKABLE_SUBTYPES = ("PCM_", "FLOAT", "DOUBLE", "ULAW", "ALAW")
+# 120 dB below full scale, less than any microphone adds: a difference as small comes from codecs.
+NOTHING_AMPLITUDE = 1e-6
 # Raise it whenever the scan measures or refuses something else: older results are then not reused.
-SCAN_VERSION = 2
+SCAN_VERSION = 3
 
 MIN_DURATION_SECONDS = 0.1
 MAX_REPORTED_FILES = 10
@@ -37,7 +48,7 @@ BATCH_FILES = 512
 _STORE_FEATURES = datasets.Features(
     {
         "key": datasets.Value("string"),
-        # Name of the 16 kHz mono copy below audio/, "" where the original is used.
+        # Name of the 16 kHz mono copy below audio/, "" where the original is read.
         "copy": datasets.Value("string"),
         "duration_seconds": datasets.Value("float64"),
         "speech_start_seconds": datasets.Value("float64"),
@@ -52,17 +63,19 @@ class FoundFile(NamedTuple):
     Attributes:
         path (`str`): path relative to the folder of the corpus, or absolute; "/" between the parts.
         size_bytes (`int`): its size; -1 for a link to nowhere.
-        modified_ns (`int`): time of its last change.
+        modified_ns (`int`): time of its last change, which whoever unpacks or copies it may set.
+        changed_ns (`int`): time of the last change of its entry, which nobody can set.
     """
 
     path: str
     size_bytes: int
     modified_ns: int
+    changed_ns: int
 
     @property
     def key(self) -> str:
-        """Changes when the file does."""
-        return f"{self.path}|{self.size_bytes}|{self.modified_ns}"
+        """Changes when the file does; it says nothing of the folder that `path` is relative to."""
+        return f"{self.path}|{self.size_bytes}|{self.modified_ns}|{self.changed_ns}"
 
 
 class ScannedFile(NamedTuple):
@@ -183,7 +196,7 @@ def scan_audio_files(
     corpus: str,
     *,
     measure_speech: bool = True,
-) -> list[ScannedFile]:
+) -> list[ScannedFile | CorpusError]:
     """Checks and measures the files of a corpus, or recalls that from the cache.
 
     Args:
@@ -196,21 +209,21 @@ def scan_audio_files(
             notice a truncated one, and the speech lasts from the first to the last sample.
 
     Returns:
-        `list[ScannedFile]`: one for each file, in the same order.
-
-    Raises:
-        CorpusError: some files cannot be used; the message names up to ten of them.
+        `list[ScannedFile | CorpusError]`: one for each file, in the same order; the error says why
+        a file cannot be used. `keep_usable` tells the two apart.
     """
     folder = cache_dir / "corpora" / corpus
     folder.mkdir(parents=True, exist_ok=True)
     store = folder / f"scan_{SCAN_VERSION}.arrow"
     kind = "speech" if measure_speech else "header"
-    keys = [f"{kind}|{file.key}" for file in files]
+    # The folder itself, wherever a link leads: another root is another corpus.
+    place = root.resolve()
+    keys = [f"{kind}|{place / file.path}|{file.key}" for file in files]
     # One process scans, others wait and find its results.
     with filelock.FileLock(folder / "scan.lock"):
         known = _read_store(store, copies_folder(cache_dir, corpus))
         missing = [position for position, key in enumerate(keys) if key not in known]
-        bad: dict[int, CorpusError] = {}
+        bad: dict[str, CorpusError] = {}
 
         def scan(position: int) -> ScannedFile | CorpusError:
             path, key = root / files[position].path, keys[position]
@@ -224,16 +237,65 @@ def scan_audio_files(
         try:
             for position, result in _in_threads(scan, missing, f"Scanning {corpus}"):
                 if isinstance(result, CorpusError):
-                    bad[position] = result
+                    bad[keys[position]] = result
                 else:
                     known[keys[position]] = result
         finally:  # what was scanned before a bad file or an interruption is not scanned again
             if missing:
                 _write_store(store, known)
-    if bad:
-        lines = [f"  {files[position].path}: {bad[position]}" for position in sorted(bad)]
-        raise CorpusError(_bad_files_message(corpus, root, lines))
-    return [known[key] for key in keys]
+    return [bad[key] if key in bad else known[key] for key in keys]
+
+
+def keep_usable(
+    corpus: str,
+    root: Path,
+    files: Sequence[FoundFile],
+    scanned: Sequence[ScannedFile | CorpusError],
+    report: list[str],
+    *,
+    strict: bool,
+) -> list[tuple[int, ScannedFile]]:
+    """Leaves out the files that cannot be used, with a line in the report that counts them.
+
+    Args:
+        corpus (`str`): name of the corpus.
+        root (`Path`): its folder.
+        files (`Sequence[FoundFile]`): the files that were scanned.
+        scanned (`Sequence[ScannedFile | CorpusError]`): what `scan_audio_files` found out.
+        report (`list[str]`): the line is added.
+        strict (`bool`): stop at such files.
+
+    Returns:
+        `list[tuple[int, ScannedFile]]`: position and measures of each file that can be used.
+
+    Raises:
+        CorpusError: no file can be used, or `strict` and some cannot; up to ten are named.
+    """
+    bad = [
+        f"{file.path}: {result}"
+        for file, result in zip(files, scanned, strict=True)
+        if isinstance(result, CorpusError)
+    ]
+    usable = [
+        (position, result)
+        for position, result in enumerate(scanned)
+        if isinstance(result, ScannedFile)
+    ]
+    if not bad:
+        return usable
+    shown = bad[:MAX_REPORTED_FILES]
+    if len(bad) > MAX_REPORTED_FILES:
+        shown.append(f"and {len(bad) - MAX_REPORTED_FILES} more")
+    counted = f"{len(bad)} of {len(files)} audio files below {root} cannot be used"
+    if strict or not usable:
+        lines = "\n".join(f"  {line}" for line in shown)
+        raise CorpusError(
+            f"{corpus}: {counted}:\n{lines}\n"
+            f"Replace or delete them, then load the corpus again"
+            + ("." if not usable else "; without strict_corpora they are left out.")
+        )
+    report.append(f"{counted} and are left out: {'; '.join(shown)}")
+    return usable
 
 
 def _found_file(name: str, entry: os.DirEntry[str] | Path) -> FoundFile:
@@ -241,8 +303,8 @@ def _found_file(name: str, entry: os.DirEntry[str] | Path) -> FoundFile:
         status = entry.stat()
     except OSError:
         # A dangling link: the scan reports it as unreadable, with all other bad files.
-        return FoundFile(name, -1, 0)
-    return FoundFile(name, status.st_size, status.st_mtime_ns)
+        return FoundFile(name, -1, 0, 0)
+    return FoundFile(name, status.st_size, status.st_mtime_ns, status.st_ctime_ns)
 
 
 def _in_threads(
@@ -267,7 +329,7 @@ def _scan_header(path: Path, key: str, copies: Path) -> ScannedFile:
         _refuse_no_bytes(path)
         with soundfile.SoundFile(path) as file:
             frames = file.frames
-            if file.samplerate != SAMPLING_RATE or file.channels != 1:
+            if not _is_read_as_it_is(file):
                 return _scan_file(path, key, copies)
             _refuse_short(frames, SAMPLING_RATE)
             tail = round(MIN_DURATION_SECONDS * SAMPLING_RATE)
@@ -280,30 +342,34 @@ def _scan_header(path: Path, key: str, copies: Path) -> ScannedFile:
 
 
 def _scan_file(path: Path, key: str, copies: Path) -> ScannedFile:
-    channels, rate = _decode(path)
+    channels, rate, needs_copy = _decode(path)
     samples = channels[:, 0]
-    if channels.shape[1] > 1 and not np.array_equal(
-        channels, np.repeat(channels[:, :1], channels.shape[1], axis=1)
-    ):
+    if np.abs(channels - channels[:, :1]).max() > NOTHING_AMPLITUDE:
         raise CorpusError(
             f"{channels.shape[1]} channels that differ; convert it to mono, or keep one channel"
         )
     copy = ""
-    if rate != SAMPLING_RATE or channels.shape[1] > 1:
+    if needs_copy:
         samples = resample(samples, rate)
-        name = hashlib.sha256(f"{path.absolute()}|{key}".encode()).hexdigest()[:24]
-        copy = f"{name}.wav"
+        copy = f"{hashlib.sha256(key.encode()).hexdigest()[:24]}.wav"
         write_audio(copies / copy, samples)
     start, end = find_speech(samples)
     return ScannedFile(copy, len(samples) / SAMPLING_RATE, start, end)
 
 
-def _decode(path: Path) -> tuple[np.ndarray, int]:
-    """Decodes all channels of a file and refuses what no mixture can be made of."""
+def _is_read_as_it_is(file: soundfile.SoundFile) -> bool:
+    """Whether rendering reads the original: 16 kHz, mono, and quick and exact to begin anywhere."""
+    seekable = file.subtype.startswith(SEEKABLE_SUBTYPES)
+    return seekable and file.samplerate == SAMPLING_RATE and file.channels == 1
+
+
+def _decode(path: Path) -> tuple[np.ndarray, int, bool]:
+    """Decodes all channels of a file and refuses what no mixture can be made of; the last value
+    tells whether rendering needs a copy."""
     try:
         _refuse_no_bytes(path)
         with soundfile.SoundFile(path) as file:
-            announced, rate = file.frames, file.samplerate
+            announced, rate, needs_copy = file.frames, file.samplerate, not _is_read_as_it_is(file)
             channels = file.read(dtype="float32", always_2d=True)
     except (soundfile.LibsndfileError, OSError) as error:
         raise CorpusError(f"unreadable ({error})") from error
@@ -312,12 +378,28 @@ def _decode(path: Path) -> tuple[np.ndarray, int]:
         raise CorpusError(f"truncated: {len(channels)} of {announced} samples can be decoded")
     if not np.isfinite(channels).all():
         raise CorpusError("NaN or infinite samples")
-    if not channels.any():
-        raise CorpusError("silent: every sample is zero")
-    return channels, rate
+    if is_silent(channels):
+        raise CorpusError("silent: every sample is zero, or as good as the same")
+    return channels, rate, needs_copy
+
+
+def is_silent(samples: np.ndarray) -> bool:
+    """Whether a recording holds nothing: zeros, a constant, or what a codec makes of them.
+
+    Args:
+        samples (`np.ndarray` of shape `(num_samples,)` or `(num_samples, num_channels)`): finite
+            samples.
+
+    Returns:
+        `bool`: no sample is `NOTHING_AMPLITUDE` away from the mean of its channel.
+    """
+    mean = samples.mean(axis=0, dtype=np.float64)
+    return bool(np.abs(samples - mean).max() < NOTHING_AMPLITUDE)
 
 
 def _refuse_no_bytes(path: Path) -> None:
+    if not path.exists():
+        raise CorpusError("missing: there is no such file")
     if path.stat().st_size == 0:
         raise CorpusError("empty: the file has no bytes")
 
@@ -329,17 +411,6 @@ def _refuse_short(num_samples: int, rate: int) -> None:
         raise CorpusError(
             f"too short: {num_samples / rate:.3f} s, at least {MIN_DURATION_SECONDS} s needed"
         )
-
-
-def _bad_files_message(corpus: str, root: Path, bad: list[str]) -> str:
-    shown = bad[:MAX_REPORTED_FILES]
-    if len(bad) > MAX_REPORTED_FILES:
-        shown.append(f"  and {len(bad) - MAX_REPORTED_FILES} more")
-    lines = "\n".join(shown)
-    return (
-        f"{corpus}: {len(bad)} audio file{'s' if len(bad) > 1 else ''} below {root} cannot be "
-        f"used:\n{lines}\nReplace or delete them, then load the corpus again."
-    )
 
 
 def _read_store(store: Path, copies: Path) -> dict[str, ScannedFile]:
