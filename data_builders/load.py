@@ -10,8 +10,14 @@ import datasets
 import numpy as np
 
 from data_builders.audio import default_cache_dir
-from data_builders.corpora import CORPORA, check_option, parse_corpus_name
-from data_builders.corpora.folds import SPLITS, Protocol, split_by_session, split_by_speaker
+from data_builders.corpora import CORPORA, SPLIT_OPTIONS, check_option, parse_corpus_name
+from data_builders.corpora.folds import (
+    SPLITS,
+    Protocol,
+    split_by_name,
+    split_by_session,
+    split_by_speaker,
+)
 from data_builders.mixtures.dataset import MixtureDataset
 from data_builders.mixtures.noise import NoiseFolder
 from data_builders.mixtures.planner import MixturePlanner
@@ -50,12 +56,12 @@ def load_corpus(
     for option in options:
         check_option(corpus, option)
     cache = default_cache_dir() if cache_dir is None else Path(cache_dir)
-    return CORPORA[corpus](
-        None if data_dir is None else Path(data_dir),
-        cache.absolute(),
-        strict=strict,
-        **{**named_options, **options},
+    options = {**named_options, **options}
+    patterns = {name: options.pop(name) for name in SPLIT_OPTIONS if name in options}
+    utterances = CORPORA[corpus](
+        None if data_dir is None else Path(data_dir), cache.absolute(), strict=strict, **options
     )
+    return split_by_name(utterances, **patterns) if patterns else utterances
 
 
 def split_corpus(
@@ -189,11 +195,12 @@ def corpus_folder(
         `Path` or `None`: its folder, if one was given.
     """
     folders = corpus_dirs or {}
-    corpus = name.partition(":")[0]
-    for key in (name, corpus):
+    corpus, options = parse_corpus_name(name)
+    own_name = options.get("name", corpus)  # of the corpus `folder`
+    for key in (name, own_name, corpus):
         if key in folders:
             return Path(folders[key])
-    return None if corpus_dir is None else Path(corpus_dir) / corpus
+    return None if corpus_dir is None else Path(corpus_dir) / own_name
 
 
 def _select_targets(

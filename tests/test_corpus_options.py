@@ -32,7 +32,7 @@ def test_a_name_is_taken_apart() -> None:
     [
         ("iemocup:scenario=all", "unknown corpus 'iemocup': use one of asterisk"),
         ("iemocap:scene=all", "iemocap: unknown option 'scene': use scenario"),
-        ("ravdess:actors=1", "ravdess: unknown option 'actors': this corpus has none"),
+        ("ravdess:actors=1", "ravdess: unknown option 'actors': use test_speakers"),
         ("librispeech:hours=many", "'many' is no value of the option hours"),
         ("librispeech:measure_speech=perhaps", "'perhaps' is no value of the option measure"),
         ("librispeech:part", "'' is no value of the option part"),
@@ -52,7 +52,8 @@ def test_unknown_keywords_are_refused() -> None:
 def test_the_options_are_the_keywords_of_the_function(name: str) -> None:
     parameters = inspect.signature(CORPORA[name]).parameters.values()
     keywords = [p.name for p in parameters if p.kind is inspect.Parameter.KEYWORD_ONLY]
-    assert keywords == list(CORPUS_OPTIONS.get(name, {}))
+    # How strict a corpus is read is said for all of them.
+    assert keywords == [*CORPUS_OPTIONS.get(name, {}), "strict"]
 
 
 def test_the_folder_of_a_corpus_does_not_depend_on_its_options() -> None:
@@ -60,3 +61,6 @@ def test_the_folder_of_a_corpus_does_not_depend_on_its_options() -> None:
     assert corpus_folder(name, "data", None) == Path("data", "librispeech")
     assert corpus_folder(name, "data", {"librispeech": "speech"}) == Path("speech")
     assert corpus_folder(name, "data", {"librispeech": "a", name: "b"}) == Path("b")
+    # A folder of somebody's own is named like the corpus that it holds.
+    assert corpus_folder("folder:name=cremad", "data", None) == Path("data", "cremad")
+    assert corpus_folder("folder:name=cremad", "data", {"cremad": "a", "folder": "b"}) == Path("a")

@@ -10,7 +10,7 @@ import pytest
 from corpus_layouts import utterances, write_ravdess
 
 from data_builders import load_corpus
-from data_builders.corpora.folds import split_by_session, split_by_speaker
+from data_builders.corpora.folds import split_by_name, split_by_session, split_by_speaker
 from data_builders.load import split_corpus
 from data_builders.schema import CorpusError
 
@@ -133,3 +133,30 @@ def test_folds_of_the_generated_corpus_test_one_man_and_one_woman(
         assert sorted(gender for _, gender in test) == ["female", "male"]
         assert set(splits["test"]["emotion"][:]) == {"neutral", "happy", "sad", "angry"}
         assert not set(splits["test"]["text"][:]) & set(splits["train"]["text"][:])
+
+
+def test_speakers_are_held_out_by_their_names_whatever_the_folds() -> None:
+    corpus = split_by_name(corpus_of_sessions(), ["*_7*", "x_1female"], ["x_2*"])
+    for fold in (1, 5):
+        splits = split_corpus(corpus, fold=fold, protocol="paper")
+        held_out = {split: {*splits[split]["speaker_id"][:]} for split in ("test", "validation")}
+        assert held_out["test"] == {"x_7female", "x_7male", "x_1female"}
+        assert held_out["validation"] == {"x_2female", "x_2male"}
+        # All others are trained on, who belong to no session too.
+        assert sum(len(part) for part in splits.values()) == len(corpus)
+    again = split_by_name(corpus, ["x_pool"])
+    assert {*split_corpus(again)["test"]["speaker_id"][:]} == {"x_pool"}
+
+
+@pytest.mark.parametrize(
+    ("patterns", "reason"),
+    [
+        ({"test_speakers": ["y*"]}, "no speaker fits 'y\\*'; they are called x_10female"),
+        ({"test_speakers": ["x_1*"], "validation_speakers": ["*male"]}, "is of test_speakers and"),
+    ],
+)
+def test_patterns_that_fit_nobody_or_somebody_twice_are_refused(
+    patterns: dict[str, list[str]], reason: str
+) -> None:
+    with pytest.raises(CorpusError, match=reason):
+        split_by_name(corpus_of_sessions(), **patterns)

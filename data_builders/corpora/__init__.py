@@ -66,6 +66,12 @@ CORPUS_OPTIONS: dict[str, dict[str, Callable[[str], Any]]] = {
     "esd": {"part": str},
     "folder": {"metadata": str, "name": str},
 }
+# Every corpus: patterns of the speakers who are tested on and who choose the checkpoint, in place
+# of the corpus's own folds; all others are trained on.
+SPLIT_OPTIONS: dict[str, Callable[[str], list[str]]] = {
+    "test_speakers": _words,
+    "validation_speakers": _words,
+}
 
 
 def parse_corpus_name(text: str) -> tuple[str, dict[str, Any]]:
@@ -88,7 +94,7 @@ def parse_corpus_name(text: str) -> tuple[str, dict[str, Any]]:
         option, _, value = (part.strip() for part in entry.partition("="))
         check_option(name, option)
         try:
-            options[option] = CORPUS_OPTIONS[name][option](value)
+            options[option] = known_options(name)[option](value)
         except (ValueError, KeyError) as error:
             raise CorpusError(f"{text}: {value!r} is no value of the option {option}") from error
     return name, options
@@ -104,9 +110,18 @@ def check_option(name: str, option: str) -> None:
     Raises:
         CorpusError: the option is unknown.
     """
-    known = CORPUS_OPTIONS.get(name, {})
+    known = known_options(name)
     if option not in known:
-        raise CorpusError(
-            f"{name}: unknown option {option!r}: "
-            + (f"use {', '.join(known)}" if known else "this corpus has none")
-        )
+        raise CorpusError(f"{name}: unknown option {option!r}: use {', '.join(known)}")
+
+
+def known_options(name: str) -> dict[str, Callable[[str], Any]]:
+    """The options of a corpus.
+
+    Args:
+        name (`str`): name of the corpus.
+
+    Returns:
+        `dict[str, Callable]`: option to what makes its value of text.
+    """
+    return {**CORPUS_OPTIONS.get(name, {}), **SPLIT_OPTIONS}

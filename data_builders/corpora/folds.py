@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fnmatch
 from collections.abc import Sequence
 from typing import Literal
 
@@ -77,6 +78,47 @@ def split_by_speaker(corpus: datasets.Dataset, seed: int = 0) -> dict[str, datas
     split_of_speaker.update(dict.fromkeys(speakers[:held_out], "test"))
     split_of_speaker.update(dict.fromkeys(speakers[held_out : 2 * held_out], "validation"))
     return _select(corpus, [split_of_speaker[speaker] for speaker in speaker_of_row])
+
+
+def split_by_name(
+    corpus: datasets.Dataset,
+    test_speakers: Sequence[str] = (),
+    validation_speakers: Sequence[str] = (),
+) -> datasets.Dataset:
+    """Holds out the speakers whose names fit a pattern, whatever the corpus's own folds.
+
+    Args:
+        corpus (`datasets.Dataset`): utterances.
+        test_speakers (`Sequence[str]`): patterns as of `fnmatch`, such as "*7", of whom to test on.
+        validation_speakers (`Sequence[str]`): the same of who chooses the checkpoint.
+
+    Returns:
+        `datasets.Dataset`: the utterances with a column `split`, which decides.
+
+    Raises:
+        CorpusError: a pattern fits nobody, or somebody is held out for both.
+    """
+    speaker_of_row: list[str] = corpus["speaker_id"][:]
+    names = sorted({*speaker_of_row})
+    split_of_speaker = dict.fromkeys(names, "train")
+    for split, patterns in (("test", test_speakers), ("validation", validation_speakers)):
+        for pattern in patterns:
+            found = fnmatch.filter(names, pattern)
+            if not found:
+                raise CorpusError(
+                    f"{split}_speakers: no speaker fits {pattern!r}; they are called {names[0]}, "
+                    f"{names[-1]}, ..."
+                )
+            for name in found:
+                if split_of_speaker[name] not in ("train", split):
+                    raise CorpusError(
+                        f"{name} is of test_speakers and of validation_speakers: name each "
+                        "speaker once"
+                    )
+                split_of_speaker[name] = split
+    if "split" in corpus.column_names:
+        corpus = corpus.remove_columns("split")
+    return corpus.add_column("split", [split_of_speaker[name] for name in speaker_of_row])
 
 
 def _alternate_genders(gender_of_speaker: dict[str, str], rng: np.random.Generator) -> list[str]:
