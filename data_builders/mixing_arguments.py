@@ -46,6 +46,10 @@ class MixingArguments:
     gender_state: Literal["any", "same", "different"] = field(
         default="any", metadata={"help": "Gender of the interferer relative to the target's."}
     )
+    interferer_draw: Literal["corpus", "speaker"] = field(
+        default="corpus",
+        metadata={"help": "Draw a corpus, then one of its speakers; or any speaker alike."},
+    )
     interferer_emotions: list[str] | None = field(
         default=None, metadata={"help": "Emotions of the interferers; every one if unset."}
     )
@@ -148,6 +152,7 @@ class MixingArguments:
             "interferers": self.interferers,
             "num_speakers": (lowest, highest[0]) if highest else lowest,
             "gender_state": self.gender_state,
+            "interferer_draw": self.interferer_draw,
             "interferer_emotions": self.interferer_emotions,
             "interferer_languages": self.interferer_languages,
             "snr_distribution": self.snr_distribution,

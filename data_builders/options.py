@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from data_builders.corpora.folds import Protocol
-from data_builders.mixtures.interference import GenderState
+from data_builders.mixtures.interference import GenderState, InterfererDraw
 from data_builders.schema import EMOTIONS
 
 
@@ -23,6 +23,8 @@ class DrawingOptions:
         num_speakers (`int` or `tuple[int, int]`): speakers in a mixture, target included, 2 to 5; a
             range is drawn uniformly.
         gender_state (`str`): "any", "same" or "different" genders of target and interferers.
+        interferer_draw (`str`): "corpus" draws a corpus, then one of its speakers; "speaker" draws
+            any speaker alike.
         interferer_emotions (`Sequence[str]`, *optional*): emotions of interferers; None for any.
         interferer_languages (`Sequence[str]`, *optional*): BCP 47 tags; None for any.
         snr_distribution (`str`): "uniform" over `snr_range_db`, "normal" with `snr_mean_std_db`, or
@@ -46,6 +48,7 @@ class DrawingOptions:
     seed: int = 0
     num_speakers: int | tuple[int, int] = 2
     gender_state: GenderState = "any"
+    interferer_draw: InterfererDraw = "corpus"
     interferer_emotions: Sequence[str] | None = None
     interferer_languages: Sequence[str] | None = None
     snr_distribution: Literal["uniform", "normal", "loudness"] = "uniform"

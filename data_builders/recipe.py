@@ -46,6 +46,7 @@ _NOISY_ONLY = {
     "absent_share",
     "clean_share",
     "gender_state",
+    "interferer_draw",
     "interferer_emotions",
     "interferer_languages",
     "noise_dir",

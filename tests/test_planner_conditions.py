@@ -52,6 +52,23 @@ def test_every_other_speaker_is_as_likely_however_many_are_taken() -> None:
     assert min(absent.values()) >= 8
 
 
+@pytest.mark.parametrize(("draw", "small_share"), [("corpus", 1 / 2), ("speaker", 1 / 6)])
+def test_a_small_corpus_interferes_as_often_as_a_large_one_or_as_its_speakers_are(
+    draw: Any, small_share: float
+) -> None:
+    pool = datasets.concatenate_datasets([voices("small", "f"), voices("large", "fmfmf")])
+    planner = MixturePlanner(voices("x", "fm"), pool, interferer_draw=draw)
+    drawn = Counter(interferer(spec).utterance_id.split("_")[0] for spec in all_specs(planner, 150))
+    total = sum(drawn.values())
+    assert abs(drawn["small/0"] / total - small_share) < 4 * (small_share / total) ** 0.5
+    # The speakers of the large corpus are as likely as each other.
+    assert max(drawn.values()) < 1.4 * np.mean(
+        [n for name, n in drawn.items() if name[0] == "l"]
+    ) or (draw == "corpus")
+    with pytest.raises(ValueError, match="interferer_draw"):
+        MixturePlanner(voices("x", "fm"), pool, interferer_draw="utterance")
+
+
 def test_a_range_of_speakers_is_drawn_uniformly() -> None:
     corpus = voices("a", "fmfmf")
     specs = all_specs(MixturePlanner(corpus, corpus, seed=0, num_speakers=(2, 4)), 30)

@@ -11,6 +11,7 @@ from data_builders.corpora.utterance_table import CodedColumn, UtteranceTable
 from data_builders.schema import GENDERS, CorpusError
 
 GenderState = Literal["any", "same", "different"]
+InterfererDraw = Literal["corpus", "speaker"]
 MAX_REPORTED_SPEAKERS = 5
 
 
@@ -25,7 +26,8 @@ class InterfererPool:
     """Draws utterances of other speakers, in the wanted gender state.
 
     The corpus is drawn first, then the speaker, then the utterance, each uniformly: neither a large
-    corpus nor a talkative speaker crowds out the others.
+    corpus nor a talkative speaker crowds out the others. Where a few voices of one corpus would be
+    heard as often as hundreds of another, `draw="speaker"` leaves the corpora out of it.
 
     Args:
         utterances (`UtteranceTable`): utterances to draw from.
@@ -33,10 +35,11 @@ class InterfererPool:
         emotions (`Sequence[str]`, *optional*): only utterances of these emotions; None for all.
         languages (`Sequence[str]`, *optional*): only utterances in these languages; "en" stands
             for "en-US" too; None for all.
+        draw (`str`): "corpus" or "speaker", what is drawn first.
 
     Raises:
         CorpusError: no utterance has such an emotion and language.
-        ValueError: `gender_state` is unknown.
+        ValueError: `gender_state` or `draw` is unknown.
     """
 
     def __init__(
@@ -45,10 +48,14 @@ class InterfererPool:
         gender_state: GenderState = "any",
         emotions: Sequence[str] | None = None,
         languages: Sequence[str] | None = None,
+        draw: InterfererDraw = "corpus",
     ) -> None:
         if gender_state not in get_args(GenderState):
             raise ValueError(f"unknown gender_state {gender_state!r}: use any, same or different")
+        if draw not in get_args(InterfererDraw):
+            raise ValueError(f"unknown interferer_draw {draw!r}: use corpus or speaker")
         self.gender_state = gender_state
+        self.by_speaker = draw == "speaker"
         rows = _admitted_rows(utterances, emotions, languages)
         self._speakers = utterances.speaker_ids
         num_speakers = len(self._speakers.names)
@@ -161,7 +168,12 @@ class InterfererPool:
             blocked = [place for place in places if place >= 0]
             if len(cell.voices) > len(blocked):
                 candidates.append((cell, blocked))
-        cell, blocked = candidates[int(rng.integers(len(candidates)))]
+        if self.by_speaker:
+            counts = np.cumsum([len(cell.voices) - len(blocked) for cell, blocked in candidates])
+            place = int(np.searchsorted(counts, rng.integers(counts[-1]), side="right"))
+        else:
+            place = int(rng.integers(len(candidates)))
+        cell, blocked = candidates[place]
         drawn = int(rng.integers(len(cell.voices) - len(blocked)))
         for place in blocked:  # in ascending order: skip over those who may not be drawn
             drawn += drawn >= place

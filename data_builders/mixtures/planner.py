@@ -88,6 +88,7 @@ class MixturePlanner:
                 self.options.gender_state,
                 self.options.interferer_emotions,
                 self.options.interferer_languages,
+                self.options.interferer_draw,
             )
             self._interferer_pool.check(self.targets, self._speaker_range[1] - 1)
         self._renderer = SpecRenderer(self)

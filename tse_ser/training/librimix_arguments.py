@@ -13,6 +13,7 @@ if TYPE_CHECKING:
 # What the published metadata decide, with the value that says nothing.
 DECIDED_BY_METADATA: dict[str, Any] = {
     "gender_state": "any",
+    "interferer_draw": "corpus",
     "interferer_emotions": None,
     "interferer_languages": None,
     "snr_distribution": "uniform",
