@@ -8,7 +8,7 @@ from transformers import PreTrainedConfig
 from .input_checks import check_at_least, check_choice
 
 # Embedding size of each speaker encoder that can be built in.
-SPEAKER_ENCODER_DIMS = {"ge2e": 256, "log_mel_statistics": 80}
+SPEAKER_ENCODER_DIMS = {"campplus": 192, "ge2e": 256, "log_mel_statistics": 80}
 SPEAKER_ENCODER_SAMPLING_RATE = 16000
 NORM_TYPES = ("gln", "cln", "cgln", "bn")
 ACTIVATION_NAMES = (
@@ -63,9 +63,9 @@ class TdSpeakerBeamConfig(PreTrainedConfig):
             all branches.
         auxiliary_type (`str`): `tcn`, the paper's network over the enrollment, or `projection`, a
             linear layer on the embedding of a speaker encoder.
-        speaker_encoder (`str`, *optional*): what a `projection` model builds in: `ge2e`, or
-            `log_mel_statistics`, which needs no weights; `None` expects the caller to pass
-            `speaker_embeddings`.
+        speaker_encoder (`str`, *optional*): what a `projection` model builds in: `campplus`, which
+            tells voices apart best, `ge2e`, or `log_mel_statistics`, which needs no weights;
+            `None` expects the caller to pass `speaker_embeddings`.
         external_embedding_dim (`int`): size of the speaker encoder's embedding, for `projection`.
         num_outputs (`int`): masks that are estimated: 1, or 2 to estimate what is left of the
             mixture too, which a loss may ask for. Only the first is the target's.

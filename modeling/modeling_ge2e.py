@@ -1,14 +1,11 @@
 """A GE2E speaker encoder (Wan et al. 2018): one embedding for an utterance of any length."""
 
-from collections.abc import Callable
-from pathlib import Path
-
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.nn import functional as F
 from transformers.audio_utils import mel_filter_bank
+
+from .frozen_speaker_encoder import FrozenSpeakerEncoder
 
 WINDOW_FRAMES = 160
 WINDOW_HOP_FRAMES = 77  # 1.3 windows a second, as the published encoder cuts an utterance
@@ -19,7 +16,7 @@ TARGET_DBFS = -30.0
 MIN_WINDOW_COVERAGE = 0.75
 
 
-class Ge2eSpeakerEncoder(nn.Module):
+class Ge2eSpeakerEncoder(FrozenSpeakerEncoder):
     """
     Three LSTM layers over 40-band mel power spectrograms at 16 kHz, in windows of 1.6 s that
     overlap by about half.
@@ -27,24 +24,16 @@ class Ge2eSpeakerEncoder(nn.Module):
     The parameters are frozen; the names are those of the public checkpoint.
     """
 
+    title = "GE2E"
     embedding_dim = 256
-    mel_filters: Tensor
-    window: Tensor
 
     def __init__(self) -> None:
-        super().__init__()
+        super().__init__(FFT_SAMPLES // 2 + 1, NUM_MEL_BINS, FFT_SAMPLES)
         self.lstm = nn.LSTM(NUM_MEL_BINS, self.embedding_dim, num_layers=3, batch_first=True)
         self.linear = nn.Linear(self.embedding_dim, self.embedding_dim)
-        # In single precision even where a model is loaded in half.
-        filters = torch.empty(FFT_SAMPLES // 2 + 1, NUM_MEL_BINS, dtype=torch.float32)
-        self.register_buffer("mel_filters", filters, persistent=False)
-        window = torch.empty(FFT_SAMPLES, dtype=torch.float32)
-        self.register_buffer("window", window, persistent=False)
-        self.fill_buffers()
-        self.requires_grad_(False)
+        self.train(False)
 
     def fill_buffers(self) -> None:
-        """Compute the buffers, which `from_pretrained` leaves unset as they are not saved."""
         filters = mel_filter_bank(
             FFT_SAMPLES // 2 + 1,
             NUM_MEL_BINS,
@@ -56,40 +45,6 @@ class Ge2eSpeakerEncoder(nn.Module):
         )
         self.mel_filters.copy_(torch.from_numpy(filters))
         self.window.copy_(torch.hann_window(FFT_SAMPLES, dtype=torch.float32))
-
-    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> "Ge2eSpeakerEncoder":
-        super()._apply(fn, recurse)
-        # `model.half()` would round the filters, and half precision has no Fourier transform.
-        if self.window.dtype in (torch.float16, torch.bfloat16):
-            self.mel_filters, self.window = self.mel_filters.float(), self.window.float()
-            self.fill_buffers()
-        return self
-
-    def load_pretrained(self, weights_dir: str | Path) -> None:
-        """
-        Fill the encoder with published weights.
-
-        Args:
-            weights_dir: folder that holds `model.safetensors` under the public names.
-
-        Raises:
-            ValueError: there is no such file, or it holds another model.
-        """
-        path = Path(weights_dir) / "model.safetensors"
-        if not path.is_file():
-            raise ValueError(
-                f"{path} does not exist: name the folder of the GE2E encoder's weights."
-            )
-        try:
-            self.load_state_dict(load_file(path))
-        except (RuntimeError, SafetensorError) as error:
-            raise ValueError(f"{path} does not hold a GE2E speaker encoder: {error}") from error
-
-    def train(self, mode: bool = True) -> "Ge2eSpeakerEncoder":
-        """Stay in evaluation mode, frozen."""
-        # Again here, as `from_pretrained` makes all parameters trainable before it calls `eval`.
-        self.requires_grad_(False)
-        return super().train(False)
 
     def forward(self, waveform: Tensor, lengths: Tensor) -> Tensor:
         """

@@ -21,16 +21,19 @@ from .configuration_td_speakerbeam import TdSpeakerBeamConfig
 from .fourier_filters import fourier_filters, fourier_synthesis
 from .frame_layers import FrameAnalysis, FrameSynthesis
 from .frame_norms import FrameBatchNorm, FrameLayerNorm
+from .frozen_speaker_encoder import FrozenSpeakerEncoder
 from .input_checks import check_batch_size, check_finite, check_waveform
 from .log_mel import LogMelSpectrogram
 from .log_mel_statistics import LogMelStatisticsEncoder
 from .long_recordings import LongRecordingMixin
+from .modeling_campplus import CamPlusPlusSpeakerEncoder
 from .modeling_ge2e import Ge2eSpeakerEncoder
 from .signal_losses import extraction_losses, si_snr
 from .streaming import StreamingMixin
 from .temporal_conv_network import ACTIVATIONS, TemporalConvNetwork
 
 SPEAKER_ENCODERS: dict[str, type[nn.Module]] = {
+    "campplus": CamPlusPlusSpeakerEncoder,
     "ge2e": Ge2eSpeakerEncoder,
     "log_mel_statistics": LogMelStatisticsEncoder,
 }
@@ -164,7 +167,7 @@ class TdSpeakerBeamPreTrainedModel(PreTrainedModel):
                 init.copy_(module.bias, module.identity_bias())
         elif isinstance(module, nn.LSTM):
             super()._init_weights(module)
-        elif isinstance(module, (Ge2eSpeakerEncoder, LogMelSpectrogram)):
+        elif isinstance(module, (FrozenSpeakerEncoder, LogMelSpectrogram)):
             module.fill_buffers()
 
     def _init_filters(self, module: FrameAnalysis | FrameSynthesis) -> None:

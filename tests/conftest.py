@@ -39,7 +39,7 @@ def data_dir() -> Path:
 
 @pytest.fixture(scope="session")
 def pretrained_dir() -> Path:
-    """Folder of the pretrained parts (whisper-tiny.en-encoder/, ge2e-speaker-encoder/)."""
+    """Folder of the pretrained parts (whisper-tiny.en-encoder/, two speaker encoders)."""
     return _shared_folder("TSE_SER_PRETRAINED", "pretrained")
 
 

@@ -9,14 +9,20 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from modeling.modeling_ge2e import Ge2eSpeakerEncoder
+from modeling.configuration_td_speakerbeam import SPEAKER_ENCODER_DIMS
+from modeling.modeling_td_speakerbeam import SPEAKER_ENCODERS
 from tse_ser.training.arguments import ModelArguments
 from tse_ser.training.build_model import build_model
 from tse_ser.training.recipe_parser import RecipeError
 
 
+@pytest.fixture(params=["ge2e", "campplus"])
+def encoder(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
 @pytest.fixture
-def extractor_config(tmp_path: Path) -> str:
+def extractor_config(encoder: str, tmp_path: Path) -> str:
     path = tmp_path / "extractor.json"
     sizes = {
         "num_filters": 8,
@@ -28,21 +34,26 @@ def extractor_config(tmp_path: Path) -> str:
         "adaptation_layer": 0,
         "speaker_embedding_dim": 4,
     }
-    form = {"auxiliary_type": "projection", "speaker_encoder": "ge2e"}
+    form = {
+        "auxiliary_type": "projection",
+        "speaker_encoder": encoder,
+        "external_embedding_dim": SPEAKER_ENCODER_DIMS[encoder],
+    }
     path.write_text(json.dumps(sizes | form))
     return str(path)
 
 
 def test_a_new_extractor_takes_the_weights_of_its_speaker_encoder(
-    extractor_config: str, tmp_path: Path
+    encoder: str, extractor_config: str, tmp_path: Path
 ) -> None:
-    weights = {k: torch.randn_like(v) for k, v in Ge2eSpeakerEncoder().state_dict().items()}
+    untrained = SPEAKER_ENCODERS[encoder]().state_dict()
+    weights = {name: torch.randn_like(value) for name, value in untrained.items()}
     save_file(weights, tmp_path / "model.safetensors")
     arguments = ModelArguments(extractor_config=extractor_config, speaker_encoder_dir=str(tmp_path))
     model = build_model(arguments, "extraction")
     for name, value in weights.items():
-        assert torch.equal(model.get_parameter(f"speaker_encoder.{name}"), value)
-        assert not model.get_parameter(f"speaker_encoder.{name}").requires_grad
+        assert torch.equal(model.state_dict()[f"speaker_encoder.{name}"], value)
+    assert not any(p.requires_grad for p in model.get_submodule("speaker_encoder").parameters())
 
 
 def test_an_untrained_speaker_encoder_is_refused(extractor_config: str, tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 import torch
 from tiny_models import (
+    CAMPPLUS_FIELDS,
     PROJECTION_FIELDS,
     STATISTICS_FIELDS,
     checkpoint_activations,
@@ -53,6 +54,7 @@ MODELS: dict[str, Callable[[], PreTrainedModel]] = {
     "extractor/bn": lambda: tiny_extractor(norm_type="bn", mask_activation="sigmoid"),
     "extractor/shared": lambda: tiny_extractor(share_encoder=True, encoder_activation="relu"),
     "extractor/ge2e": lambda: tiny_extractor(**PROJECTION_FIELDS),
+    "extractor/campplus": lambda: tiny_extractor(**CAMPPLUS_FIELDS),
     "extractor/statistics": lambda: tiny_extractor(**STATISTICS_FIELDS),
     "classifier/log_mel": tiny_classifier,
     "classifier/whisper": lambda: tiny_classifier("whisper", encoder_layer=2),

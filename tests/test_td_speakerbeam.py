@@ -368,7 +368,7 @@ def test_a_tuple_comes_back_on_request() -> None:
         (PROJECTION_FIELDS | {"share_encoder": True}, "`share_encoder` must be False for"),
         ({"adaptation_type": "att"}, "`adaptation_type` must be one of 'mul', .* got 'att'"),
         ({"auxiliary_type": "lstm"}, "`auxiliary_type` must be one of 'tcn', 'projection'"),
-        ({"speaker_encoder": "xvector"}, "`speaker_encoder` must be one of None, 'ge2e'"),
+        ({"speaker_encoder": "xvector"}, "`speaker_encoder` must be one of None, 'campplus'"),
         ({"speaker_encoder": "ge2e"}, "needs `auxiliary_type='projection'`"),
         (PROJECTION_FIELDS | {"sampling_rate": 8000}, "`sampling_rate` must be 16000 for"),
         (PROJECTION_FIELDS | {"external_embedding_dim": 192}, "`external_embedding_dim` must be 2"),

@@ -41,6 +41,11 @@ EXTRACTOR_FIELDS: dict[str, Any] = {
     "speaker_embedding_dim": 8,
 }
 PROJECTION_FIELDS: dict[str, Any] = {"auxiliary_type": "projection", "speaker_encoder": "ge2e"}
+CAMPPLUS_FIELDS: dict[str, Any] = {
+    "auxiliary_type": "projection",
+    "speaker_encoder": "campplus",
+    "external_embedding_dim": 192,
+}
 WAVEFORM_ENCODER_FIELDS: dict[str, Any] = {
     "hidden_size": 16,
     "num_hidden_layers": 3,

@@ -92,9 +92,9 @@ def example_inputs(model: PreTrainedModel, speaker: str, masks: bool) -> dict[st
         return inputs | {"speaker_embeddings": torch.randn(2, size, generator=generator)}
     if is_projection and config.speaker_encoder != "log_mel_statistics":
         raise ValueError(
-            f"An ONNX graph cannot hold `speaker_encoder={config.speaker_encoder!r}`, as its "
-            "windows depend on the enrollment: export with `--speaker embedding` and compute the "
-            "embedding once, with `get_speaker_embeddings` or the encoder outside."
+            f"An ONNX graph cannot hold `speaker_encoder={config.speaker_encoder!r}`, as what "
+            "it does depends on the enrollment's length: export with `--speaker embedding` and "
+            "compute the embedding once, with `get_speaker_embeddings` or the encoder outside."
         )
     # Of another length than the mixture, so that no graph can take the two for one.
     inputs["enrollment_values"] = enrollment[:, : EXAMPLE_SAMPLES * 3 // 4]

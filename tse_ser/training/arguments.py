@@ -43,7 +43,10 @@ class ModelArguments:
     )
     speaker_encoder_dir: str | None = field(
         default=None,
-        metadata={"help": "Folder of the GE2E weights, for a new extractor that builds on them."},
+        metadata={
+            "help": "Folder of the published weights of the speaker encoder that a new extractor "
+            "builds on."
+        },
     )
     encoder_name_or_path: str | None = field(
         default=None,

@@ -6,7 +6,7 @@ import dataclasses
 import difflib
 import json
 from pathlib import Path
-from typing import Any, TypeVar, cast
+from typing import Any, TypeVar
 
 from transformers import PreTrainedConfig, PreTrainedModel
 
@@ -17,7 +17,7 @@ from modeling import (
     TdSpeakerBeamForSpeechExtraction,
     TseSerForEmotionClassification,
 )
-from modeling.modeling_ge2e import Ge2eSpeakerEncoder
+from modeling.frozen_speaker_encoder import FrozenSpeakerEncoder
 from tse_ser.training.arguments import ModelArguments, Stage
 from tse_ser.training.recipe_parser import RecipeError
 
@@ -86,7 +86,8 @@ def _build_extractor(model_args: ModelArguments) -> TdSpeakerBeamForSpeechExtrac
     model = TdSpeakerBeamForSpeechExtraction(
         read_config(model_args.extractor_config, TdSpeakerBeamConfig)
     )
-    if model.config.speaker_encoder == "ge2e":
+    encoder = getattr(model, "speaker_encoder", None)
+    if isinstance(encoder, FrozenSpeakerEncoder):
         if model_args.speaker_encoder_dir is None:
             raise RecipeError(
                 f"{model_args.extractor_config} builds on the speaker encoder "
@@ -94,7 +95,6 @@ def _build_extractor(model_args: ModelArguments) -> TdSpeakerBeamForSpeechExtrac
                 "--speaker_encoder_dir"
             )
         try:
-            encoder = cast(Ge2eSpeakerEncoder, model.speaker_encoder)
             encoder.load_pretrained(model_args.speaker_encoder_dir)
         except ValueError as error:
             raise RecipeError(f"--speaker_encoder_dir: {error}") from error
