@@ -54,20 +54,19 @@ def test_embeddings_equal_the_published_network(
 
 
 @pytest.mark.parametrize("gain", [1.0, 1e-3, 0.0], ids=["loud", "soft", "silent"])
-def test_the_filterbank_equals_kaldis(
-    gain: float, formula_encoder: CamPlusPlusSpeakerEncoder
-) -> None:
+def test_the_filterbank_equals_kaldis(gain: float) -> None:
     """At full scale 1, so that the floor under the logarithm lies where it lay in training."""
+    encoder = CamPlusPlusSpeakerEncoder()
     speech = gain * generated_speech(43210)[None]
     expected = torchaudio.compliance.kaldi.fbank(speech, num_mel_bins=80, dither=0.0)
-    (filterbank,) = formula_encoder.log_mel_filterbank(speech)
+    (filterbank,) = encoder.log_mel_filterbank(speech)
     torch.testing.assert_close(filterbank, expected, rtol=0, atol=1e-4)
     # In double precision, in which the weakest bins of noise have no rounding errors either.
     for waveform in ragged_waveforms((400, 559, 560, 32001), 1):
         offset = (gain * waveform + 0.01)[None].double()
         expected = torchaudio.compliance.kaldi.fbank(offset, num_mel_bins=80, dither=0.0)
-        (filterbank,) = formula_encoder.log_mel_filterbank(offset)
-        torch.testing.assert_close(filterbank, expected, rtol=0, atol=1e-5)
+        (filterbank,) = encoder.double().log_mel_filterbank(offset)
+        torch.testing.assert_close(filterbank, expected, rtol=0, atol=1e-4)
 
 
 def test_a_row_of_a_batch_gives_what_it_gives_alone(
@@ -97,19 +96,18 @@ def test_half_precision_rounds_the_weights_alone(dtype: torch.dtype) -> None:
     assert embed(rounded, waveform.to(dtype)).dtype == dtype
 
 
-def test_the_gradient_reaches_the_waveform(formula_encoder: CamPlusPlusSpeakerEncoder) -> None:
+def test_the_gradient_reaches_the_waveform() -> None:
     """Parameters are frozen, the graph is not: an embedding can be part of a loss."""
-    encoder = formula_encoder.double()
+    encoder = encoder_of_formula_weights().double()
     start, direction = generated_speech(2000).double(), torch.cos(torch.arange(2000.0).double())
     goal = torch.cos(torch.arange(192.0).double() ** 2)
     waveform = start.clone().requires_grad_()
     (embed(encoder, waveform) @ goal).backward()
     assert waveform.grad is not None
-    step = 1e-7
+    step = 1e-9  # not across a kink of a ReLU
     ahead, behind = (embed(encoder, start + sign * step * direction) @ goal for sign in (1, -1))
     slope = ((ahead - behind) / (2 * step)).item()
-    assert (waveform.grad @ direction).item() == pytest.approx(slope, rel=1e-3)
-    formula_encoder.float()
+    assert (waveform.grad @ direction).item() == pytest.approx(slope, rel=1e-4)
 
 
 def test_less_than_a_frame_is_refused(formula_encoder: CamPlusPlusSpeakerEncoder) -> None:
