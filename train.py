@@ -13,6 +13,7 @@ import logging
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from transformers import EarlyStoppingCallback, PreTrainedModel, TrainerCallback, set_seed
 from transformers.trainer_utils import get_last_checkpoint
@@ -131,7 +132,7 @@ def embedding_cache(
     model: PreTrainedModel, feature_extractor: TseSerFeatureExtractor
 ) -> SpeakerEmbeddingCache | None:
     """What embeds enrollments once, where a frozen speaker encoder does."""
-    extractor = getattr(model, "extractor", model)
+    extractor: Any = getattr(model, "extractor", model)
     if getattr(extractor.config, "speaker_encoder", None) is None:
         return None
     return SpeakerEmbeddingCache(

@@ -129,13 +129,22 @@ class TdSpeakerBeamConfig(PreTrainedConfig):
         check_choice(self, "adaptation_type", ("mul", "muladd", "concat"))
         check_choice(self, "auxiliary_type", ("tcn", "projection"))
         check_choice(self, "speaker_encoder", (None, *SPEAKER_ENCODER_DIMS))
-        check_choice(self, "num_outputs", (1, 2))
         check_choice(self, "loss_type", ("si_snr", "snr"))
 
     def _check_sizes(self) -> None:
         check_at_least(self, 1, "num_filters", "kernel_size", "bottleneck_channels")
         check_at_least(self, 1, "hidden_channels", "num_blocks", "num_repeats", "sampling_rate")
         check_at_least(self, 1, "speaker_embedding_dim", "external_embedding_dim")
+        if self.num_outputs not in (1, 2):
+            raise ValueError(
+                f"`num_outputs` must be 1, or 2 for the rest of the mixture too, got "
+                f"{self.num_outputs}."
+            )
+        if self.max_snr_db is not None and not self.max_snr_db > 0:
+            raise ValueError(
+                f"`max_snr_db` must be above 0 or None, got {self.max_snr_db}: nothing would be "
+                "rewarded."
+            )
         if not self.norm_eps > 0:
             raise ValueError(
                 f"`norm_eps` must be above 0, got {self.norm_eps}: silence would divide by zero."

@@ -34,9 +34,15 @@ def make_model(**fields: Any) -> TdSpeakerBeamForSpeechExtraction:
     return TdSpeakerBeamForSpeechExtraction(TdSpeakerBeamConfig(**{**FIELDS, **fields})).eval()
 
 
+def bias_of(model: TdSpeakerBeamForSpeechExtraction) -> torch.Tensor:
+    bias: torch.Tensor = model.auxiliary_network.get_parameter("bias")
+    return bias
+
+
 def signals(batch_size: int = 3, num_samples: int = 2000) -> tuple[torch.Tensor, torch.Tensor]:
     generator = torch.Generator().manual_seed(1)
-    return tuple(torch.randn(2, batch_size, num_samples, generator=generator))  # type: ignore[return-value]
+    mixture, target = torch.randn(2, batch_size, num_samples, generator=generator)
+    return mixture, target
 
 
 def test_both_outputs_are_scored_and_the_first_is_the_targets() -> None:
@@ -79,7 +85,7 @@ def test_a_loss_without_an_order_needs_two_outputs_and_a_projection(fields: dict
 def test_every_adapted_block_gets_its_own_part_and_begins_unchanged() -> None:
     model = make_model()
     assert model.config.embedding_size == 2 * 2 * 16
-    bias = model.auxiliary_network.bias.detach().clone()
+    bias = bias_of(model).detach().clone()
     torch.testing.assert_close(bias, torch.tensor(([1.0] * 8 + [0.0] * 8) * 4))
     mixture, _ = signals()
     nobody = torch.zeros(3, 5)
@@ -90,7 +96,7 @@ def test_every_adapted_block_gets_its_own_part_and_begins_unchanged() -> None:
         changed = bias.clone()
         changed[part * 16 + 8 : (part + 1) * 16] = 1.0
         with torch.no_grad():
-            model.auxiliary_network.bias.copy_(changed)
+            bias_of(model).copy_(changed)
         after = model(mixture, speaker_embeddings=nobody).extracted_values
         assert torch.equal(before, after) == (part == 2)
 

@@ -189,9 +189,7 @@ def mean_interval(rows: pd.DataFrame, column: str) -> Interval | None:
         `Interval` or `None`: where fewer than two speakers are known.
     """
     values = rows[["speaker_id", column]].dropna().rename(columns={column: "value"})
-    return speaker_interval(
-        values.assign(label=""), np.random.default_rng(SEED), by_class=False
-    )
+    return speaker_interval(values.assign(label=""), np.random.default_rng(SEED), by_class=False)
 
 
 def share_flagged(rows: pd.DataFrame) -> float | None:
@@ -308,7 +306,10 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
     )
     parser.add_argument("--corpus_dir", help="Folder that holds a folder <name> for each corpus.")
     parser.add_argument(
-        "--sets", type=Path, default=Path("recipes/voices/benchmark.yaml"), help="The held-out sets."
+        "--sets",
+        type=Path,
+        default=Path("recipes/voices/benchmark.yaml"),
+        help="The held-out sets.",
     )
     parser.add_argument("--output_dir", type=Path, required=True, help="Folder of the results.")
     return parser.parse_args(argv)
