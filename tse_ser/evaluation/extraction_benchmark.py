@@ -3,11 +3,11 @@
     python -m tse_ser.evaluation.extraction_benchmark --corpus_dir DIR --output_dir docs/results \\
         --extractors pretrained/td-speakerbeam-read pretrained/td-speakerbeam-voices
 
-An extractor is a folder or Hub id of one of our models (a checkpoint of ESPnet's or asteroid's form
-after `tse_ser.conversion.checkpoint_conversion`), or anybody's function `package.module:name`, which
-takes a mixture and an enrollment, float32 arrays of shape `(num_samples,)` at 16 kHz, and returns the
-extracted speech at the mixture's length. The held-out sets stand in `recipes/voices/benchmark.yaml`.
-Writes `extraction.parquet`, a row a mixture, from which `extraction.md` and `extraction.png` are drawn.
+An extractor is a folder or Hub id of one of our models (a checkpoint of ESPnet's or asteroid's
+form after `tse_ser.conversion.checkpoint_conversion`), or anybody's function `package.module:name`:
+it takes a mixture and an enrollment, float32 arrays of shape `(num_samples,)` at 16 kHz, and returns
+the extracted speech at the mixture's length. `recipes/voices/benchmark.yaml` has the held-out sets.
+Writes `extraction.parquet`, a row a mixture, and `extraction.md` and `extraction.png`, drawn from it.
 """
 
 from __future__ import annotations
@@ -32,8 +32,8 @@ from modeling import TdSpeakerBeamForSpeechExtraction, TseSerFeatureExtractor, s
 from tse_ser.evaluation.bootstrap import Interval, speaker_interval
 from tse_ser.evaluation.metrics.si_sdr.si_sdr import scale_invariant_sdr
 
-# An extractor: (mixture, enrollment) to the extracted speech, and, where it embeds speech, to how much
-# that sounds like the enrollment.
+# An extractor: (mixture, enrollment) to the extracted speech, and, where it embeds speech, to how
+# much that sounds like the enrollment.
 Extract = Callable[[np.ndarray, np.ndarray], tuple[np.ndarray, float | None]]
 
 # What is done with the voices of a set, as keywords of `load_mixtures`.
@@ -136,9 +136,9 @@ def score(
         extractor_name (`str`): what tables call the extractor.
 
     Yields:
-        `dict`: a row a mixture: ids, `gender_state`, `si_sdr_db` of the output and `si_sdri_db` over
-        the mixture (missing where the target is absent), `level_db` of the output over the mixture,
-        `speaker_similarity`, `seconds` of audio and of `processing_seconds`.
+        `dict`: a row a mixture: ids, `gender_state`, `si_sdr_db` of the output and `si_sdri_db`
+        over the mixture (missing where the target is absent), `level_db` of the output over the
+        mixture, `speaker_similarity`, `seconds` of audio and of `processing_seconds`.
 
     Raises:
         ValueError: the extractor returned another length, or what is no number.
