@@ -5,9 +5,9 @@
 
 An extractor is a folder or Hub id of one of our models (a checkpoint of ESPnet's or asteroid's
 form after `tse_ser.conversion.checkpoint_conversion`), or anybody's function `package.module:name`:
-it takes a mixture and an enrollment, float32 arrays of shape `(num_samples,)` at 16 kHz, and returns
+it takes a mixture and an enrollment, float32 arrays of shape `(num_samples,)` at 16 kHz, and gives
 the extracted speech at the mixture's length. `recipes/voices/benchmark.yaml` has the held-out sets.
-Writes `extraction.parquet`, a row a mixture, and `extraction.md` and `extraction.png`, drawn from it.
+Writes `extraction.parquet`, a row a mixture, and `extraction.md` and `extraction.png` drawn of it.
 """
 
 from __future__ import annotations
