@@ -10,13 +10,15 @@ from pathlib import Path
 
 import datasets
 import numpy as np
+import pytest
 import soundfile
 from corpus_layouts import burst
-from hypothesis import given, settings
+from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 
 from data_builders import load_corpus
 from data_builders.audio import read_audio, resample
+from data_builders.corpora.scan import FoundFile
 from data_builders.mixtures.noise import NoiseFolder
 
 # Parts that a careless join makes equal: x/b and x_b, a-0 and a, 1 and my_1.
@@ -59,7 +61,7 @@ def assert_audio(corpus: datasets.Dataset, seeds: Mapping[str, int], rate: int) 
 
 
 @given(names=TREES, rate=RATES, seeds=st.permutations(range(10)))
-@settings(max_examples=10, deadline=None)
+@settings(max_examples=10, deadline=None, phases=[Phase.generate])
 def test_corpora_that_agree_in_names_sizes_and_times_share_nothing(
     names: list[str], rate: int, seeds: list[int]
 ) -> None:
@@ -71,15 +73,17 @@ def test_corpora_that_agree_in_names_sizes_and_times_share_nothing(
             write_tree(Path(folder, "old", "own"), first, rate),
             write_tree(Path(folder, "new", "own"), second, rate),
         ]
-        for root, tree in zip(roots, (first, second), strict=True):
-            assert_audio(load_corpus("folder:name=own", root, cache), tree, rate)
-        # A link that leads elsewhere, and a file that is replaced, of the same size and time.
-        link = Path(folder, "link")
-        link.symlink_to(roots[0])
-        assert_audio(load_corpus("folder:name=own", link, cache), first, rate)
-        link.unlink()
-        link.symlink_to(roots[1])
-        assert_audio(load_corpus("folder:name=own", link, cache), second, rate)
+        with pytest.MonkeyPatch.context() as patched:
+            # As if all of them had been unpacked within one tick of the clock.
+            patched.setattr(FoundFile, "key", property(lambda file: str(file[:3])))
+            for root, tree in zip(roots, (first, second), strict=True):
+                assert_audio(load_corpus("folder:name=own", root, cache), tree, rate)
+            link = Path(folder, "link")
+            for root, tree in zip(roots, (first, second), strict=True):
+                link.unlink(missing_ok=True)
+                link.symlink_to(root)
+                assert_audio(load_corpus("folder:name=own", link, cache), tree, rate)
+        # Files that are replaced by others of the same size and time.
         write_tree(roots[0], second, rate)
         assert_audio(load_corpus("folder:name=own", roots[0], cache), second, rate)
         noise = {name: NoiseFolder(root, cache) for name, root in zip("ab", roots, strict=True)}
