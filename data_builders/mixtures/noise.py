@@ -24,6 +24,7 @@ from data_builders.corpora.scan import (
     keep_usable,
     list_files,
 )
+from data_builders.mixtures.lowpass import HALF_LENGTH, lowpass
 from data_builders.mixtures.mixing import mean_power
 from data_builders.schema import SAMPLING_RATE, CorpusError
 
@@ -72,6 +73,7 @@ class NoiseFolder:
         self._folder = cache.absolute() / "noise"
         self._recordings = _scan(self.root, files, self._folder, strict=strict)
         self.paths = list(self._recordings)
+        self._lowpassed_powers: dict[tuple[str, float], float] = {}
 
     def __len__(self) -> int:
         return len(self.paths)
@@ -107,24 +109,35 @@ class NoiseFolder:
         copy = self._recording(path).copy
         return self._folder / "audio" / copy if copy else self.root / path
 
-    def power(self, path: str) -> float:
+    def power(self, path: str, lowpass_hz: float | None = None) -> float:
         """Mean square of a whole recording.
 
         Args:
             path (`str`): path relative to the folder.
+            lowpass_hz (`float`, *optional*): of what is heard through a low-pass.
 
         Returns:
             `float`: its power.
         """
-        return self._recording(path).power
+        recording = self._recording(path)
+        if lowpass_hz is None:
+            return recording.power
+        key = (path, lowpass_hz)
+        if key not in self._lowpassed_powers:
+            samples = _read_first_channel(self.file_of(path), 0, recording.num_samples)
+            self._lowpassed_powers[key] = mean_power(lowpass(samples, lowpass_hz))
+        return self._lowpassed_powers[key]
 
-    def read(self, path: str, start: int, num_samples: int) -> np.ndarray:
+    def read(
+        self, path: str, start: int, num_samples: int, lowpass_hz: float | None = None
+    ) -> np.ndarray:
         """Reads a stretch of a recording, which is continued with its own beginning where it ends.
 
         Args:
             path (`str`): path relative to the folder.
             start (`int`): first sample.
             num_samples (`int`): length of the stretch.
+            lowpass_hz (`float`, *optional*): low-pass that it is heard through.
 
         Returns:
             `np.ndarray` of shape `(num_samples,)`: float32 samples.
@@ -132,6 +145,10 @@ class NoiseFolder:
         Raises:
             CorpusError: the folder holds no such recording, or it cannot be read any more.
         """
+        if lowpass_hz is not None:
+            # What is read besides goes on behind the stretch, as there may be nothing before it.
+            longer = self.read(path, start, num_samples + 2 * HALF_LENGTH)
+            return lowpass(longer, lowpass_hz)[HALF_LENGTH : HALF_LENGTH + num_samples]
         length = self._recording(path).num_samples
         file = self.file_of(path)
         if start + num_samples <= length:
