@@ -55,5 +55,5 @@ NO_DATA_FILES: dict[str, list[str]] = {"train": []}
 # names the version of the prepared plans: raise it when plans are drawn in another way.
 datasets.packaged_modules._PACKAGED_DATASETS_MODULES["target_speaker_mixture"] = (
     target_speaker_mixture.__name__,
-    "plans-2",
+    "plans-3",
 )

@@ -37,6 +37,7 @@ class DrawingOptions:
             the split; None for any.
         trim_silence (`bool`): leave out silence before and after the speech.
         speed_factors (`tuple[float, ...]`): speeds drawn for target and interferers.
+        lowpass_hz (`float`, *optional*): cut-off of a low-pass that all sources share, in Hz.
         noise_snr_range_db (`tuple[float, float]`): SNR of target to background noise in dB.
         reverberation (`str`): "none", or what of a room is to be extracted, the "direct" or the
             "reverberant" signal of the target.
@@ -59,6 +60,7 @@ class DrawingOptions:
     enrollment_emotion: str | None = "neutral"
     trim_silence: bool = False
     speed_factors: tuple[float, ...] = (1.0,)
+    lowpass_hz: float | None = None
     noise_snr_range_db: tuple[float, float] = (5.0, 20.0)
     reverberation: Literal["none", "direct", "reverberant"] = "none"
     rt60_range_seconds: tuple[float, float] = (0.2, 0.6)

@@ -1,4 +1,4 @@
-"""Tiny corpora in the true layouts of RAVDESS, EMO-DB, Asterisk, IEMOCAP, LibriSpeech and ESD.
+"""Tiny corpora in the layouts of RAVDESS, EMO-DB, CREMA-D, Asterisk, IEMOCAP, LibriSpeech and ESD.
 
 They hold noise bursts, no speech; names, speakers, sessions, labels and texts are laid out as the
 releases have them.
@@ -65,6 +65,26 @@ def write_emodb(root: Path, suffix: str = ".wav") -> Path:
         for emotion in "NW":
             path = root / "wav" / f"{speaker}a01{emotion}a{suffix}"
             soundfile.write(path, burst(int(speaker) * 100 + ord(emotion)), 16_000)
+    return root
+
+
+def write_cremad(
+    root: Path,
+    actors: Iterable[int] = (1001, 1002, 1020, 1040, 1060, 1080),
+    sentences: Iterable[str] = ("IEO", "ITH", "WSI"),
+    suffix: str = ".wav",
+) -> Path:
+    """Six emotions of some sentences by some actors, in AudioWAV/, and the demographics."""
+    (root / "AudioWAV").mkdir(parents=True)
+    lines = ["ActorID,Age,Sex,Race,Ethnicity"]
+    for actor in actors:
+        lines.append(f"{actor},30,{'Male' if actor % 4 else 'Female'},Unknown,Not Hispanic")
+        for place, sentence in enumerate(sentences):
+            for number, emotion in enumerate(("ANG", "DIS", "FEA", "HAP", "NEU", "SAD")):
+                name = f"{actor}_{sentence}_{emotion}_XX{suffix}"
+                samples = burst(actor * 100 + place * 10 + number)
+                soundfile.write(root / "AudioWAV" / name, samples, 16_000)
+    (root / "VideoDemographics.csv").write_text("\n".join(lines), encoding="utf-8")
     return root
 
 

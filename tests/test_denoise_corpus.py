@@ -9,10 +9,15 @@ import numpy as np
 import pytest
 import soundfile
 import torch
+from corpus_layouts import burst
+from hypothesis import given
+from hypothesis import strategies as st
 from tiny_training import tiny_model
 
 from data_builders import UTTERANCE_FEATURES, load_corpus, load_mixtures
 from data_builders.audio import read_audio
+from data_builders.mixtures.mixing import mean_power
+from data_builders.schema import CorpusError
 from tse_ser.evaluation.metrics.si_sdr.si_sdr import scale_invariant_sdr
 from tse_ser.training import denoise_corpus
 from tse_ser.training.recipe_parser import RecipeError
@@ -116,6 +121,68 @@ def test_the_set_is_trained_on_as_if_it_were_clean_speech(denoised_dir: Path) ->
     assert len(dataset) == 2 * NUM_TRAIN
     np.testing.assert_array_equal(example["mixture"], example["target"])
     assert example["label"] >= 0
+
+
+def test_files_have_the_level_of_their_mixture(denoised: datasets.Dataset) -> None:
+    mixtures = load_mixtures(
+        targets="generated", interferers=["generated_pool"], split="test", fold=1
+    )
+    for row in denoised.filter(lambda row: row["split"] == "test").select(range(3)):
+        mixture = mixtures[mixtures.planner.targets.row_of_id[row["source_utterance_id"]]][
+            "mixture"
+        ]
+        assert mean_power(read_audio(row["path"])) == pytest.approx(mean_power(mixture), rel=1e-4)
+
+
+@given(st.lists(st.text("aAx_/-.0\\ é", min_size=1, max_size=150), min_size=2, unique=True))
+def test_every_target_and_epoch_has_a_file_and_an_id_of_its_own(ids: list[str]) -> None:
+    names = [denoise_corpus.audio_name(one, epoch) for one in ids for epoch in (0, 1, 11)]
+    assert len({name.lower() for name in names}) == 3 * len(ids)
+    assert all(Path(name).name == name and len(name.encode()) < 200 for name in names)
+    example = {"extracted": np.ones(8), "target": np.ones(8), "mixture": np.ones(8), "file": ""}
+    rows = [
+        denoise_corpus.metadata_row(
+            {**example, "utterance_id": one}, denoise_corpus.Job("train", epoch, None), {one: {}}
+        )
+        for one in ids
+        for epoch in (0, 1, 11)
+    ]
+    assert len({row["utterance_id"] for row in rows}) == 3 * len(ids)
+
+
+def test_targets_whose_names_differ_in_a_separator_keep_their_recordings(
+    extractor: Path, tmp_path: Path
+) -> None:
+    rows = ["path,speaker_id,emotion,session"]
+    for speaker in "abc":
+        for number, name in enumerate((f"{speaker}/x/b", f"{speaker}/x_b", f"{speaker}/y")):
+            path = tmp_path / "folder" / f"{name}.wav"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            soundfile.write(path, burst(10 * ord(speaker) + number), 16_000)
+            rows.append(f"{name}.wav,{speaker},neutral,{speaker}")
+    (tmp_path / "folder" / "metadata.csv").write_text("\n".join(rows))
+    denoise_corpus.main(
+        [
+            *("--targets", "folder", "--interferers", "generated_pool", "--use_cpu", "true"),
+            *("--corpus_dir", str(tmp_path)),
+            *("--extractor_name_or_path", str(extractor), "--emotions", "neutral"),
+            *("--output_dir", str(tmp_path / "set")),
+        ]
+    )
+    corpus = load_corpus("denoised", tmp_path / "set", tmp_path / "cache")
+    assert len({*corpus["utterance_id"][:]}) == len({*corpus["path"][:]}) == len(corpus) == 9
+    sources = {row["utterance_id"]: row for row in load_corpus("folder", tmp_path / "folder")}
+    for row in corpus:
+        source = sources[row["source_utterance_id"]]
+        assert row["duration_seconds"] == pytest.approx(source["duration_seconds"], abs=1e-4)
+
+
+def test_an_extractor_of_another_rate_is_refused(tmp_path: Path) -> None:
+    model = tiny_model("extraction")
+    model.config.sampling_rate = 8_000
+    model.save_pretrained(tmp_path / "extractor")
+    with pytest.raises(CorpusError, match="hears 8000 Hz, the corpora have 16000 Hz"):
+        denoise_corpus.main(arguments(tmp_path / "extractor", tmp_path / "set"))
 
 
 def test_a_run_that_was_cut_off_goes_on_where_it_stopped(

@@ -10,7 +10,9 @@ from typing import Any
 import pytest
 from huggingface_hub import ModelCard
 from huggingface_hub.repocard_data import eval_results_to_model_index, model_index_to_eval_results
-from tiny_publishing import RAVDESS, REPO_ID, cell_of, facts_of, write_cell, write_training
+from hypothesis import given
+from hypothesis import strategies as st
+from tiny_publishing import REPO_ID, cell_of, facts_of, write_cell, write_training
 
 from modeling import ShiftCnnConfig, TdSpeakerBeamConfig, TseSerConfig
 from tse_ser.conversion.checkpoint_card import TITLES, usage
@@ -18,13 +20,23 @@ from tse_ser.publishing.cards import UNFILLED, check_card, render_card
 from tse_ser.publishing.corpora import find_corpora, known_facts
 from tse_ser.publishing.errors import PublishingError
 from tse_ser.publishing.facts import CardFacts
-from tse_ser.publishing.licenses import License, LicensedPart, choose_license
+from tse_ser.publishing.licenses import (
+    FREE,
+    SAME_LICENSE,
+    License,
+    LicensedPart,
+    choose_license,
+    conditions,
+)
 from tse_ser.publishing.lineage import read_lineage, without_local_paths
 from tse_ser.publishing.results import Result, paper_figures, published_cells, read_results
 from tse_ser.publishing.samples import Samples
 from tse_ser.publishing.stages import corpora_of, describe_stage
 
 GOLDEN = Path(__file__).with_name("cards") / "tse_ser.md"
+# Under licences that contradict each other: the card of such a model states its own terms.
+RAVDESS = ["--targets", "ravdess", "--interferers", "ravdess", "emodb", "asterisk"]
+LICENSES = {*FREE, *SAME_LICENSE, "cc-by-3.0", "cc-by-4.0", "cc-by-nc-4.0", "research-only"}
 JOINT = ["--stage", "joint", "--condition", "noisy", *RAVDESS]
 CONFIGS = {"td_speakerbeam": TdSpeakerBeamConfig, "shift_cnn": ShiftCnnConfig}
 CONVERTED = {
@@ -52,7 +64,7 @@ def card_facts(**changed: Any) -> CardFacts:
         num_parameters=4321,
         sampling_rate=16000,
         labels=("neutral", "happy", "sad", "angry"),
-        license=choose_license(corpus.part for corpus in corpora),
+        license=License("cc-by-nc-sa-4.0"),
         languages=("en",),
         corpora=corpora,
         parts=(LicensedPart("a speaker encoder", "apache-2.0", "https://example.com"),),
@@ -195,8 +207,12 @@ def test_metadata_that_lack_something_or_cannot_be_read_are_refused() -> None:
         (["cc0-1.0", "apache-2.0"], "apache-2.0"),
         (["cc0-1.0", "cc-by-4.0"], "cc-by-4.0"),
         (["cc-by-sa-3.0", "cc-by-4.0"], "cc-by-sa-4.0"),
-        (["cc-by-nc-sa-4.0", "cc-by-sa-3.0", "cc0-1.0"], "cc-by-nc-sa-4.0"),
-        (["cc-by-4.0", "research-only"], "other"),
+        (["cc-by-nc-sa-4.0", "cc-by-nc-4.0", "cc0-1.0"], "cc-by-nc-sa-4.0"),
+        (["cc-by-4.0", "cc-by-nc-4.0"], "cc-by-nc-4.0"),
+        (["cc-by-4.0", "cc-by-nc-4.0", "research-only"], "other"),
+        (["gpl-3.0", "mit", "cc-by-4.0", "lgpl-3.0"], "gpl-3.0"),
+        (["odbl", "cc-by-4.0"], "odbl"),
+        (["openrail", "apache-2.0"], "openrail"),
     ],
 )
 def test_a_model_takes_the_freest_licence_that_its_data_allow(
@@ -204,6 +220,51 @@ def test_a_model_takes_the_freest_licence_that_its_data_allow(
 ) -> None:
     parts = [LicensedPart(f"corpus {one}", one, "https://example.com") for one in licenses]
     assert choose_license(parts).id == expected
+
+
+@pytest.mark.parametrize(
+    ("first", "second"),
+    [
+        ("cc-by-sa-3.0", "cc-by-nc-sa-4.0"),
+        ("cc-by-sa-4.0", "cc-by-nc-4.0"),
+        ("gpl-3.0", "cc-by-sa-4.0"),
+        ("gpl-3.0", "cc-by-nc-4.0"),
+        ("openrail", "creativeml-openrail-m"),
+        ("odbl", "cc-by-nc-sa-4.0"),
+        ("cc-by-nc-sa-4.0", "research-only"),
+    ],
+)
+def test_terms_that_contradict_each_other_stop_a_publication(first: str, second: str) -> None:
+    for one, other in ((first, second), (second, first)):
+        parts = [LicensedPart(f"corpus {name}", name) for name in ("mit", one, other)]
+        with pytest.raises(PublishingError, match="no licence keeps the terms of both") as raised:
+            choose_license(parts)
+        assert f"corpus {first}" in str(raised.value) and f"corpus {second}" in str(raised.value)
+        for choice in (first, second, "cc-by-nc-sa-4.0", "apache-2.0"):
+            with pytest.raises(PublishingError, match=f"--license {choice}"):
+                choose_license(parts, License(choice))
+        own = License("other", "by agreement", "https://example.com")
+        assert choose_license(parts, own) == own
+
+
+@pytest.mark.parametrize("license_id", ["unknown", "other", "llama3", "gpl", "my-terms", "", "cc"])
+def test_unknown_terms_stop_a_publication(license_id: str) -> None:
+    parts = [LicensedPart("a corpus", license_id), LicensedPart("another", "mit")]
+    with pytest.raises(PublishingError, match="a corpus has no licence that is known here"):
+        choose_license(parts)
+
+
+@given(parts=st.lists(st.sampled_from(sorted(LICENSES)).map(lambda one: LicensedPart(one, one))))
+def test_what_is_chosen_may_be_chosen_and_keeps_every_condition(parts: list[LicensedPart]) -> None:
+    try:
+        chosen = choose_license(parts)
+    except PublishingError:
+        return
+    if chosen.id != "other":
+        assert choose_license(parts, chosen) == chosen
+        asked = set().union(*(conditions(part.license_id) for part in parts))
+        assert asked - {"by"} <= conditions(chosen.id)
+    assert choose_license(reversed(parts)) == chosen
 
 
 def test_a_licence_that_says_less_than_the_data_is_refused() -> None:

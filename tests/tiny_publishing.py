@@ -14,7 +14,7 @@ from tse_ser.training.arguments import parse_arguments
 from tse_ser.training.facts import training_facts
 
 REPO_ID = "lab/tse-ser-ft"
-RAVDESS = ["--targets", "ravdess", "--interferers", "ravdess", "emodb", "asterisk"]
+RAVDESS = ["--targets", "ravdess", "--interferers", "ravdess", "emodb"]
 MACHINE = {"cpu": "a processor", "cores": 2, "gpu": None}
 
 

@@ -13,6 +13,7 @@ from typing import Any
 import datasets
 
 from data_builders.corpora.asterisk import load_asterisk
+from data_builders.corpora.cremad import load_cremad
 from data_builders.corpora.denoised import load_denoised
 from data_builders.corpora.emodb import load_emodb
 from data_builders.corpora.esd import load_esd
@@ -28,6 +29,7 @@ CORPORA: dict[str, Callable[..., datasets.Dataset]] = {
     "generated": load_generated,
     "generated_pool": load_generated_pool,
     "ravdess": load_ravdess,
+    "cremad": load_cremad,
     "emodb": load_emodb,
     "asterisk": load_asterisk,
     "iemocap": load_iemocap,
@@ -53,6 +55,7 @@ def _truth(text: str) -> bool:
 # name -> option -> what makes its value of the text behind "="
 CORPUS_OPTIONS: dict[str, dict[str, Callable[[str], Any]]] = {
     "iemocap": {"scenario": str},
+    "cremad": {"held_out_sentences": _truth},
     "librispeech": {
         "subsets": _words,
         "hours": _numbers,

@@ -14,6 +14,8 @@ from data_builders.schema import GENDERS, CorpusError
 Protocol = Literal["validated", "paper"]
 SPLITS = ("train", "validation", "test")
 HELD_OUT_SHARE = 0.2
+# A column that a corpus may have: the only split in which the sentence of an utterance may be.
+SENTENCE_COLUMN = "sentence_split"
 
 
 def split_by_session(
@@ -32,6 +34,9 @@ def split_by_session(
 
     Raises:
         CorpusError: there are too few sessions, or no such fold.
+
+    Where the corpus has the column `SENTENCE_COLUMN`, a split keeps its own sentences alone; those
+    of validation are trained on where nothing is validated.
     """
     if protocol not in ("validated", "paper"):
         raise CorpusError(f"unknown protocol {protocol!r}: use 'validated' or 'paper'")
@@ -49,7 +54,14 @@ def split_by_session(
     if protocol == "validated":
         split_of_session[sessions[fold % len(sessions)]] = "validation"
     split_of_session[sessions[fold - 1]] = "test"
-    return _select(corpus, [split_of_session.get(session, "") for session in session_of_row])
+    split_of_row = [split_of_session.get(session, "") for session in session_of_row]
+    if SENTENCE_COLUMN in corpus.column_names:
+        unused = "validation" if protocol == "paper" else ""
+        split_of_row = [
+            split if split == ("train" if own == unused else own) else ""
+            for split, own in zip(split_of_row, corpus[SENTENCE_COLUMN][:], strict=True)
+        ]
+    return _select(corpus, split_of_row)
 
 
 def split_by_speaker(corpus: datasets.Dataset, seed: int = 0) -> dict[str, datasets.Dataset]:

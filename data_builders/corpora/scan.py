@@ -14,7 +14,7 @@ import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import datasets
 import filelock
@@ -55,6 +55,9 @@ _STORE_FEATURES = datasets.Features(
         "speech_end_seconds": datasets.Value("float64"),
     }
 )
+
+
+Scanned = TypeVar("Scanned")
 
 
 class FoundFile(NamedTuple):
@@ -250,23 +253,24 @@ def keep_usable(
     corpus: str,
     root: Path,
     files: Sequence[FoundFile],
-    scanned: Sequence[ScannedFile | CorpusError],
+    scanned: Sequence[Scanned | CorpusError],
     report: list[str],
     *,
     strict: bool,
-) -> list[tuple[int, ScannedFile]]:
+) -> list[tuple[int, Scanned]]:
     """Leaves out the files that cannot be used, with a line in the report that counts them.
 
     Args:
         corpus (`str`): name of the corpus.
         root (`Path`): its folder.
         files (`Sequence[FoundFile]`): the files that were scanned.
-        scanned (`Sequence[ScannedFile | CorpusError]`): what `scan_audio_files` found out.
+        scanned (`Sequence`): what `scan_audio_files`, or a scan like it, found out about each, or
+            the `CorpusError` that says why it cannot be used.
         report (`list[str]`): the line is added.
         strict (`bool`): stop at such files.
 
     Returns:
-        `list[tuple[int, ScannedFile]]`: position and measures of each file that can be used.
+        `list[tuple[int, Scanned]]`: position and measures of each file that can be used.
 
     Raises:
         CorpusError: no file can be used, or `strict` and some cannot; up to ten are named.
@@ -279,7 +283,7 @@ def keep_usable(
     usable = [
         (position, result)
         for position, result in enumerate(scanned)
-        if isinstance(result, ScannedFile)
+        if not isinstance(result, CorpusError)
     ]
     if not bad:
         return usable
@@ -329,7 +333,7 @@ def _scan_header(path: Path, key: str, copies: Path) -> ScannedFile:
         _refuse_no_bytes(path)
         with soundfile.SoundFile(path) as file:
             frames = file.frames
-            if not _is_read_as_it_is(file):
+            if _needs_copy(file):
                 return _scan_file(path, key, copies)
             _refuse_short(frames, SAMPLING_RATE)
             tail = round(MIN_DURATION_SECONDS * SAMPLING_RATE)
@@ -357,10 +361,20 @@ def _scan_file(path: Path, key: str, copies: Path) -> ScannedFile:
     return ScannedFile(copy, len(samples) / SAMPLING_RATE, start, end)
 
 
-def _is_read_as_it_is(file: soundfile.SoundFile) -> bool:
-    """Whether rendering reads the original: 16 kHz, mono, and quick and exact to begin anywhere."""
-    seekable = file.subtype.startswith(SEEKABLE_SUBTYPES)
-    return seekable and file.samplerate == SAMPLING_RATE and file.channels == 1
+def can_be_rendered_from(file: soundfile.SoundFile) -> bool:
+    """Whether rendering may read a file itself: at 16 kHz, and quick and exact to begin anywhere.
+
+    Args:
+        file (`soundfile.SoundFile`): the opened file.
+
+    Returns:
+        `bool`: False for files that have to be copied first.
+    """
+    return file.samplerate == SAMPLING_RATE and file.subtype.startswith(SEEKABLE_SUBTYPES)
+
+
+def _needs_copy(file: soundfile.SoundFile) -> bool:
+    return file.channels != 1 or not can_be_rendered_from(file)
 
 
 def _decode(path: Path) -> tuple[np.ndarray, int, bool]:
@@ -369,7 +383,7 @@ def _decode(path: Path) -> tuple[np.ndarray, int, bool]:
     try:
         _refuse_no_bytes(path)
         with soundfile.SoundFile(path) as file:
-            announced, rate, needs_copy = file.frames, file.samplerate, not _is_read_as_it_is(file)
+            announced, rate, needs_copy = file.frames, file.samplerate, _needs_copy(file)
             channels = file.read(dtype="float32", always_2d=True)
     except (soundfile.LibsndfileError, OSError) as error:
         raise CorpusError(f"unreadable ({error})") from error

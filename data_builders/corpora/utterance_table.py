@@ -196,7 +196,7 @@ class UtteranceTable:
         self.speech_start = _to_samples(columns["speech_start_seconds"])
         self.speech_end = _to_samples(columns["speech_end_seconds"])
         self.row_of_id = RowIndex(self.utterance_ids)
-        self._levels: dict[tuple[str, bool], np.ndarray] = {}
+        self._levels: dict[tuple[str, bool, float | None], np.ndarray] = {}
         _free_scratch_memory()
 
     def __len__(self) -> int:
@@ -246,19 +246,22 @@ class UtteranceTable:
                 f"check {names or 'duration_seconds'}, or leave them out"
             )
 
-    def levels(self, measure: LevelMeasure, trim_silence: bool) -> np.ndarray:
+    def levels(
+        self, measure: LevelMeasure, trim_silence: bool, lowpass_hz: float | None = None
+    ) -> np.ndarray:
         """Levels of the utterances that were decoded so far, 0 for the others.
 
         Args:
             measure (`str`): "power" is the mean square, "loudness" in LUFS, "peak" the largest
                 amplitude.
             trim_silence (`bool`): of the part without silence before and after the speech.
+            lowpass_hz (`float`, *optional*): of what is heard through a low-pass.
 
         Returns:
             `np.ndarray` of shape `(num_utterances,)`: float64, to be filled by who decodes. It lies
             in memory that worker processes share, if it was asked for before they were started.
         """
-        key = (measure, trim_silence)
+        key = (measure, trim_silence, lowpass_hz)
         if key not in self._levels:
             self._levels[key] = torch.zeros(len(self), dtype=torch.float64).share_memory_().numpy()
         return self._levels[key]

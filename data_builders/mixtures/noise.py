@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 import os
 import tempfile
 from concurrent.futures import ThreadPoolExecutor
@@ -15,14 +16,23 @@ import numpy as np
 import soundfile
 
 from data_builders.audio import default_cache_dir, resample, write_audio
-from data_builders.corpora.scan import AUDIO_SUFFIXES, FoundFile, list_files
+from data_builders.corpora.scan import (
+    AUDIO_SUFFIXES,
+    FoundFile,
+    can_be_rendered_from,
+    is_silent,
+    keep_usable,
+    list_files,
+)
+from data_builders.mixtures.lowpass import HALF_LENGTH, lowpass
 from data_builders.mixtures.mixing import mean_power
 from data_builders.schema import SAMPLING_RATE, CorpusError
 
+logger = logging.getLogger(__name__)
+
 # Raise it whenever the scan measures or refuses something else.
-SCAN_VERSION = 1
+SCAN_VERSION = 2
 CROSS_FADE_SECONDS = 0.5
-MAX_REPORTED_FILES = 10
 
 
 class _Recording(NamedTuple):
@@ -34,7 +44,7 @@ class _Recording(NamedTuple):
 
 
 class NoiseFolder:
-    """Recordings of noise below a folder: wav or flac, any sampling rate, the first channel counts.
+    """Recordings of noise below a folder: of any format and rate, the first channel counts.
 
     The folder is scanned once: levels are kept in the cache, and so are resampled copies of what is
     not at 16 kHz.
@@ -42,22 +52,28 @@ class NoiseFolder:
     Args:
         noise_dir (`str` or `Path`): the folder.
         cache_dir (`str` or `Path`, *optional*): see `load_corpus`.
+        strict (`bool`): stop at recordings that cannot be used; otherwise they are left out, and a
+            warning counts them.
 
     Raises:
-        CorpusError: the folder is missing, holds no recordings, or some that cannot be used.
+        CorpusError: the folder is missing or holds no recordings that can be used, or `strict` and
+            some cannot.
     """
 
-    def __init__(self, noise_dir: str | Path, cache_dir: str | Path | None = None) -> None:
+    def __init__(
+        self, noise_dir: str | Path, cache_dir: str | Path | None = None, *, strict: bool = False
+    ) -> None:
         self.root = Path(noise_dir).absolute()
         if not self.root.is_dir():
             raise CorpusError(f"noise_dir: {self.root} is no folder; give one with recordings")
         files = list_files(self.root, AUDIO_SUFFIXES)
         if not files:
-            raise CorpusError(f"noise_dir: no {' or '.join(AUDIO_SUFFIXES)} files in {self.root}")
+            raise CorpusError(f"noise_dir: no audio files in {self.root}")
         cache = default_cache_dir() if cache_dir is None else Path(cache_dir)
         self._folder = cache.absolute() / "noise"
-        self._recordings = _scan(self.root, files, self._folder)
+        self._recordings = _scan(self.root, files, self._folder, strict=strict)
         self.paths = list(self._recordings)
+        self._lowpassed_powers: dict[tuple[str, float], float] = {}
 
     def __len__(self) -> int:
         return len(self.paths)
@@ -93,24 +109,35 @@ class NoiseFolder:
         copy = self._recording(path).copy
         return self._folder / "audio" / copy if copy else self.root / path
 
-    def power(self, path: str) -> float:
+    def power(self, path: str, lowpass_hz: float | None = None) -> float:
         """Mean square of a whole recording.
 
         Args:
             path (`str`): path relative to the folder.
+            lowpass_hz (`float`, *optional*): of what is heard through a low-pass.
 
         Returns:
             `float`: its power.
         """
-        return self._recording(path).power
+        recording = self._recording(path)
+        if lowpass_hz is None:
+            return recording.power
+        key = (path, lowpass_hz)
+        if key not in self._lowpassed_powers:
+            samples = _read_first_channel(self.file_of(path), 0, recording.num_samples)
+            self._lowpassed_powers[key] = mean_power(lowpass(samples, lowpass_hz))
+        return self._lowpassed_powers[key]
 
-    def read(self, path: str, start: int, num_samples: int) -> np.ndarray:
+    def read(
+        self, path: str, start: int, num_samples: int, lowpass_hz: float | None = None
+    ) -> np.ndarray:
         """Reads a stretch of a recording, which is continued with its own beginning where it ends.
 
         Args:
             path (`str`): path relative to the folder.
             start (`int`): first sample.
             num_samples (`int`): length of the stretch.
+            lowpass_hz (`float`, *optional*): low-pass that it is heard through.
 
         Returns:
             `np.ndarray` of shape `(num_samples,)`: float32 samples.
@@ -118,6 +145,10 @@ class NoiseFolder:
         Raises:
             CorpusError: the folder holds no such recording, or it cannot be read any more.
         """
+        if lowpass_hz is not None:
+            # What is read besides goes on behind the stretch, as there may be nothing before it.
+            longer = self.read(path, start, num_samples + 2 * HALF_LENGTH)
+            return lowpass(longer, lowpass_hz)[HALF_LENGTH : HALF_LENGTH + num_samples]
         length = self._recording(path).num_samples
         file = self.file_of(path)
         if start + num_samples <= length:
@@ -158,62 +189,56 @@ def _read_first_channel(file: Path, start: int, stop: int) -> np.ndarray:
     return np.ascontiguousarray(samples)
 
 
-def _scan(root: Path, files: list[FoundFile], folder: Path) -> dict[str, _Recording]:
-    keys = [f"{SCAN_VERSION}|{root}|{file.key}" for file in files]
-    fingerprint = hashlib.sha256("\n".join(keys).encode()).hexdigest()[:24]
+def _scan(
+    root: Path, files: list[FoundFile], folder: Path, *, strict: bool
+) -> dict[str, _Recording]:
+    keys = [f"{SCAN_VERSION}|{root.resolve() / file.path}|{file.key}" for file in files]
+    fingerprint = hashlib.sha256("\n".join([str(strict), *keys]).encode()).hexdigest()[:24]
     store = folder / f"scan_{fingerprint}.json"
     folder.mkdir(parents=True, exist_ok=True)
     with filelock.FileLock(folder / "scan.lock"):
-        if store.is_file():
-            values = json.loads(store.read_text(encoding="utf-8"))
-            recordings = [_Recording(*one) for one in values]
-            if all(not one.copy or (folder / "audio" / one.copy).exists() for one in recordings):
-                return {file.path: one for file, one in zip(files, recordings, strict=True)}
+        kept = _read_store(store, folder)
+        if kept is None:
 
-        def scan(position: int) -> _Recording | CorpusError:
-            try:
-                return _scan_file(root / files[position].path, keys[position], folder / "audio")
-            except CorpusError as error:
-                return error
+            def scan(position: int) -> _Recording | CorpusError:
+                try:
+                    return _scan_file(root / files[position].path, keys[position], folder / "audio")
+                except CorpusError as error:
+                    return error
 
-        with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
-            results = list(pool.map(scan, range(len(files))))
-        recordings = _require_usable(root, files, results)
-        descriptor, temporary = tempfile.mkstemp(dir=folder, suffix=".part")
-        with os.fdopen(descriptor, "w", encoding="utf-8") as file:
-            json.dump(recordings, file)
-        os.replace(temporary, store)
-    return {file.path: one for file, one in zip(files, recordings, strict=True)}
+            with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
+                results = list(pool.map(scan, range(len(files))))
+            report: list[str] = []
+            usable = keep_usable("noise_dir", root, files, results, report, strict=strict)
+            kept = {files[position].path: recording for position, recording in usable}, report
+            descriptor, temporary = tempfile.mkstemp(dir=folder, suffix=".part")
+            with os.fdopen(descriptor, "w", encoding="utf-8") as file:
+                json.dump(kept, file)
+            os.replace(temporary, store)
+    recordings, report = kept
+    for line in report:
+        logger.warning("noise_dir: %s", line)
+    return recordings
 
 
-def _require_usable(
-    root: Path, files: list[FoundFile], results: list[_Recording | CorpusError]
-) -> list[_Recording]:
-    usable = [result for result in results if isinstance(result, _Recording)]
-    bad = [
-        f"  {file.path}: {result}"
-        for file, result in zip(files, results, strict=True)
-        if isinstance(result, CorpusError)
-    ]
-    if bad:
-        more = [f"  and {len(bad) - MAX_REPORTED_FILES} more"] * (len(bad) > MAX_REPORTED_FILES)
-        raise CorpusError(
-            "\n".join(
-                [
-                    f"noise_dir: {len(bad)} recordings below {root} cannot be used:",
-                    *bad[:MAX_REPORTED_FILES],
-                    *more,
-                    "Replace or delete them.",
-                ]
-            )
-        )
-    return usable
+def _read_store(store: Path, folder: Path) -> tuple[dict[str, _Recording], list[str]] | None:
+    """The recordings by path and the report of an earlier scan, unless a copy is gone."""
+    if not store.is_file():
+        return None
+    values, report = json.loads(store.read_text(encoding="utf-8"))
+    recordings = {path: _Recording(*one) for path, one in values.items()}
+    copies = [folder / "audio" / one.copy for one in recordings.values() if one.copy]
+    return (recordings, report) if all(copy.exists() for copy in copies) else None
 
 
 def _scan_file(path: Path, key: str, copies: Path) -> _Recording:
     try:
         with soundfile.SoundFile(path) as file:
-            announced, rate = file.frames, file.samplerate
+            announced, rate, needs_copy = (
+                file.frames,
+                file.samplerate,
+                not can_be_rendered_from(file),
+            )
             samples = file.read(dtype="float32", always_2d=True)[:, 0]
     except (soundfile.LibsndfileError, OSError) as error:
         raise CorpusError(f"unreadable ({error})") from error
@@ -221,10 +246,10 @@ def _scan_file(path: Path, key: str, copies: Path) -> _Recording:
         raise CorpusError(f"empty or truncated: {len(samples)} of {announced} samples")
     if not np.isfinite(samples).all():
         raise CorpusError("NaN or infinite samples")
-    if not samples.any():
-        raise CorpusError("silent: every sample of the first channel is zero")
+    if is_silent(samples):
+        raise CorpusError("silent: every sample of the first channel is zero, or as good as that")
     copy = ""
-    if rate != SAMPLING_RATE:
+    if needs_copy:
         samples = resample(samples, rate)
         copy = f"{hashlib.sha256(key.encode()).hexdigest()[:24]}.wav"
         write_audio(copies / copy, samples)

@@ -16,6 +16,7 @@ from data_builders.corpora.utterance_table import LevelMeasure, UtteranceTable
 from data_builders.mixtures.enrollment import EnrollmentPool
 from data_builders.mixtures.interference import InterfererPool
 from data_builders.mixtures.loudness_law import draw_gains
+from data_builders.mixtures.lowpass import lowpass_filter
 from data_builders.mixtures.noise import NoiseFolder
 from data_builders.mixtures.option_checks import check_options, speaker_range
 from data_builders.mixtures.rendering import SpecRenderer
@@ -139,11 +140,15 @@ class MixturePlanner:
             room=None,
             epoch=epoch,
             index=index,
+            lowpass_hz=self.options.lowpass_hz,
         )
         return self._draw_conditions(spec, rng)
 
     def _prepare(self) -> None:
         """Checks the lengths, and makes room for levels now, so that workers will share it."""
+        lowpass_hz = self.options.lowpass_hz
+        if lowpass_hz is not None:
+            lowpass_filter(lowpass_hz)  # refuses what is no cut-off
         measures: tuple[LevelMeasure, ...] = ("power",)
         if self.options.snr_distribution == "loudness":
             measures = ("power", "loudness", "peak")
@@ -151,7 +156,7 @@ class MixturePlanner:
             if table is not None:
                 table.refuse_empty(self.options.trim_silence)
                 for measure in measures:
-                    table.levels(measure, self.options.trim_silence)
+                    table.levels(measure, self.options.trim_silence, lowpass_hz)
 
     def _draw_interferers(
         self, index: int, num_samples: int, rng: np.random.Generator

@@ -13,6 +13,7 @@ import numpy as np
 
 from data_builders.audio import read_audio
 from data_builders.corpora.utterance_table import LevelMeasure, UtteranceTable
+from data_builders.mixtures.lowpass import lowpass, read_lowpassed
 from data_builders.mixtures.mixing import mean_power, mix, snr_gain
 from data_builders.mixtures.noise import NoiseFolder
 from data_builders.mixtures.rooms import reflections, reverberate
@@ -51,13 +52,19 @@ class Voice:
         utterance_id (`str`): the one that is heard.
         speed (`float`): tempo and pitch factor.
         trim_silence (`bool`): without the silence before and after the speech.
+        lowpass_hz (`float`, *optional*): low-pass that it is heard through.
 
     Raises:
         CorpusError: there is no such utterance.
     """
 
     def __init__(
-        self, table: UtteranceTable, utterance_id: str, speed: float, trim_silence: bool
+        self,
+        table: UtteranceTable,
+        utterance_id: str,
+        speed: float,
+        trim_silence: bool,
+        lowpass_hz: float | None = None,
     ) -> None:
         row = table.row_of_id.get(utterance_id)
         if row is None:
@@ -68,6 +75,7 @@ class Voice:
         self._region = table.region(row, trim_silence)
         self._speed = speed
         self._trim_silence = trim_silence
+        self._lowpass_hz = lowpass_hz
         # The whole utterance, where it had to be decoded for its level.
         self._whole: np.ndarray | None = None
 
@@ -102,9 +110,9 @@ class Voice:
         Returns:
             `float`: the level.
         """
-        levels = self.table.levels(measure, self._trim_silence)
+        levels = self.table.levels(measure, self._trim_silence, self._lowpass_hz)
         if levels[self.row] == 0.0:
-            levels[self.row] = compute(self._decode_whole())
+            levels[self.row] = compute(lowpass(self._decode_whole(), self._lowpass_hz))
         return float(levels[self.row])
 
     def read(self, start: int, num_samples: int) -> np.ndarray:
@@ -118,7 +126,11 @@ class Voice:
             `np.ndarray` of shape `(num_samples,)`: float32 samples.
         """
         total = self._region[1] - self._region[0]
-        return read_at_speed(self._read_part, total, start, num_samples, self._speed)
+
+        def read(first: int, length: int) -> np.ndarray:
+            return read_at_speed(self._read_part, total, first, length, self._speed)
+
+        return read_lowpassed(read, self.num_samples, start, num_samples, self._lowpass_hz)
 
     def read_in_room(
         self, response: np.ndarray, start: int, num_samples: int
@@ -169,7 +181,13 @@ class SpecRenderer:
         Returns:
             `Voice`: its utterance.
         """
-        return Voice(self._recordings.targets, spec.target_id, spec.target_speed, spec.trim_silence)
+        return Voice(
+            self._recordings.targets,
+            spec.target_id,
+            spec.target_speed,
+            spec.trim_silence,
+            spec.lowpass_hz,
+        )
 
     def interfering_voices(self, spec: MixtureSpec) -> list[Voice]:
         """The interferers of a mixture.
@@ -187,7 +205,7 @@ class SpecRenderer:
         if spec.interferers and interferers is None:
             raise CorpusError(f"the mixture of {spec.target_id} has interferers, this dataset none")
         return [
-            Voice(interferers, one.utterance_id, one.speed, spec.trim_silence)
+            Voice(interferers, one.utterance_id, one.speed, spec.trim_silence, spec.lowpass_hz)
             for one in spec.interferers
             if interferers is not None
         ]
@@ -208,7 +226,11 @@ class SpecRenderer:
         table, row = target.table, target.row
         reference, mixture = self.mix(spec, target, others)
         enrollment = Voice(
-            self._recordings.enrollments, spec.enrollment_id, spec.target_speed, spec.trim_silence
+            self._recordings.enrollments,
+            spec.enrollment_id,
+            spec.target_speed,
+            spec.trim_silence,
+            spec.lowpass_hz,
         )
         absent = spec.target_absent
         corpora = {one.utterance_id.partition("/")[0] for one in spec.interferers}
@@ -267,8 +289,9 @@ class SpecRenderer:
         if noise is None:
             raise CorpusError(f"the mixture of {spec.target_id} has noise: give its noise_dir")
         power = target.power() * spec.target_gain**2
-        gain = snr_gain(power, noise.power(one.path), one.snr_db)
-        return noise.read(one.path, one.start, spec.num_samples) * np.float32(gain)
+        gain = snr_gain(power, noise.power(one.path, spec.lowpass_hz), one.snr_db)
+        samples = noise.read(one.path, one.start, spec.num_samples, spec.lowpass_hz)
+        return samples * np.float32(gain)
 
 
 def _read_stretch(path: str, first: int, last: int) -> np.ndarray:

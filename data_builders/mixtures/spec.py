@@ -121,6 +121,8 @@ class MixtureSpec:
         room (`RoomSpec`, *optional*): the room in which everybody speaks.
         epoch (`int`): epoch it was drawn for.
         index (`int`): index of the target among the planner's targets.
+        lowpass_hz (`float`, *optional*): cut-off of the low-pass that target, interferers, noise
+            and enrollment are heard through; None, as in older plans, without.
     """
 
     target_id: str
@@ -138,6 +140,7 @@ class MixtureSpec:
     room: RoomSpec | None
     epoch: int
     index: int
+    lowpass_hz: float | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """The record as plain values: numbers, strings, lists and dictionaries.

@@ -152,7 +152,7 @@ class PlanPlayer:
                     self._verify(utterance)
             self._verified.update(names)
         self._check_target(row)
-        spec = MixtureSpec.from_dict({name: row[name] for name in SPEC_FEATURES})
+        spec = MixtureSpec.from_dict({name: row.get(name) for name in SPEC_FEATURES})
         if spec.noise is not None and spec.noise.path not in self._verified_noise:
             self._verify_noise(spec.noise.path, row["noise_fingerprint"])
             self._verified_noise.add(spec.noise.path)

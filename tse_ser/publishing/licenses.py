@@ -2,20 +2,45 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import re
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from tse_ser.publishing.errors import PublishingError
 
-# What passes on from data to what is made of it; the credit ("by") is given in the card.
-INHERITED = frozenset({"nc", "sa", "research"})
 OWN_TERMS = "research-only"
 UNKNOWN = "unknown"
+# Licences that leave the terms of what is made of a work to its maker.
+FREE = frozenset(
+    {
+        *("apache-2.0", "mit", "bsd", "bsd-2-clause", "bsd-3-clause", "isc", "zlib", "unlicense"),
+        *("cc0-1.0", "pddl", "bsl-1.0", "artistic-2.0"),
+    }
+)
+# Licences that ask for the same licence, and those that count as the same, the fittest first: CC
+# BY-SA names its later versions, the GPL the stronger ones of its family; ODbL asks it of what is
+# made of a database, OpenRAIL of whatever passes on its restrictions.
+SAME_LICENSE = {
+    "cc-by-sa-3.0": ("cc-by-sa-4.0", "cc-by-sa-3.0"),
+    "cc-by-sa-4.0": ("cc-by-sa-4.0",),
+    "cc-by-nc-sa-3.0": ("cc-by-nc-sa-4.0", "cc-by-nc-sa-3.0"),
+    "cc-by-nc-sa-4.0": ("cc-by-nc-sa-4.0",),
+    "odbl": ("odbl",),
+    "lgpl-3.0": ("lgpl-3.0", "gpl-3.0", "agpl-3.0"),
+    "gpl-3.0": ("gpl-3.0", "agpl-3.0"),
+    "agpl-3.0": ("agpl-3.0",),
+    "gpl-2.0": ("gpl-2.0",),
+    "openrail": ("openrail",),
+    "bigscience-openrail-m": ("bigscience-openrail-m",),
+    "creativeml-openrail-m": ("creativeml-openrail-m",),
+    "bigcode-openrail-m": ("bigcode-openrail-m",),
+}
+# Creative Commons licences whose conditions their names tell.
+NAMED_CONDITIONS = re.compile(r"cc-by(-nc)?(-nd)?-[234]\.[05]")
 # The order of the parts in the name of a Creative Commons licence.
 PARTS = ("by", "nc", "sa")
 WORDS = {
     "nc": "non-commercial use only",
-    "sa": "sharing under the same licence",
     "research": "research only, under the terms of its makers",
 }
 
@@ -66,7 +91,20 @@ def conditions(license_id: str) -> frozenset[str]:
         return frozenset({"research"})
     if license_id.startswith("cc-"):
         return frozenset(license_id.split("-")[1:-1])
-    return frozenset()
+    return frozenset({"sa"} if license_id in SAME_LICENSE else ())
+
+
+def is_known(license_id: str) -> bool:
+    """Whether it is known here what a licence asks for.
+
+    Args:
+        license_id (`str`): as the Hub writes it.
+
+    Returns:
+        `bool`: False for `unknown`, and for every identifier that is not listed here.
+    """
+    listed = license_id in FREE or license_id in SAME_LICENSE or license_id == OWN_TERMS
+    return listed or NAMED_CONDITIONS.fullmatch(license_id) is not None
 
 
 def choose_license(parts: Iterable[LicensedPart], given: License | None = None) -> License:
@@ -80,31 +118,67 @@ def choose_license(parts: Iterable[LicensedPart], given: License | None = None) 
         `License`: the choice, or the freest that the parts allow.
 
     Raises:
-        PublishingError: a part has no known licence and no choice was made, or the choice leaves
-            out what a part asks for.
+        PublishingError: a part has no known licence and no choice was made, no licence keeps what
+            all parts ask for, or the choice leaves out what a part asks for.
     """
     parts = list(parts)
     if given is not None:
         _check_choice(parts, given)
         return given
     for part in parts:
-        if part.license_id == UNKNOWN:
+        if not is_known(part.license_id):
             raise PublishingError(
-                f"--license: {part.title} has no licence that is known here: say by --license "
-                "under which one this may be shared"
+                f"--license: {part.title} has no licence that is known here "
+                f"({part.license_id}): say by --license under which one this may be shared"
             )
-    asked = frozenset[str]().union(*(conditions(part.license_id) for part in parts))
-    if "research" in asked:
+        if "nd" in conditions(part.license_id):
+            raise PublishingError(
+                f"{part.title} is under {part.license_id}, which allows no adaptation: publish "
+                "only with its makers' consent, and state their terms by --license other"
+            )
+    license_id = _common_license(parts)
+    for part in parts:
+        if not _keeps(license_id, part):
+            binding = next(one for one in parts if one.license_id in SAME_LICENSE)
+            raise _contradiction(part, binding)
+    if license_id == OWN_TERMS:
         source = next(part for part in parts if part.license_id == OWN_TERMS)
         return License("other", OWN_TERMS, source.url)
-    if "nd" in asked:
-        source = next(part for part in parts if "nd" in conditions(part.license_id))
-        raise PublishingError(
-            f"{source.title} is under {source.license_id}, which allows no adaptation: publish "
-            "only with its makers' consent, and state their terms by --license other"
-        )
+    return License(license_id)
+
+
+def _common_license(parts: Sequence[LicensedPart]) -> str:
+    """The licence that parts ask for, else the freest with all their conditions."""
+    binding = [part for part in parts if part.license_id in SAME_LICENSE]
+    admitted = list(SAME_LICENSE[binding[0].license_id]) if binding else []
+    for part in binding:
+        admitted = [one for one in admitted if one in SAME_LICENSE[part.license_id]]
+        if not admitted:
+            raise _contradiction(binding[0], part)
+    if admitted:
+        return admitted[0]
+    asked = frozenset[str]().union(*(conditions(part.license_id) for part in parts))
+    if "research" in asked:
+        return OWN_TERMS
     kept = [part for part in PARTS if part in asked]
-    return License("-".join(["cc", *kept, "4.0"]) if kept else "apache-2.0")
+    return "-".join(["cc", *kept, "4.0"]) if kept else "apache-2.0"
+
+
+def _keeps(license_id: str, part: LicensedPart) -> bool:
+    """Whether a licence of the whole keeps what a part asks for; credit is given in the card."""
+    if part.license_id in SAME_LICENSE:
+        return license_id in SAME_LICENSE[part.license_id]
+    asked = conditions(part.license_id) - {"by"}
+    # The terms of makers, research only, are stricter than non-commercial use.
+    return asked <= (frozenset(WORDS) if license_id == OWN_TERMS else conditions(license_id))
+
+
+def _contradiction(one: LicensedPart, other: LicensedPart) -> PublishingError:
+    return PublishingError(
+        f"{one.title} is under {one.license_id} and {other.title} under {other.license_id}: no "
+        "licence keeps the terms of both. Train without one of them, or publish with the consent "
+        "of its makers, and state the terms by --license other"
+    )
 
 
 def _check_choice(parts: Iterable[LicensedPart], given: License) -> None:
@@ -113,10 +187,14 @@ def _check_choice(parts: Iterable[LicensedPart], given: License) -> None:
             raise PublishingError("--license other needs --license_name and --license_link")
         return
     for part in parts:
-        missing = (conditions(part.license_id) & INHERITED) - conditions(given.id)
-        if missing:
-            raise PublishingError(
-                f"--license {given.id}: {part.title} is under {part.license_id}, which asks for "
-                f"{' and '.join(WORDS[one] for one in sorted(missing))}: leave out --license for "
-                "the freest licence that fits, or state other terms by --license other"
-            )
+        if not is_known(part.license_id) or _keeps(given.id, part):
+            continue
+        asked = conditions(part.license_id) - conditions(given.id)
+        words = [WORDS[one] for one in sorted(asked) if one in WORDS]
+        if part.license_id in SAME_LICENSE:
+            words.append(f"sharing under the same licence ({SAME_LICENSE[part.license_id][0]})")
+        raise PublishingError(
+            f"--license {given.id}: {part.title} is under {part.license_id}, which asks for "
+            f"{' and '.join(words) or 'no adaptation'}: leave out --license for the freest "
+            "licence that fits, or state other terms by --license other"
+        )

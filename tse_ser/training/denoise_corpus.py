@@ -14,6 +14,7 @@ import hashlib
 import json
 import logging
 import os
+import re
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field
@@ -44,6 +45,8 @@ logger = logging.getLogger("denoise_corpus")
 
 SETTINGS_NAME = "settings.json"
 METADATA_NAME = "metadata.parquet"
+# Of the target's id in the names of files, which end at 255 bytes.
+MAX_READABLE_LENGTH = 100
 DENOISED_FEATURES = datasets.Features(
     {
         **UTTERANCE_FEATURES,
@@ -145,6 +148,7 @@ def denoise_corpus(data_args: DataArguments, denoise_args: DenoiseArguments) -> 
 
     Raises:
         RecipeError: the folder holds a set that was made with other settings.
+        CorpusError: the extractor has another sampling rate than the corpora.
     """
     # A process group of CPU processes forms only where the CPU is asked for.
     state = PartialState(cpu=denoise_args.use_cpu or not torch.accelerator.is_available())
@@ -159,6 +163,11 @@ def denoise_corpus(data_args: DataArguments, denoise_args: DenoiseArguments) -> 
     model = load_pretrained(
         TdSpeakerBeamForSpeechExtraction, denoise_args, "extractor_name_or_path"
     )
+    if model.config.sampling_rate != SAMPLING_RATE:
+        raise CorpusError(
+            f"{denoise_args.extractor_name_or_path} hears {model.config.sampling_rate} Hz, the "
+            f"corpora have {SAMPLING_RATE} Hz: denoise them with an extractor of that rate"
+        )
     model.to(state.device).eval()
     rows = []
     total = sum(len(share(job, state)) for job in jobs)
@@ -258,8 +267,13 @@ def share(job: Job, state: PartialState) -> range:
 
 
 def audio_name(utterance_id: str, epoch: int) -> str:
-    """Name of a mixture within the set: the target's id without its corpus separator."""
-    return f"{utterance_id.replace('/', '_')}-{epoch}"
+    """Name of the file of a mixture: readable, and another one for every target and epoch.
+
+    Ids that differ in "/" and "_", or in upper and lower case, have files of their own on every
+    file system; nothing in an id leads out of the folder.
+    """
+    readable = re.sub(r"[^A-Za-z0-9._-]+", "_", utterance_id)[:MAX_READABLE_LENGTH].lstrip(".")
+    return f"{readable}-{hashlib.sha256(utterance_id.encode()).hexdigest()[:12]}-{epoch}.wav"
 
 
 @torch.inference_mode()
@@ -284,7 +298,9 @@ def extracted_examples(
         of shape `(num_samples,)`).
     """
     job.dataset.set_epoch(job.epoch)
-    collate = TseSerCollator(TseSerFeatureExtractor(), "extraction")
+    collate = TseSerCollator(
+        TseSerFeatureExtractor(sampling_rate=model.config.sampling_rate), "extraction"
+    )
     loader = DataLoader(
         Subset(job.dataset, share(job, state)),
         batch_size=denoise_args.batch_size,
@@ -294,7 +310,7 @@ def extracted_examples(
     for examples in loader:
         for example in examples:
             name = audio_name(example["utterance_id"], job.epoch)
-            example["file"] = f"audio/{job.split}/{name}.wav"
+            example["file"] = f"audio/{job.split}/{name}"
         missing = [e for e in examples if not (output_dir / e["file"]).is_file()]
         if missing:
             batch = {key: value.to(model.device) for key, value in collate(missing).items()}
@@ -339,7 +355,7 @@ def metadata_row(
     duration_seconds = len(example["extracted"]) / SAMPLING_RATE
     return {
         **sources[example["utterance_id"]],
-        "utterance_id": f"denoised/{audio_name(example['utterance_id'], job.epoch)}",
+        "utterance_id": f"denoised/{example['utterance_id']}-{job.epoch}",
         "path": example["file"],
         "duration_seconds": duration_seconds,
         # Measured again when the set is read: it is other audio.

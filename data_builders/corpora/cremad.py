@@ -1,0 +1,178 @@
+"""CREMA-D: 91 actors, six emotions, twelve sentences (Cao et al., 2014).
+
+Reads the maker's release (AudioWAV/1001_DFA_ANG_XX.wav, beside VideoDemographics.csv), its mp3
+files, and converted copies with the same names.
+"""
+
+from __future__ import annotations
+
+import csv
+import re
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from pathlib import Path, PurePath
+
+import datasets
+
+from data_builders.corpora.audio_folder import describe_files, wrong_folder
+from data_builders.corpora.corpus_table import (
+    Description,
+    count_line,
+    load_table,
+    require_folder,
+)
+from data_builders.corpora.folds import SENTENCE_COLUMN
+from data_builders.corpora.scan import AUDIO_SUFFIXES, FoundFile, list_files
+from data_builders.schema import GENDERS, CorpusError
+
+EMOTION_WORDS = {
+    "ANG": "angry",
+    "DIS": "disgust",
+    "FEA": "fearful",
+    "HAP": "happy",
+    "NEU": "neutral",
+    "SAD": "sad",
+}
+# All 7,442 utterances.
+EMOTION_COUNTS = {
+    "angry": 1271,
+    "disgust": 1271,
+    "fearful": 1271,
+    "happy": 1271,
+    "neutral": 1087,
+    "sad": 1271,
+}
+SENTENCES = {
+    "IEO": "It's eleven o'clock.",
+    "TIE": "That is exactly what happened.",
+    "IOM": "I'm on my way to the meeting.",
+    "IWW": "I wonder what this is about.",
+    "TAI": "The airplane is almost full.",
+    "MTI": "Maybe tomorrow it will be cold.",
+    "IWL": "I would like a new alarm clock.",
+    "ITH": "I think I have a doctor's appointment.",
+    "DFA": "Don't forget a jacket.",
+    "ITS": "I think I've seen this before.",
+    "TSI": "The surface is slick.",
+    "WSI": "We'll stop in a couple of minutes.",
+}
+# Where sentences are held apart: half of them for training, among them IEO, the only one that is
+# spoken in three intensities.
+SENTENCE_SPLITS = {
+    **dict.fromkeys(("IEO", "TIE", "IOM", "IWW", "TAI", "MTI"), "train"),
+    **dict.fromkeys(("IWL", "ITH", "DFA"), "validation"),
+    **dict.fromkeys(("ITS", "TSI", "WSI"), "test"),
+}
+FIRST_ACTOR, NUM_ACTORS, NUM_SESSIONS = 1001, 91, 5
+# The first has every actor, the second (of converted copies) those whose clips it lists.
+DEMOGRAPHICS_FILES = ("VideoDemographics.csv", "metadata.csv")
+ACTOR_COLUMNS, GENDER_COLUMNS = ("ActorID", "speaker_id"), ("Sex", "gender")
+
+# actor, sentence, emotion, level; the release has one file whose level is a single X
+FILE_NAME = re.compile(
+    rf"(\d{{4}})_({'|'.join(SENTENCES)})_({'|'.join(EMOTION_WORDS)})_(LO|MD|HI|XX?)"
+)
+
+
+def load_cremad(
+    data_dir: Path | None,
+    cache_dir: Path,
+    *,
+    held_out_sentences: bool = False,
+    strict: bool = False,
+) -> datasets.Dataset:
+    """Reads CREMA-D; sessions are five groups of 18 or 19 actors with consecutive numbers.
+
+    Args:
+        data_dir (`Path`, *optional*): the corpus folder.
+        cache_dir (`Path`): where scans, tables and resampled copies are kept.
+        held_out_sentences (`bool`): each split has sentences of its own besides actors of its own,
+            see `SENTENCE_SPLITS`; otherwise all actors speak all sentences.
+        strict (`bool`): stop at audio that cannot be used, which is otherwise left out.
+
+    Returns:
+        `datasets.Dataset`: utterances of all six emotions, with `UTTERANCE_FEATURES`, and the split
+        of each sentence where they are held apart.
+
+    Raises:
+        CorpusError: the folder is missing, is not CREMA-D, or holds no usable audio, or `strict`
+            and some is not.
+    """
+    root = require_folder("cremad", data_dir)
+    audio = list_files(root, AUDIO_SUFFIXES)
+    tables = list_files(root, (".csv",))
+    demographics = [file for file in tables if PurePath(file.path).name in DEMOGRAPHICS_FILES]
+    split_of_name: dict[str, str] = {}
+
+    def describe(report: list[str]) -> list[tuple[FoundFile, Description]]:
+        genders = _read_genders(root, demographics)
+        described = describe_files(audio, lambda path: _describe(path, genders), report)
+        if not described:
+            raise wrong_folder(
+                "cremad", root, "AudioWAV/1001_DFA_ANG_XX.wav (or any other format)", audio
+            )
+        report += _check([description for _, description in described])
+        split_of_name.update(
+            {entry.name: SENTENCE_SPLITS[entry.name.split("_")[1]] for _, entry in described}
+        )
+        return described
+
+    return load_table(
+        "cremad",
+        root,
+        [*audio, *demographics],
+        cache_dir,
+        describe,
+        options={"held_out_sentences": held_out_sentences},
+        more_columns={SENTENCE_COLUMN: split_of_name} if held_out_sentences else None,
+        strict=strict,
+    )
+
+
+def _describe(path: PurePath, genders: Mapping[str, str]) -> Description | None:
+    match = FILE_NAME.fullmatch(path.stem)
+    number = int(match[1]) - FIRST_ACTOR if match else -1
+    if match is None or not 0 <= number < NUM_ACTORS:
+        return None
+    actor, sentence, emotion, _ = match.groups()
+    return Description(
+        name=path.stem,
+        speaker_id=f"cremad_{actor}",
+        gender=genders.get(actor, ""),
+        emotion=EMOTION_WORDS[emotion],
+        session=str(number * NUM_SESSIONS // NUM_ACTORS + 1),
+        text=SENTENCES[sentence],
+        language="en-US",
+        licence="ODbL-1.0",
+    )
+
+
+def _check(descriptions: Sequence[Description]) -> list[str]:
+    found = Counter(description.emotion for description in descriptions)
+    report = count_line(found, EMOTION_COUNTS)
+    unknown = {entry.speaker_id for entry in descriptions if not entry.gender}
+    if unknown:
+        report.append(
+            f"the gender of {len(unknown)} speakers is unknown, such as {min(unknown)}: put "
+            f"{DEMOGRAPHICS_FILES[0]} of the release into the folder, or use gender_state 'any'"
+        )
+    return report
+
+
+def _read_genders(root: Path, files: Sequence[FoundFile]) -> dict[str, str]:
+    """Actor to gender."""
+    genders: dict[str, str] = {}
+    for file in files:
+        with (root / file.path).open(encoding="utf-8-sig", newline="") as opened:
+            for row in csv.DictReader(opened):
+                actor, gender = (
+                    next((row[name] for name in names if row.get(name)), "")
+                    for names in (ACTOR_COLUMNS, GENDER_COLUMNS)
+                )
+                actor, gender = actor.removeprefix("cremad_"), gender.lower()
+                if gender in GENDERS and genders.setdefault(actor, gender) != gender:
+                    raise CorpusError(
+                        f"cremad: {root / file.path}: actor {actor} is {genders[actor]} and "
+                        f"{gender}; correct one of the lines"
+                    )
+    return genders

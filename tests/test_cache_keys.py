@@ -1,0 +1,132 @@
+"""What is kept between loads is kept under what it was made of, whatever the files are called."""
+
+from __future__ import annotations
+
+import csv
+import os
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+
+import datasets
+import numpy as np
+import pytest
+import soundfile
+from corpus_layouts import burst
+from hypothesis import Phase, given, settings
+from hypothesis import strategies as st
+
+from data_builders import load_corpus
+from data_builders.audio import read_audio, resample
+from data_builders.corpora.scan import FoundFile
+from data_builders.mixtures.noise import NoiseFolder
+
+# Parts that a careless join makes equal: x/b and x_b, a-0 and a, 1 and my_1.
+PARTS = st.sampled_from(["x", "b", "x_b", "b-0", "0", "1", "my", "my_1", "Ä b"])
+TREES = st.lists(
+    st.lists(PARTS, min_size=1, max_size=3).map("/".join), min_size=1, max_size=5, unique=True
+)
+# 16 kHz is read as it is, everything else from a copy.
+RATES = st.sampled_from([16_000, 22_050])
+SAME_TIME_NS = 1_700_000_000 * 10**9
+
+
+def samples_of(seed: int, rate: int) -> np.ndarray:
+    """Equally long whatever the seed, so that files of a rate agree in size."""
+    return np.roll(burst(7 * seed, rate), 100 * (seed % 7))
+
+
+def write_tree(root: Path, seeds: Mapping[str, int], rate: int) -> Path:
+    """Recordings by name, of one size and time, and the table that describes them."""
+    for name, seed in seeds.items():
+        path = root / f"{name}.wav"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        soundfile.write(path, samples_of(seed, rate), rate, subtype="FLOAT")
+        os.utime(path, ns=(SAME_TIME_NS, SAME_TIME_NS))
+    with (root / "metadata.csv").open("w", encoding="utf-8", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(["path", "speaker_id"])
+        writer.writerows([f"{name}.wav", name.partition("/")[0]] for name in seeds)
+    os.utime(root / "metadata.csv", ns=(SAME_TIME_NS, SAME_TIME_NS))
+    return root
+
+
+def assert_audio(corpus: datasets.Dataset, seeds: Mapping[str, int], rate: int) -> None:
+    rows = {row["utterance_id"].removeprefix("own/"): row for row in corpus}
+    assert rows.keys() == seeds.keys()
+    for name, row in rows.items():
+        heard = read_audio(row["path"])
+        np.testing.assert_array_equal(heard, resample(samples_of(seeds[name], rate), rate))
+        assert len(heard) == round(row["duration_seconds"] * 16_000)
+
+
+@given(names=TREES, rate=RATES, seeds=st.permutations(range(10)))
+@settings(max_examples=10, deadline=None, phases=[Phase.generate])
+def test_corpora_that_agree_in_names_sizes_and_times_share_nothing(
+    names: list[str], rate: int, seeds: list[int]
+) -> None:
+    first = dict(zip(names, seeds[:5], strict=False))
+    second = dict(zip(names, seeds[5:], strict=False))
+    with tempfile.TemporaryDirectory() as folder:
+        cache = Path(folder, "cache")
+        roots = [
+            write_tree(Path(folder, "old", "own"), first, rate),
+            write_tree(Path(folder, "new", "own"), second, rate),
+        ]
+        with pytest.MonkeyPatch.context() as patched:
+            # As if all of them had been unpacked within one tick of the clock.
+            patched.setattr(FoundFile, "key", property(lambda file: str(file[:3])))
+            for root, tree in zip(roots, (first, second), strict=True):
+                assert_audio(load_corpus("folder:name=own", root, cache), tree, rate)
+            link = Path(folder, "link")
+            for root, tree in zip(roots, (first, second), strict=True):
+                link.unlink(missing_ok=True)
+                link.symlink_to(root)
+                assert_audio(load_corpus("folder:name=own", link, cache), tree, rate)
+        # Files that are replaced by others of the same size and time.
+        write_tree(roots[0], second, rate)
+        assert_audio(load_corpus("folder:name=own", roots[0], cache), second, rate)
+        noise = {name: NoiseFolder(root, cache) for name, root in zip("ab", roots, strict=True)}
+        for path in noise["a"].paths:
+            np.testing.assert_array_equal(
+                noise["a"].read(path, 0, 4_000), noise["b"].read(path, 0, 4_000)
+            )
+
+
+@given(
+    speakers=st.lists(
+        st.one_of(PARTS, PARTS.map("my_{}".format), PARTS.map("my_my_{}".format)),
+        min_size=1,
+        max_size=8,
+    ),
+)
+@settings(max_examples=15, deadline=None)
+def test_speakers_and_ids_of_a_table_stay_as_many_as_they_are(speakers: list[str]) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        soundfile.write(Path(folder, "a.wav"), burst(1), 16_000)
+        with Path(folder, "metadata.csv").open("w", encoding="utf-8", newline="") as file:
+            writer = csv.writer(file)
+            writer.writerow(["path", "speaker_id", "utterance_id"])
+            for number, speaker in enumerate(speakers):
+                prefix = "my/" * (number % 3)
+                writer.writerow(["a.wav", speaker, f"{prefix}{speaker}{number // 3}"])
+        ids = {f"{'my/' * (n % 3)}{one}{n // 3}" for n, one in enumerate(speakers)}
+        if len(ids) < len(speakers):
+            return
+        corpus = load_corpus("folder:name=my", Path(folder), Path(folder, "cache"))
+        assert len({*corpus["utterance_id"][:]}) == len(speakers)
+        own = dict(zip(corpus["speaker_id"][:], speakers, strict=True))
+        assert len(own) == len({*speakers})
+        assert all(speaker.startswith("my_") for speaker in own)
+
+
+def test_a_replaced_file_with_an_absolute_path_is_measured_again(tmp_path: Path) -> None:
+    elsewhere = tmp_path / "elsewhere" / "a.wav"
+    elsewhere.parent.mkdir()
+    (tmp_path / "own").mkdir()
+    (tmp_path / "own" / "metadata.csv").write_text(f"path,speaker_id\n{elsewhere},a\n")
+    for seconds in (0.5, 1.5):
+        soundfile.write(elsewhere, burst(0, active_seconds=seconds), 16_000)
+        row = load_corpus("folder", tmp_path / "own", tmp_path / "cache")[0]
+        assert row["duration_seconds"] == 0.5 + seconds
+        assert len(read_audio(row["path"])) == round((0.5 + seconds) * 16_000)
