@@ -104,10 +104,9 @@ def load_mixtures(
         `MixtureDataset`: the examples; see `MixtureDataset.render`.
 
     Raises:
-        TypeError: a keyword is unknown.
+        OptionError: a keyword is unknown, or out of its range.
         CorpusError: a corpus cannot be used, the split is empty or lacks one of the emotions, or no
             mixture can be made of it.
-        ValueError: an argument is out of its range.
     """
     options = MixtureOptions.from_keywords(keywords)
     return MixtureDataset(_make_planner(options, split, cache_dir), train=split == "train")
@@ -120,9 +119,16 @@ def _make_planner(
         raise CorpusError(f"unknown split {split!r}: use one of {', '.join(SPLITS)}")
 
     def read(names: str | Sequence[str]) -> list[datasets.Dataset]:
-        return read_corpora(names, options.corpus_dir, options.corpus_dirs, cache_dir)
+        return read_corpora(
+            names,
+            options.corpus_dir,
+            options.corpus_dirs,
+            cache_dir,
+            strict=options.strict_corpora,
+        )
 
     corpora = read(options.targets)
+    _refuse_unheard_of(options.emotions, corpora)
     speakers_utterances = _join_split(corpora, split, options)
     # A corpus that brings its own splits has no folds; it may be a small sample.
     targets = _select_targets(
@@ -131,12 +137,13 @@ def _make_planner(
         options,
         every_class=any("split" not in corpus.column_names for corpus in corpora),
     )
-    interferers = options.interferers
+    interferers, noise_folder = options.interferers, options.noise_folder
     return MixturePlanner(
         targets,
         None if interferers is None else _join_split(read(interferers), split, options),
         speakers_utterances,
-        noise=None if options.noise_dir is None else NoiseFolder(options.noise_dir, cache_dir),
+        noise=None if noise_folder is None else NoiseFolder(noise_folder, cache_dir),
+        classes=options.classes,
         **options.drawing_keywords(),
     )
 
@@ -203,15 +210,22 @@ def corpus_folder(
     return None if corpus_dir is None else Path(corpus_dir) / own_name
 
 
+def _refuse_unheard_of(emotions: Sequence[str] | None, corpora: Sequence[datasets.Dataset]) -> None:
+    """A word that is no emotion of the corpora in any split is a misspelt one."""
+    known = {emotion for corpus in corpora for emotion in corpus.unique("emotion")} - {""}
+    unknown = [one for one in emotions or () if one not in known and one not in EMOTIONS]
+    if unknown:
+        raise CorpusError(
+            f"unknown emotions {unknown}: the targets have {sorted(known)}; 'all' takes every one"
+        )
+
+
 def _select_targets(
     utterances: datasets.Dataset, split: str, options: MixtureOptions, every_class: bool
 ) -> datasets.Dataset:
     emotions, max_examples = options.emotions, options.max_examples
     rows = np.arange(len(utterances))
     if emotions is not None:
-        unknown = sorted({*emotions} - {*EMOTIONS})
-        if unknown:
-            raise CorpusError(f"unknown emotions {unknown}: use some of {list(EMOTIONS)}, or None")
         emotion_of_row = np.asarray(utterances["emotion"][:])
         rows = np.flatnonzero(np.isin(emotion_of_row, list(emotions)))
     if len(rows) == 0:
@@ -223,8 +237,6 @@ def _select_targets(
     if emotions is not None and every_class:
         _check_classes({*emotion_of_row[rows].tolist()}, emotions, split, options.fold)
     if max_examples is not None and max_examples < len(rows):
-        if max_examples < 1:
-            raise ValueError(f"max_examples: expected at least 1, got {max_examples}")
         rows = rows[np.arange(max_examples) * len(rows) // max_examples]
     return utterances.select(rows)
 

@@ -1,109 +1,228 @@
-"""The keywords of `load_mixtures`, in one place: what is mixed with what, and how it is drawn."""
+"""Every option of the data: what is mixed with what, how it is drawn, and which split hears what.
+
+Each is declared here once. `DrawingOptions` are those of `MixturePlanner`, `MixtureOptions` those
+of `load_mixtures` and `load_dataset`; `DataOptions` adds what a program says of one split, and
+`RecipeOptions` what a recipe says of all of them.
+"""
 
 from __future__ import annotations
 
 import dataclasses
-import difflib
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from data_builders.corpora.folds import Protocol
-from data_builders.mixtures.interference import GenderState, InterfererDraw
-from data_builders.schema import EMOTIONS
+from data_builders.mixtures.speed import MAX_SPEED_DENOMINATOR, speed_ratio
+from data_builders.option_reader import (
+    OptionError,
+    OptionParser,
+    build_options,
+    close_match,
+    of_file,
+    option,
+    read_yaml,
+    refuse_unknown,
+    settle_options,
+)
+from data_builders.schema import EMOTIONS, CorpusError
+
+# What is left at its default where nobody interferes: clean speech knows no noise and no room.
+INTERFERENCE = (
+    "interferers",
+    "num_speakers",
+    "gender_state",
+    "interferer_draw",
+    "interferer_emotions",
+    "interferer_languages",
+    "snr_distribution",
+    "snr_range_db",
+    "snr_mean_std_db",
+    "noise_dir",
+    "noise_snr_range_db",
+    "reverberation",
+    "rt60_range_seconds",
+    "clean_share",
+    "absent_share",
+)
+# What belongs to training alone.
+TRAIN_ONLY = ("speed_factors", "clean_share", "absent_share")
+# What the published metadata of LibriMix decide.
+DECIDED_BY_LIBRIMIX = (
+    "gender_state",
+    "interferer_draw",
+    "interferer_emotions",
+    "interferer_languages",
+    "snr_distribution",
+    "snr_range_db",
+    "reverberation",
+    "trim_silence",
+    "lowpass_hz",
+    "speed_factors",
+    "clean_share",
+    "absent_share",
+)
+LIBRIMIX_SPEAKERS = (2, 3)
 
 
-@dataclass
+@dataclass(kw_only=True)
 class DrawingOptions:
     """How a mixture is drawn: the keywords of `MixturePlanner`, all but the noise recordings.
 
-    Attributes:
-        seed (`int`): mixing seed.
-        num_speakers (`int` or `tuple[int, int]`): speakers in a mixture, target included, 2 to 5; a
-            range is drawn uniformly.
-        gender_state (`str`): "any", "same" or "different" genders of target and interferers.
-        interferer_draw (`str`): "corpus" draws a corpus, then one of its speakers; "speaker" draws
-            any speaker alike.
-        interferer_emotions (`Sequence[str]`, *optional*): emotions of interferers; None for any.
-        interferer_languages (`Sequence[str]`, *optional*): BCP 47 tags; None for any.
-        snr_distribution (`str`): "uniform" over `snr_range_db`, "normal" with `snr_mean_std_db`, or
-            "loudness", LibriMix's law: each voice between -33 and -25 LUFS.
-        snr_range_db (`tuple[float, float]`): lowest and highest SNR in dB.
-        snr_mean_std_db (`tuple[float, float]`): mean and standard deviation of the SNR in dB.
-        segment_seconds (`float`, *optional*): longer targets are cropped to this.
-        enrollment_seconds (`float`, *optional*): longer enrollments are cropped to this.
-        enrollment_emotion (`str`, *optional*): emotion of enrollments, drawn from all utterances of
-            the split; None for any.
-        trim_silence (`bool`): leave out silence before and after the speech.
-        speed_factors (`tuple[float, ...]`): speeds drawn for target and interferers.
-        lowpass_hz (`float`, *optional*): cut-off of a low-pass that all sources share, in Hz.
-        noise_snr_range_db (`tuple[float, float]`): SNR of target to background noise in dB.
-        reverberation (`str`): "none", or what of a room is to be extracted, the "direct" or the
-            "reverberant" signal of the target.
-        rt60_range_seconds (`tuple[float, float]`): reverberation times of the rooms in seconds.
-        clean_share (`float`): share of examples without interferer, 0 to 1.
-        absent_share (`float`): share of examples whose target is silent, 0 to 1.
+    Raises:
+        OptionError: an option is out of its range; the message names it.
     """
 
-    seed: int = 0
-    num_speakers: int | tuple[int, int] = 2
-    gender_state: GenderState = "any"
-    interferer_draw: InterfererDraw = "corpus"
-    interferer_emotions: Sequence[str] | None = None
-    interferer_languages: Sequence[str] | None = None
-    snr_distribution: Literal["uniform", "normal", "loudness"] = "uniform"
-    snr_range_db: tuple[float, float] = (0.0, 0.0)
-    snr_mean_std_db: tuple[float, float] = (0.0, 4.0)
-    segment_seconds: float | None = None
-    enrollment_seconds: float | None = None
-    enrollment_emotion: str | None = "neutral"
-    trim_silence: bool = False
-    speed_factors: tuple[float, ...] = (1.0,)
-    lowpass_hz: float | None = None
-    noise_snr_range_db: tuple[float, float] = (5.0, 20.0)
-    reverberation: Literal["none", "direct", "reverberant"] = "none"
-    rt60_range_seconds: tuple[float, float] = (0.2, 0.6)
-    clean_share: float = 0.0
-    absent_share: float = 0.0
+    mixing_seed: int = option(0, "Seed of the drawn mixtures.", at_least=0)
+    num_speakers: tuple[int, ...] = option(
+        (2,),
+        "Speakers in a mixture, target included, or the lowest and the highest number.",
+        at_least=2,
+        at_most=5,
+    )
+    gender_state: Literal["any", "same", "different"] = option(
+        "any", "Genders of the interferers beside the target's."
+    )
+    interferer_draw: Literal["corpus", "speaker"] = option(
+        "corpus", "Draw a corpus, then one of its speakers; or any speaker alike."
+    )
+    interferer_emotions: tuple[str, ...] | None = option(
+        None, "Emotions of the interferers; every one if unset."
+    )
+    interferer_languages: tuple[str, ...] | None = option(
+        None, "Languages of the interferers (BCP 47 tags); every one if unset."
+    )
+    snr_distribution: Literal["uniform", "normal", "loudness"] = option(
+        "uniform",
+        "Law of the SNR: 'uniform' over snr_range_db, 'normal' with snr_mean_std_db, or "
+        "'loudness', LibriMix's: each voice between -33 and -25 LUFS.",
+    )
+    snr_range_db: tuple[float, float] = option(
+        (0.0, 0.0), "Lowest and highest ratio of target to each interferer, in dB."
+    )
+    snr_mean_std_db: tuple[float, float] = option(
+        (0.0, 4.0), "Mean and standard deviation of a normal SNR, in dB."
+    )
+    segment_seconds: float | None = option(
+        None, "Longer targets are cropped to this length.", above=0
+    )
+    enrollment_seconds: float | None = option(
+        None, "Longer enrollments are cropped to this length.", above=0
+    )
+    enrollment_emotion: str | None = option(
+        "neutral", "Emotion of the enrollment; 'any' takes every one."
+    )
+    trim_silence: bool = option(False, "Leave out silence before and after the speech.")
+    speed_factors: tuple[float, ...] = option(
+        (1.0,),
+        f"Voices are played at one of these speeds, ratios of integers up to "
+        f"{MAX_SPEED_DENOMINATOR}.",
+        at_least=0.5,
+        at_most=2,
+    )
+    lowpass_hz: float | None = option(
+        None,
+        "Cut-off of a low-pass filter that all sources of a mixture share, in Hz; none if unset.",
+        above=0,
+    )
+    noise_snr_range_db: tuple[float, float] = option(
+        (5.0, 20.0), "Lowest and highest ratio of target to background noise, in dB."
+    )
+    reverberation: Literal["none", "direct", "reverberant"] = option(
+        "none", "Rooms, and which signal of the target is to be extracted in them."
+    )
+    rt60_range_seconds: tuple[float, float] = option(
+        (0.2, 0.6),
+        "Shortest and longest reverberation time of the rooms.",
+        at_least=0.2,
+        at_most=1.5,
+    )
+    clean_share: float = option(
+        0.0, "Share of the examples without interferer.", at_least=0, at_most=1
+    )
+    absent_share: float = option(
+        0.0, "Share of the examples whose target is silent.", at_least=0, at_most=1
+    )
 
-    def drawing_keywords(self) -> dict[str, Any]:
-        """The keywords for `MixturePlanner`.
+    def __post_init__(self) -> None:
+        settle_options(self)
+        if self.enrollment_emotion == "any":
+            self.enrollment_emotion = None
+        for one in dataclasses.fields(self):
+            value = getattr(self, one.name)
+            if one.name.endswith(("range_db", "range_seconds")) and value and value[0] > value[1]:
+                raise OptionError(f"{one.name}: expected the lower number first, got {value}")
+        self.speaker_range()
+        if self.snr_mean_std_db[1] < 0:
+            raise OptionError(
+                f"snr_mean_std_db: expected a deviation of at least 0, got {self.snr_mean_std_db}"
+            )
+        if not self.speed_factors or any(float(speed_ratio(s)) != s for s in self.speed_factors):
+            raise OptionError(
+                f"speed_factors: expected ratios of integers up to {MAX_SPEED_DENOMINATOR}, such "
+                f"as 0.9 or 1.1, got {self.speed_factors}"
+            )
+        if self.clean_share + self.absent_share > 1:
+            raise OptionError(
+                f"clean_share and absent_share: expected at most 1 together, got "
+                f"{self.clean_share} and {self.absent_share}"
+            )
+
+    def speaker_range(self) -> tuple[int, int]:
+        """Fewest and most speakers of a mixture.
 
         Returns:
-            `dict[str, Any]`: field name to value.
+            `tuple[int, int]`: lowest and highest.
         """
-        names = [field.name for field in dataclasses.fields(DrawingOptions)]
-        return {name: getattr(self, name) for name in names}
+        numbers = self.num_speakers
+        if len(numbers) not in (1, 2) or numbers[0] > numbers[-1]:
+            raise OptionError(
+                f"num_speakers: expected one number, or the lowest and the highest, got {numbers}"
+            )
+        return numbers[0], numbers[-1]
 
 
-@dataclass
+@dataclass(kw_only=True)
 class MixtureOptions(DrawingOptions):
-    """The keywords of `load_mixtures` and `load_dataset`: the corpora, and `DrawingOptions`.
+    """The keywords of `load_mixtures` and `load_dataset`: the corpora, and `DrawingOptions`."""
 
-    Attributes:
-        targets (`str` or `Sequence[str]`): corpora of the targets.
-        interferers (`str` or `Sequence[str]`, *optional*): corpora of the interferers, each with
-            all utterances of the same split; None for clean speech.
-        fold (`int`): 1-based fold of the corpora with sessions.
-        protocol (`str`): "validated" or "paper", see `split_by_session`.
-        corpus_dir (`str` or `Path`, *optional*): root with one folder a corpus, named like it.
-        corpus_dirs (`Mapping[str, str | Path]`, *optional*): folders by corpus name; these win.
-        emotions (`Sequence[str]`, *optional*): emotions of the targets; None for every utterance,
-            with the label -100 where it is none of `EMOTIONS`.
-        max_examples (`int`, *optional*): at most so many targets, evenly spread over the split.
-        noise_dir (`str` or `Path`, *optional*): folder of noise recordings; None for no noise.
-    """
+    targets: tuple[str, ...] = option(("generated",), "Corpora of the target speech.")
+    interferers: tuple[str, ...] | None = option(
+        None,
+        "Corpora of the interfering speech, each with all utterances of the split; nobody "
+        "interferes if unset.",
+    )
+    fold: int = option(1, "Test session of the corpora with sessions, from 1.", at_least=1)
+    protocol: Literal["validated", "paper"] = option(
+        "validated", "'validated' keeps a session to choose an epoch on, 'paper' trains on it too."
+    )
+    corpus_dir: str | None = option(None, "Folder that holds a folder <name> for each corpus.")
+    corpus_dirs: Mapping[str, str] | None = option(
+        None, "Folders of single corpora, as iemocap=/data/IEMOCAP; these win."
+    )
+    emotions: tuple[str, ...] | None = option(
+        EMOTIONS,
+        "Emotions of the targets, the classes in their order; 'all' takes every utterance, with "
+        "the label -100 where its emotion is none of the default ones.",
+    )
+    max_examples: int | None = option(
+        None, "At most so many targets, evenly spread over the split.", at_least=1
+    )
+    strict_corpora: bool = option(
+        False, "Stop at audio that cannot be used; it is left out and counted otherwise."
+    )
+    noise_dir: str | None = option(
+        None,
+        "Folder of background noise, or its name in corpus_dirs or below corpus_dir; no noise if "
+        "unset.",
+    )
 
-    targets: str | Sequence[str] = "generated"
-    interferers: str | Sequence[str] | None = "generated_pool"
-    fold: int = 1
-    protocol: Protocol = "validated"
-    corpus_dir: str | Path | None = None
-    corpus_dirs: Mapping[str, str | Path] | None = None
-    emotions: Sequence[str] | None = EMOTIONS
-    max_examples: int | None = None
-    noise_dir: str | Path | None = None
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.emotions == ("all",):
+            self.emotions = None
+        if self.emotions is not None and len({*self.emotions}) < len(self.emotions):
+            raise OptionError(f"emotions: expected each class once, got {self.emotions}")
 
     @classmethod
     def from_keywords(cls, keywords: Mapping[str, Any]) -> MixtureOptions:
@@ -116,24 +235,239 @@ class MixtureOptions(DrawingOptions):
             `MixtureOptions`: with the defaults for what is not given.
 
         Raises:
-            TypeError: a keyword is unknown; the message names the nearest known one.
+            OptionError: a keyword is unknown, the message names the nearest known one; or a value
+                does not fit.
         """
-        refuse_unknown(keywords, [field.name for field in dataclasses.fields(cls)])
+        refuse_unknown(keywords, [one.name for one in dataclasses.fields(cls)])
         return cls(**keywords)
 
+    def drawing_keywords(self) -> dict[str, Any]:
+        """The keywords for `MixturePlanner`.
 
-def refuse_unknown(given: Collection[str], known: Collection[str]) -> None:
-    """Raises unless every name is known.
+        Returns:
+            `dict[str, Any]`: field name to value.
+        """
+        return _values(self, DrawingOptions)
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """The emotions that have a label, in the order of the labels."""
+        return EMOTIONS if self.emotions is None else self.emotions
+
+    @property
+    def noise_folder(self) -> str | None:
+        """The folder that `noise_dir` names."""
+        if self.noise_dir is None:
+            return None
+        named = (self.corpus_dirs or {}).get(self.noise_dir)
+        if named is not None or self.corpus_dir is None or Path(self.noise_dir).is_dir():
+            return named or self.noise_dir
+        below = Path(self.corpus_dir) / self.noise_dir
+        return str(below) if below.is_dir() else self.noise_dir
+
+
+@dataclass(kw_only=True)
+class DataOptions(MixtureOptions):
+    """What a program hears of one split."""
+
+    condition: Literal["clean", "noisy", "denoised"] = option(
+        "noisy", "What is heard: the target, the mixture, or what was extracted before."
+    )
+    denoised_dir: str | None = option(
+        None, "Denoised set, as tse_ser.training.denoise_corpus writes it."
+    )
+    protocol: Literal["validated", "paper", "best_on_test"] = option(  # type: ignore[assignment]
+        "validated",
+        "'validated' selects on a session of its own; 'paper' has none and takes the last epoch; "
+        "'best_on_test' takes the best epochs on the test session: optimistic.",
+    )
+    cache_dir: str | None = option(None, "Folder for resampled and generated speech.")
+
+    def keywords(self) -> dict[str, Any]:
+        """The keywords for `load_mixtures`, all but `split`.
+
+        Returns:
+            `dict[str, Any]`: keyword to value, with nobody and nothing beside the target but in
+            the condition "noisy".
+        """
+        keywords = _values(self, MixtureOptions) | {"cache_dir": self.cache_dir}
+        if self.protocol == "best_on_test":
+            # The sessions of "paper"; it differs in the choice of an epoch.
+            keywords["protocol"] = "paper"
+        if self.condition != "noisy":
+            keywords |= _defaults(INTERFERENCE)
+        if self.condition == "denoised":
+            if self.denoised_dir is None:
+                raise OptionError("condition 'denoised' needs denoised_dir, a Denoised set")
+            keywords["targets"] = ("denoised",)
+            folders = {**(self.corpus_dirs or {}), "denoised": self.denoised_dir}
+            # Nobody hears the enrollment: no speaker of a small set needs a neutral utterance.
+            keywords |= {"corpus_dirs": folders, "enrollment_emotion": None}
+        return keywords
+
+
+@dataclass(kw_only=True)
+class RecipeOptions(DataOptions):
+    """What a recipe says of the data of all its splits.
+
+    `segment_seconds`, `speed_factors`, `clean_share` and `absent_share` are for training alone;
+    the test is of whole utterances, at the SNR of the validation.
+    """
+
+    config: str | None = option(None, "YAML recipe of defaults; the command line wins.")
+    eval_snr_range_db: tuple[float, float] | None = option(
+        None, "The SNR range of validation and test, in dB; that of training if unset."
+    )
+    eval_segment_seconds: float | None = option(
+        None, "Longer targets of the validation are cropped to this; whole if unset.", above=0
+    )
+    max_train_examples: int | None = option(
+        None, "Train on at most so many targets an epoch.", at_least=1
+    )
+    max_eval_examples: int | None = option(
+        None, "Validate on at most so many mixtures.", at_least=1
+    )
+    fresh_mixtures: bool = option(
+        True,
+        "Draw new training mixtures in every epoch; false keeps those of the first, as a corpus on "
+        "disk would.",
+    )
+    librimix_subset: str | None = option(
+        None,
+        "Train an extractor on LibriMix's published mixtures of this subset, such as "
+        "train-clean-100; targets and interferers are not read then.",
+    )
+    librimix_eval_subset: str = option("dev-clean", "The LibriMix subset of the validation.")
+    librimix_metadata_dir: str | None = option(
+        None,
+        "Folder of LibriMix's CSV files; if unset, that of the name librimix in corpus_dirs, else "
+        "librimix/ below corpus_dir.",
+    )
+    librispeech_dir: str | None = option(
+        None,
+        "Folder of LibriSpeech for LibriMix; if unset, that of the name librispeech in "
+        "corpus_dirs, else librispeech/ below corpus_dir.",
+    )
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.librimix_subset is None:
+            return
+        if self.condition != "noisy":
+            raise OptionError(
+                f"librimix_subset is for condition 'noisy', as LibriMix has no emotions: it is "
+                f"'{self.condition}'"
+            )
+        fewest, most = self.speaker_range()
+        if fewest != most or most not in LIBRIMIX_SPEAKERS:
+            raise OptionError(
+                f"num_speakers: LibriMix has mixtures of 2 or of 3 speakers, got "
+                f"{self.num_speakers}"
+            )
+        for name, default in _defaults(DECIDED_BY_LIBRIMIX).items():
+            if getattr(self, name) != default:
+                raise OptionError(
+                    f"{name}: LibriMix's metadata decide what is mixed and how loud: leave it out, "
+                    f"or leave out librimix_subset and draw mixtures from the corpus librispeech"
+                )
+
+    def of_split(self, split: str, **changes: Any) -> DataOptions:
+        """What is heard in a split.
+
+        Args:
+            split (`str`): "train", "validation" or "test".
+            **changes: options of that split that win.
+
+        Returns:
+            `DataOptions`: its options.
+
+        Raises:
+            CorpusError: the recipe takes the published mixtures of LibriMix.
+        """
+        if self.librimix_subset is not None:
+            raise CorpusError(
+                "librimix_subset: the published mixtures of LibriMix are not drawn from corpora; "
+                "there is no plan of them to read"
+            )
+        validation, limit = split == "validation", self.max_train_examples
+        values = _values(self, DataOptions)
+        if split != "train":
+            limit = self.max_eval_examples if validation else None
+            values |= _defaults(TRAIN_ONLY) | {
+                "snr_range_db": self.eval_snr_range_db or self.snr_range_db,
+                "segment_seconds": self.eval_segment_seconds if validation else None,
+            }
+        values["max_examples"] = limit or self.max_examples
+        values |= changes
+        if values["condition"] != "noisy":
+            values |= _defaults(INTERFERENCE)
+        return DataOptions(**values)
+
+
+def read_recipe(path: str | Path, flags: Mapping[str, Any] | None = None) -> RecipeOptions:
+    """Reads what a YAML file says about data.
 
     Args:
-        given (`Collection[str]`): names to check.
-        known (`Collection[str]`): admissible names.
+        path (`str` or `Path`): recipe of a training or of the Denoised set, whose other options are
+            left alone; or a file whose key `data` holds such options (with `protocol` beside it),
+            or that holds nothing else.
+        flags (`Mapping[str, Any]`, *optional*): options that win over the file's.
+
+    Returns:
+        `RecipeOptions`: its options.
 
     Raises:
-        TypeError: a name is unknown; the message names the nearest known one.
+        OptionError: the file cannot be read, a key is unknown, or a variable is not set.
     """
-    for name in given:
-        if name not in known:
-            close = difflib.get_close_matches(name, known, n=1)
-            hint = f"did you mean {close[0]!r}?" if close else f"use some of {sorted(known)}"
-            raise TypeError(f"unknown keyword {name!r}: {hint}")
+    content, given = read_yaml(path), dict(flags or {})
+    of_a_program = "output_dir" in content
+    if isinstance(content.get("data"), dict):
+        shared = {key: content[key] for key in ("protocol",) if key in content}
+        content = {**shared, **content["data"]}
+    kinds = {
+        name: kind for name, kind in OptionParser([RecipeOptions]).kinds.items() if name != "config"
+    }
+    for key in content:
+        # Of what is left to the program, nothing may be a slip of the pen.
+        if key not in kinds and (not of_a_program or close_match(key, kinds)):
+            refuse_unknown([key], kinds, f"{path}: ")
+    known = {key: value for key, value in content.items() if key in kinds}
+    return build_options(
+        RecipeOptions, {**of_file(path, known, kinds, given), **given}, f"{path}: "
+    )
+
+
+def read_split(
+    path: str | Path | None, split: str, flags: Mapping[str, Any], kind: type = DataOptions
+) -> Any:
+    """What a program hears of one split: what a recipe says of it, and over it a command line.
+
+    Args:
+        path (`str` or `Path`, *optional*): see `read_recipe`; without one the flags say all.
+        split (`str`): "train", "validation" or "test".
+        flags (`Mapping[str, Any]`): options that a command line gives; they win.
+        kind (`type`): `DataOptions`, or the options of a program, which are more.
+
+    Returns:
+        `DataOptions`: the options.
+
+    Raises:
+        OptionError: see `read_recipe`.
+        CorpusError: the recipe takes the published mixtures of LibriMix.
+    """
+    if path is None:
+        return build_options(kind, flags)
+    data = {one.name for one in dataclasses.fields(DataOptions)}
+    # Read with the flags, so that what they give needs no variable of the environment.
+    recipe = read_recipe(path, {name: flags[name] for name in flags if name in data})
+    return build_options(kind, {**_values(recipe.of_split(split), DataOptions), **flags})
+
+
+def _values(options: Any, kind: type) -> dict[str, Any]:
+    return {one.name: getattr(options, one.name) for one in dataclasses.fields(kind)}
+
+
+def _defaults(names: Sequence[str]) -> dict[str, Any]:
+    return {
+        one.name: one.default for one in dataclasses.fields(MixtureOptions) if one.name in names
+    }

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+from typing import Any
+
 import datasets
 
 SAMPLING_RATE = 16_000
+# The classes of the paper; another set is the option `emotions`.
 EMOTIONS = ("neutral", "happy", "sad", "angry")
 GENDERS = ("female", "male")
 IGNORED_LABEL = -100
@@ -36,13 +40,33 @@ class CorpusError(ValueError):
     """A corpus folder, file or split that cannot be used; the message names it and the fix."""
 
 
-def emotion_label(emotion: str) -> int:
-    """Index of an emotion in `EMOTIONS`.
+def common_rate(examples: Sequence[Mapping[str, Any]]) -> int:
+    """The one rate of examples, for whoever hands them to a model.
+
+    Args:
+        examples (`Sequence[Mapping[str, Any]]`): examples of the contract between data and models;
+            those that do not tell their "sampling_rate" have that of the corpora.
+
+    Returns:
+        `int`: the rate in Hz.
+
+    Raises:
+        ValueError: the rates differ.
+    """
+    rates = {example.get("sampling_rate", SAMPLING_RATE) for example in examples}
+    if len(rates) != 1:
+        raise ValueError(f"the examples have different rates: {sorted(rates)} Hz")
+    return int(rates.pop())
+
+
+def emotion_label(emotion: str, classes: Sequence[str] = EMOTIONS) -> int:
+    """Index of an emotion among the classes.
 
     Args:
         emotion (`str`): emotion word of a corpus, "" when unknown.
+        classes (`Sequence[str]`): emotions in the order of their labels.
 
     Returns:
         `int`: the label, or `IGNORED_LABEL` for every other word.
     """
-    return EMOTIONS.index(emotion) if emotion in EMOTIONS else IGNORED_LABEL
+    return classes.index(emotion) if emotion in classes else IGNORED_LABEL

@@ -22,7 +22,8 @@ from data_builders.corpora.scan import AUDIO_SUFFIXES, list_files
 from data_builders.load import load_mixtures, read_corpora
 from data_builders.mixtures.dataset import MixtureDataset
 from data_builders.mixtures.spec import MixtureSpec
-from data_builders.options import MixtureOptions, refuse_unknown
+from data_builders.option_reader import refuse_unknown
+from data_builders.options import MixtureOptions
 from data_builders.plans.plan_rendering import RowRenderer
 from data_builders.plans.plan_table import SPEC_FEATURES
 
@@ -43,6 +44,10 @@ class MixtureConfig(MixtureOptions, datasets.BuilderConfig):
     """
 
     corpus_cache_dir: str | None = None
+
+    def __post_init__(self) -> None:
+        datasets.BuilderConfig.__post_init__(self)
+        MixtureOptions.__post_init__(self)
 
     def mixture_keywords(self) -> dict[str, Any]:
         """The keywords for `load_mixtures`, all but `split`.
@@ -76,8 +81,8 @@ class MixtureConfig(MixtureOptions, datasets.BuilderConfig):
                 names, self.corpus_dir, self.corpus_dirs, self.corpus_cache_dir
             )
         ]
-        if self.noise_dir is not None:
-            content += list_files(Path(self.noise_dir), AUDIO_SUFFIXES)
+        if self.noise_folder is not None:
+            content += list_files(Path(self.noise_folder), AUDIO_SUFFIXES)
         return super().create_config_id({**config_kwargs, "content": content}, custom_features)
 
 

@@ -1,5 +1,6 @@
 """Configuration of the combined model: target speaker extraction, then emotion recognition."""
 
+import copy
 from typing import Any, ClassVar, cast
 
 from huggingface_hub.dataclasses import strict
@@ -48,6 +49,9 @@ class TseSerConfig(PreTrainedConfig):
         is_named_here = self.id2label is not None
         super().__post_init__(**kwargs)
         classifier_config = cast(ShiftCnnConfig, self.classifier_config)
+        if is_named_here or num_labels is not None:
+            # The one that was passed stays as it is.
+            self.classifier_config = classifier_config = copy.deepcopy(classifier_config)
         if is_named_here:
             names = cast(dict[int, str], self.id2label)
             classifier_config.id2label = names

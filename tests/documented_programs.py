@@ -14,7 +14,7 @@ from types import ModuleType
 from typing import Any
 from unittest import mock
 
-from transformers import HfArgumentParser
+from data_builders.option_reader import OptionParser
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 # Programs of others, whose flags are their own business.
@@ -144,7 +144,7 @@ def accepted_by_main(module: ModuleType, name: str, arguments: list[str]) -> Non
 
     parsers = (
         (argparse.ArgumentParser, "parse_args"),
-        (HfArgumentParser, "parse_args_into_dataclasses"),
+        (OptionParser, "flags"),
     )
     with contextlib.ExitStack() as patches:
         for parser, method in parsers:
@@ -217,9 +217,9 @@ def check_tse_ser(arguments: list[str]) -> None:
 
 def parse_training(arguments: list[str]) -> None:
     """train.py reads its recipe while it parses."""
-    from tse_ser.training.arguments import parse_arguments
+    from tse_ser.options import read_training_options
 
-    parse_arguments(arguments)
+    read_training_options(arguments)
 
 
 def parse_denoising(arguments: list[str]) -> None:

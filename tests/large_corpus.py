@@ -75,7 +75,7 @@ def main() -> None:
     if "selected" in sys.argv:  # in no order, as a random split leaves it
         corpus = corpus.select(np.random.default_rng(1).permutation(len(corpus)))
     before, start = _memory_mib(), time.process_time()
-    planner = MixturePlanner(corpus, corpus, seed=0)
+    planner = MixturePlanner(corpus, corpus, mixing_seed=0)
     seconds = time.process_time() - start
     plans = plans_a_second(planner, 5000)
     growth = {name: value - before[name] for name, value in _memory_mib().items()}

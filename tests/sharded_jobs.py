@@ -66,5 +66,5 @@ if __name__ == "__main__":
     jobs = Path(sys.argv[1])
     record_shards(jobs.parent)
     for arguments in json.loads(jobs.read_text(encoding="utf-8")):
-        train.main(arguments)
+        train.train(arguments)
     leave_together()

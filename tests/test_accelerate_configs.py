@@ -171,7 +171,7 @@ def test_sharded_training_gives_the_model_of_one_process(
     (tmp_path / "jobs.json").write_text(json.dumps(jobs))
     script = REPOSITORY / "tests" / "sharded_jobs.py"
     run(launch("fsdp_2_gpus", script, tmp_path / "jobs.json"))
-    train.main(training_arguments(tmp_path, tmp_path / "one", 1))
+    train.train(training_arguments(tmp_path, tmp_path / "one", 1))
 
     shards = [json.loads((tmp_path / f"shards_{rank}.json").read_text()) for rank in range(2)]
     assert all(shard["type"] == "DistributedType.FSDP" for shard in shards)

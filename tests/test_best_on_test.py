@@ -19,13 +19,14 @@ from tiny_training import (
 )
 from transformers import TrainerControl, TrainerState
 
-import train
+from data_builders.option_reader import OptionError
+from data_builders.options import RecipeOptions
 from tse_ser.evaluation.evaluate_checkpoint import evaluate_checkpoint
-from tse_ser.training.arguments import DataArguments, parse_arguments
+from tse_ser.options import read_training_options
+from tse_ser.training import train
 from tse_ser.training.best_on_test import BestOnTest, best_on_test_facts
 from tse_ser.training.denoise_corpus import plan_jobs
 from tse_ser.training.load_datasets import load_datasets
-from tse_ser.training.recipe_parser import RecipeError
 
 
 @pytest.fixture(scope="module")
@@ -46,7 +47,7 @@ def flags(
 def trained(flags: list[str], tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A finished training."""
     folder = tmp_path_factory.mktemp("runs") / "whole"
-    train.main([*flags, "--output_dir", str(folder)])
+    train.train([*flags, "--output_dir", str(folder)])
     return folder
 
 
@@ -81,7 +82,7 @@ def test_the_epochs_are_those_of_the_best_wa_and_the_best_ua(trained: Path) -> N
 
 
 def test_it_is_chosen_on_the_session_that_is_reported(flags: list[str]) -> None:
-    _, data_args, training_args = parse_arguments([*flags, "--output_dir", "unused"])
+    _, data_args, training_args = read_training_options([*flags, "--output_dir", "unused"])
     train_set, chosen_on = load_datasets(data_args, training_args)
     sets: list[Any] = [train_set, chosen_on]
     speakers = [
@@ -94,7 +95,7 @@ def test_it_is_chosen_on_the_session_that_is_reported(flags: list[str]) -> None:
     assert len(sessions[1]) == 1
     # As protocol "paper" has them.
     paper = [*flags, "--protocol", "paper", "--output_dir", "unused"]
-    _, data_args, training_args = parse_arguments(paper)
+    _, data_args, training_args = read_training_options(paper)
     train_again, nothing = load_datasets(data_args, training_args)
     assert nothing is None
     assert train_again[0]["utterance_id"] == train_set[0]["utterance_id"]
@@ -103,7 +104,7 @@ def test_it_is_chosen_on_the_session_that_is_reported(flags: list[str]) -> None:
 def test_its_denoised_set_has_no_validation_split(generated_corpus: datasets.Dataset) -> None:
     splits = {}
     for protocol in ("validated", "paper", "best_on_test"):
-        data_args = DataArguments(interferers=["generated_pool"])
+        data_args = RecipeOptions(interferers=("generated_pool",))
         data_args.protocol = protocol
         splits[protocol] = [job.split for job in plan_jobs(data_args, 1)]
     assert splits == {
@@ -134,7 +135,7 @@ def test_an_interrupted_training_remembers_its_best_epochs(
     with pytest.raises(TrainingEndedError):
         killed_after(7, monkeypatch, [*flags, "--output_dir", str(tmp_path)])
     assert not (tmp_path / "training_facts.json").exists()
-    train.main([*flags, "--output_dir", str(tmp_path), "--resume_from_checkpoint", "auto"])
+    train.train([*flags, "--output_dir", str(tmp_path), "--resume_from_checkpoint", "auto"])
     facts = [json.loads((one / "training_facts.json").read_text()) for one in (tmp_path, trained)]
     assert facts[0]["best_on_test"] == facts[1]["best_on_test"]
     assert same(tmp_path, trained)
@@ -178,16 +179,15 @@ def test_what_would_not_be_the_protocol_is_refused(flags: list[str]) -> None:
         ),
         (["--early_stopping_patience", "3"], "early_stopping_patience: protocol 'best_on_test'"),
     ):
-        with pytest.raises(RecipeError, match=message):
-            parse_arguments([*flags, *more, "--output_dir", "unused"])
+        with pytest.raises(OptionError, match=message):
+            read_training_options([*flags, *more, "--output_dir", "unused"])
 
 
 def test_it_says_so_while_it_trains(flags: list[str], caplog: pytest.LogCaptureFixture) -> None:
-    _, data_args, _ = parse_arguments([*flags, "--output_dir", "unused"])
+    _, data_args, _ = read_training_options([*flags, "--output_dir", "unused"])
     caplog.set_level(logging.WARNING)
-    train.warn_if_optimistic(data_args)
+    train.warn_if_optimistic(data_args.protocol)
     assert "protocol best_on_test, optimistic" in caplog.text
     caplog.clear()
-    data_args.protocol = "paper"
-    train.warn_if_optimistic(data_args)
+    train.warn_if_optimistic("paper")
     assert not caplog.text

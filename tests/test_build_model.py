@@ -9,11 +9,11 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
+from data_builders.option_reader import OptionError
 from modeling.configuration_td_speakerbeam import SPEAKER_ENCODER_DIMS
 from modeling.modeling_td_speakerbeam import SPEAKER_ENCODERS
-from tse_ser.training.arguments import ModelArguments
+from tse_ser.options import ModelOptions
 from tse_ser.training.build_model import build_model
-from tse_ser.training.recipe_parser import RecipeError
 
 
 @pytest.fixture(params=["ge2e", "campplus"])
@@ -49,7 +49,7 @@ def test_a_new_extractor_takes_the_weights_of_its_speaker_encoder(
     untrained = SPEAKER_ENCODERS[encoder]().state_dict()
     weights = {name: torch.randn_like(value) for name, value in untrained.items()}
     save_file(weights, tmp_path / "model.safetensors")
-    arguments = ModelArguments(extractor_config=extractor_config, speaker_encoder_dir=str(tmp_path))
+    arguments = ModelOptions(extractor_config=extractor_config, speaker_encoder_dir=str(tmp_path))
     model = build_model(arguments, "extraction")
     for name, value in weights.items():
         assert torch.equal(model.state_dict()[f"speaker_encoder.{name}"], value)
@@ -57,10 +57,10 @@ def test_a_new_extractor_takes_the_weights_of_its_speaker_encoder(
 
 
 def test_an_untrained_speaker_encoder_is_refused(extractor_config: str, tmp_path: Path) -> None:
-    with pytest.raises(RecipeError, match="pass its weights by --speaker_encoder_dir"):
-        build_model(ModelArguments(extractor_config=extractor_config), "extraction")
-    wrong = ModelArguments(
+    with pytest.raises(OptionError, match="pass its weights by --speaker_encoder_dir"):
+        build_model(ModelOptions(extractor_config=extractor_config), "extraction")
+    wrong = ModelOptions(
         extractor_config=extractor_config, speaker_encoder_dir=str(tmp_path / "nothing")
     )
-    with pytest.raises(RecipeError, match=r"--speaker_encoder_dir: .*does not exist"):
+    with pytest.raises(OptionError, match=r"--speaker_encoder_dir: .*does not exist"):
         build_model(wrong, "extraction")

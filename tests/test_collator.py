@@ -11,7 +11,7 @@ import torch
 from tiny_training import ToyMixtures, tiny_model
 
 from modeling import TseSerFeatureExtractor
-from tse_ser.training.arguments import Condition, Stage
+from tse_ser.options import Condition, Stage
 from tse_ser.training.collator import TseSerCollator
 
 

@@ -194,6 +194,16 @@ def test_quiet_words_are_speech_and_background_is_not() -> None:
     assert end == pytest.approx(2.5 + audio.GATE_MARGIN_SECONDS, abs=0.03)
 
 
+def test_what_is_35_db_below_the_loudest_frame_is_no_speech() -> None:
+    # A tone of whole periods a frame has the same power in each: the gate shows to the decibel.
+    tone = np.sin(2 * np.pi * 400 * np.arange(8000) / 16_000)
+    levels_db = (-36.0, -34.0, 0.0, -34.0, -36.0)
+    samples = np.concatenate([tone * 10 ** (level_db / 20) for level_db in levels_db])
+    start, end = find_speech(samples.astype(np.float32))
+    assert start == pytest.approx(0.5 - audio.GATE_MARGIN_SECONDS, abs=0.03)
+    assert end == pytest.approx(2.0 + audio.GATE_MARGIN_SECONDS, abs=0.03)
+
+
 def test_reading_a_part_gives_the_samples_of_the_whole(tmp_path: Path) -> None:
     path = tmp_path / "a.flac"
     soundfile.write(path, burst(2, active_seconds=2.0), 16_000)

@@ -17,10 +17,10 @@ from tiny_training import tiny_model
 from data_builders import UTTERANCE_FEATURES, load_corpus, load_mixtures
 from data_builders.audio import read_audio
 from data_builders.mixtures.mixing import mean_power
+from data_builders.option_reader import OptionError
 from data_builders.schema import CorpusError
 from tse_ser.evaluation.metrics.si_sdr.si_sdr import scale_invariant_sdr
 from tse_ser.training import denoise_corpus
-from tse_ser.training.recipe_parser import RecipeError
 
 NUM_TRAIN = 6
 
@@ -206,14 +206,14 @@ def test_a_run_that_was_cut_off_goes_on_where_it_stopped(
 def test_a_set_of_other_settings_is_not_added_to(
     denoised_dir: Path, extractor: Path, tmp_path: Path
 ) -> None:
-    with pytest.raises(RecipeError, match=r"another mixing_seed \(0, not 3\): delete the folder"):
+    with pytest.raises(OptionError, match=r"another mixing_seed \(0, not 3\): delete the folder"):
         denoise_corpus.main(arguments(extractor, denoised_dir, "--mixing_seed", "3"))
     torch.manual_seed(1)
     tiny_model("extraction").save_pretrained(tmp_path)
-    with pytest.raises(RecipeError, match="another extractor"):
+    with pytest.raises(OptionError, match="another extractor"):
         denoise_corpus.main(arguments(tmp_path, denoised_dir))
 
 
 def test_a_noisy_set_needs_interferers(tmp_path: Path) -> None:
-    with pytest.raises(RecipeError, match="--interferers"):
+    with pytest.raises(OptionError, match="--interferers"):
         denoise_corpus.main(["--extractor_name_or_path", "x", "--output_dir", str(tmp_path)])

@@ -69,7 +69,7 @@ def runs(
         text=True,
     )
     assert launched.returncode == 0, launched.stderr[-4000:]
-    train.main(training_arguments(folder, folder / "training_1", 1))
+    train.train(training_arguments(folder, folder / "training_1", 1))
     denoise_corpus.main(denoising_arguments(folder / "extractor", folder / "denoised_1"))
     return folder
 

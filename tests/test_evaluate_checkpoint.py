@@ -12,6 +12,7 @@ import pytest
 import torch
 from transformers import PreTrainedModel
 
+from data_builders.option_reader import OptionError
 from data_builders.schema import EMOTIONS
 from modeling import (
     ShiftCnnConfig,
@@ -23,7 +24,8 @@ from modeling import (
 from tse_ser.evaluation import evaluate_checkpoint as module
 from tse_ser.evaluation.evaluate_checkpoint import (
     BEST_WA_FOLDER,
-    EvaluationArguments,
+    EvaluationOptions,
+    classes_of,
     evaluate_checkpoint,
     load_condition,
     load_model,
@@ -188,13 +190,13 @@ def test_clean_and_denoised_hear_the_utterance_alone(
     denoised = evaluate_checkpoint(
         model=model, condition="denoised", denoised_dir=str(tmp_path), gender_state="same"
     )
-    assert load_calls[-1]["targets"] == "denoised"
+    assert load_calls[-1]["targets"] == ("denoised",)
     assert load_calls[-1]["corpus_dirs"] == {"denoised": str(tmp_path)}
     # So that it can be paired with the same utterance in another test set.
     sources = [record.get("source_utterance_id") for record in denoised["utterances"]]
     assert sources == ["ravdess/a", "ravdess/b", None, None, None]
     # The gender state is that of the mixtures before: the denoised set has no interferer.
-    assert "gender_state" not in load_calls[-1]
+    assert load_calls[-1]["gender_state"] == "any"
     assert denoised["gender_state"] == "same"
     labelled = evaluate_checkpoint(
         {"gender_state": "different"}, model=model, condition="denoised", denoised_dir=str(tmp_path)
@@ -205,10 +207,10 @@ def test_clean_and_denoised_hear_the_utterance_alone(
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"condition": "quiet"}, "clean, noisy, denoised"),
+        ({"condition": "quiet"}, "'clean', 'noisy', 'denoised'"),
         ({"condition": "denoised"}, "denoised_dir"),
         ({"condition": "noisy"}, "interferers"),
-        ({**NOISY, "absent_share": 1.5}, "0 to 1"),
+        ({**NOISY, "absent_share": 1.5}, "absent_share: .* at most 1"),
         ({"condition": "clean", "absent_share": 0.5}, "for condition 'noisy'"),
     ],
 )
@@ -230,10 +232,17 @@ def test_the_denoised_set_is_not_extracted_again(
 
 def test_a_model_with_other_classes_is_refused(tmp_path: Path) -> None:
     encoder = {"model_type": "log_mel", "num_mel_bins": 16, "hidden_size": 16}
-    config = ShiftCnnConfig(encoder_config=encoder, id2label=dict(enumerate("abcd")))
+    config = ShiftCnnConfig(encoder_config=encoder, id2label={0: "sad", 1: "fearful"})
     ShiftCnnForEmotionClassification(config).save_pretrained(tmp_path)
-    with pytest.raises(ValueError, match="knows the classes"):
-        load_model(str(tmp_path))
+    model = load_model(str(tmp_path))
+    asked: dict[str, Any] = {"model": str(tmp_path), "condition": "clean"}
+    assert classes_of(model, EvaluationOptions(**asked)) == ("sad", "fearful")
+    # The labels are the model's, in whatever order the emotions are named.
+    same = EvaluationOptions(**asked, emotions=("fearful", "sad"))
+    assert classes_of(model, same) == ("sad", "fearful")
+    for emotions in (["sad"], ["sad", "angry"], ["all"]):
+        with pytest.raises(OptionError, match="tells sad, fearful apart, asked for are"):
+            classes_of(model, EvaluationOptions(**asked, emotions=tuple(emotions)))
 
 
 def test_the_file_holds_the_result_and_a_record_an_utterance(
@@ -410,7 +419,7 @@ def test_the_command_line_scores_the_generated_corpus(
 def test_clean_condition_of_the_generated_corpus_hears_the_target(
     generated_corpus: datasets.Dataset,
 ) -> None:
-    settings = EvaluationArguments(model="unused", condition="clean", max_examples=2)
+    settings = EvaluationOptions(model="unused", condition="clean", max_examples=2)
     for index in range(2):
         example = load_condition(settings)[index]
         assert np.array_equal(example["mixture"], example["target"])

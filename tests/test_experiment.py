@@ -216,7 +216,7 @@ def test_a_mistake_in_a_cell_is_found_before_anything_is_trained(
     with pytest.raises(StudyError, match="unknown argument `gender`, did you mean `gender_state`"):
         run(changed(study_file, cells=cells), tmp_path / "out")
     cells[0]["arguments"] = {"model": "{second}", "condition": "denoised"}
-    with pytest.raises(StudyError, match="cell cell: Condition 'denoised' needs denoised_dir"):
+    with pytest.raises(StudyError, match="cell cell: condition 'denoised' needs --denoised_dir"):
         run(changed(study_file, cells=cells), tmp_path / "out")
     assert not calls(tmp_path / "out")
 

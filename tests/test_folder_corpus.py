@@ -82,7 +82,7 @@ def test_mixtures_are_made_of_a_folder(tmp_path: Path) -> None:
     )
     examples = [mixtures[index] for index in range(len(mixtures))]
     assert {example["speaker_id"] for example in examples} == {"folder_anna"}
-    assert sorted(example["label"] for example in examples) == [0, 0, 1, 1, 3, 3]
+    assert sorted(example["label"] for example in examples) == [0, 0, 1, 1, 2, 2]
 
 
 def test_parquet_another_name_and_absolute_paths(tmp_path: Path) -> None:

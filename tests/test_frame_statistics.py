@@ -107,7 +107,7 @@ def train_tiny(folder: Path, stage: str, *more: str) -> dict[str, Tensor]:
     flags += ["--load_best_model_at_end", "false"]
     if "--classifier_name_or_path" not in more:
         flags += ["--classifier_config", str(config)]
-    train.main([*flags, *more])
+    train.train([*flags, *more])
     return load_file(folder / "out" / "model.safetensors")
 
 

@@ -27,7 +27,7 @@ NUM_ROWS = 50_000
 def test_a_row_takes_a_few_bytes_and_a_plan_no_time(tmp_path: Path) -> None:
     corpus = large_corpus(NUM_ROWS)
     tracemalloc.start()
-    planner = MixturePlanner(corpus, corpus, seed=0)
+    planner = MixturePlanner(corpus, corpus, mixing_seed=0)
     kept, _ = tracemalloc.get_traced_memory()
     tracemalloc.stop()
     assert kept < MAX_BYTES_A_ROW * NUM_ROWS

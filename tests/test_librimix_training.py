@@ -16,11 +16,11 @@ from tiny_training import TrainingEndedError, killed_after, log_history, write_m
 
 import train
 from data_builders.librimix.mixtures import LibriMixDataset
+from data_builders.option_reader import OptionError
+from data_builders.options import DECIDED_BY_LIBRIMIX
 from data_builders.schema import CorpusError
-from tse_ser.training.arguments import DataArguments, parse_arguments
-from tse_ser.training.librimix_arguments import DECIDED_BY_METADATA
+from tse_ser.options import read_training_options
 from tse_ser.training.load_datasets import Examples, load_datasets
-from tse_ser.training.recipe_parser import RecipeError
 
 QUIET = ("--report_to", "none", "--disable_tqdm", "true", "--use_cpu", "true")
 
@@ -57,7 +57,7 @@ def recipe(corpora: Path, **changes: Any) -> dict[str, Any]:
 def datasets_of(tmp_path: Path, settings: dict[str, Any]) -> tuple[Examples, Examples | None]:
     path = tmp_path / "recipe.yaml"
     path.write_text(yaml.safe_dump(settings))
-    _, data_args, training_args = parse_arguments(["--config", str(path), *QUIET])
+    _, data_args, training_args = read_training_options(["--config", str(path), *QUIET])
     return load_datasets(data_args, training_args)
 
 
@@ -125,7 +125,6 @@ def test_folders_limits_and_noise_are_as_the_recipe_says(corpora: Path, tmp_path
         ({"num_speakers": [3]}, r"libri3mix_test-clean\.csv is missing: no metadata"),
         ({"corpus_dir": None}, "librimix: its folder is not known: pass --librimix_metadata_dir"),
         ({"librispeech_dir": "/nowhere"}, "/nowhere is not a folder: check --librispeech_dir"),
-        ({"max_train_examples": 0}, "max_train_examples"),
     ],
 )
 def test_what_is_missing_is_named_with_the_fix(
@@ -144,26 +143,29 @@ def test_a_librispeech_without_the_subset_is_named(corpora: Path, tmp_path: Path
 def test_what_the_metadata_decide_is_refused(corpora: Path, tmp_path: Path) -> None:
     others = {
         "gender_state": "same",
+        "interferer_draw": "speaker",
         "interferer_emotions": ["angry"],
         "interferer_languages": ["en"],
         "snr_distribution": "normal",
         "snr_range_db": [-5.0, 5.0],
         "reverberation": "direct",
         "trim_silence": True,
+        "lowpass_hz": 5500,
         "speed_factors": [0.9, 1.1],
         "clean_share": 0.5,
         "absent_share": 0.5,
     }
-    assert others.keys() == DECIDED_BY_METADATA.keys()
-    plain = DataArguments()
+    assert others.keys() == {*DECIDED_BY_LIBRIMIX}
     for name, value in others.items():
-        assert getattr(plain, name) == DECIDED_BY_METADATA[name]
-        with pytest.raises(RecipeError, match=f"{name}: LibriMix's metadata decide"):
+        with pytest.raises(OptionError, match=f"{name}: LibriMix's metadata decide"):
             datasets_of(tmp_path, recipe(corpora, **{name: value}))
-    with pytest.raises(RecipeError, match="num_speakers: LibriMix has mixtures of 2 or of 3"):
+    with pytest.raises(OptionError, match="num_speakers: LibriMix has mixtures of 2 or of 3"):
         datasets_of(tmp_path, recipe(corpora, num_speakers=[2, 3]))
-    for change in ({"stage": "joint"}, {"condition": "clean"}):
-        with pytest.raises(RecipeError, match="librimix_subset is for stage 'extraction'"):
+    for change, fit in (
+        ({"stage": "joint"}, "stage 'extr"),
+        ({"condition": "clean"}, "condition 'n"),
+    ):
+        with pytest.raises(OptionError, match=f"librimix_subset is for {fit}"):
             datasets_of(tmp_path, recipe(corpora, **change))
 
 
@@ -189,7 +191,7 @@ def test_an_interrupted_training_on_librimix_resumes_to_the_same_weights(
     weights, curves = [], []
     for name in ("killed", "whole"):
         folder = tmp_path / name
-        train.main([*flags, "--output_dir", str(folder), "--resume_from_checkpoint", "auto"])
+        train.train([*flags, "--output_dir", str(folder), "--resume_from_checkpoint", "auto"])
         weights.append(load_file(folder / "model.safetensors"))
         history = log_history(folder / "checkpoint-9")
         curves.append([entry["eval_si_sdr"] for entry in history if "eval_si_sdr" in entry])

@@ -19,6 +19,7 @@ from mixture_bytes import digest, every_option, write_noise
 from torch.utils.data import DataLoader
 
 from data_builders import NO_DATA_FILES, CorpusError, MixtureSpec, load_mixtures
+from data_builders.option_reader import OptionError
 from data_builders.options import MixtureOptions
 from data_builders.target_speaker_mixture import (
     PLAN_FEATURES,
@@ -128,10 +129,10 @@ def test_a_changed_corpus_is_planned_anew(corpora: Path, tmp_path: Path) -> None
 
 
 def test_unknown_keywords_are_refused_with_the_nearest_known_one(corpora: Path) -> None:
-    message = "unknown keyword 'gender_stat': did you mean 'gender_state'?"
-    with pytest.raises(TypeError, match=re.escape(message)):
+    message = "unknown key 'gender_stat': did you mean 'gender_state'?"
+    with pytest.raises(OptionError, match=re.escape(message)):
         load(corpora, gender_stat="same")
-    with pytest.raises(TypeError, match=re.escape(message)):
+    with pytest.raises(OptionError, match=re.escape(message)):
         load_mixtures(split="test", **keywords(corpora, gender_stat="same"))
 
 

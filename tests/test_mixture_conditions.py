@@ -222,7 +222,7 @@ def test_a_record_alone_gives_the_same_bytes_again(snr_distribution: str, corpor
     mixtures.set_epoch(4)
     examples = [mixtures[index] for index in range(12)]
     # Another seed, and nothing that the first one has measured.
-    other = mixtures_of(corpora, noise_dir=corpora / "noise", seed=77)
+    other = mixtures_of(corpora, noise_dir=corpora / "noise", mixing_seed=77)
     for example in reversed(examples):
         spec = MixtureSpec.from_dict(json.loads(json.dumps(example["spec"])))
         assert digest(other.render(spec)) == digest(example)

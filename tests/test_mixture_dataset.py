@@ -238,7 +238,13 @@ def test_targets_are_chosen_by_emotion(corpora: Path) -> None:
         return sorted({mixtures[index]["label"] for index in range(len(mixtures))})
 
     assert labels() == [0, 1, 2, 3]
-    assert labels(emotions=("happy", "angry")) == [1, 3]
+    # The emotions are the classes, in their order.
+    assert labels(emotions=("happy", "angry")) == [0, 1]
+    angry = ravdess_mixtures(corpora, interferers=None, emotions=("angry", "happy"))
+    table = angry.planner.targets
+    for row, name in enumerate(table.utterance_ids):
+        assert angry[row]["utterance_id"] == name
+        assert angry[row]["label"] == ("angry", "happy").index(table.emotions[row])
     prompts = {"targets": "asterisk", "emotions": None, "enrollment_emotion": None}
     assert labels(**prompts) == [IGNORED_LABEL]
     with pytest.raises(CorpusError, match=r"unknown emotions \['joy'\]"):

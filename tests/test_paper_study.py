@@ -11,13 +11,11 @@ from typing import Any
 import pytest
 import yaml
 
-from data_builders.mixtures.option_checks import check_options
-from data_builders.options import MixtureOptions
-from data_builders.recipe import mixture_keywords, read_data_recipe
+from data_builders.options import read_recipe
 from tse_ser.evaluation.experiment import check_cells
 from tse_ser.evaluation.study import Cell, Step, load_study, plan_study
 from tse_ser.evaluation.tables import load_paper_results
-from tse_ser.training.arguments import parse_arguments
+from tse_ser.options import read_training_options
 from tse_ser.training.build_model import read_config
 from tse_ser.training.denoise_corpus import parse_arguments as parse_denoise_arguments
 
@@ -134,7 +132,7 @@ def test_every_key_is_one_that_the_programs_take(name: str, tmp_path: Path) -> N
         if step.program == "denoise":
             parse_denoise_arguments(["--config", str(path)])
             continue
-        model_args, _, training_args = parse_arguments(["--config", str(path)])
+        model_args, _, training_args = read_training_options(["--config", str(path)])
         assert training_args.load_best_model_at_end == (step.name == "extractor")
         for config in (model_args.extractor_config, model_args.classifier_config):
             assert config is None or (REPOSITORY / config).is_file()
@@ -151,7 +149,7 @@ def test_the_study_can_be_run_under_the_other_protocols(protocol: str, tmp_path:
         if step.program == "denoise":
             data_args, _ = parse_denoise_arguments(["--config", str(path)])
         else:
-            _, data_args, training_args = parse_arguments(["--config", str(path)])
+            _, data_args, training_args = read_training_options(["--config", str(path)])
             assert training_args.load_best_model_at_end
             assert training_args.metric_for_best_model == (
                 "si_sdr" if step.name == "extractor" else "ua"
@@ -162,9 +160,7 @@ def test_the_study_can_be_run_under_the_other_protocols(protocol: str, tmp_path:
 
 
 def test_its_test_mixtures_can_be_published() -> None:
-    keywords = mixture_keywords(read_data_recipe(PAPER / "study.yaml"), "test")
-    options = MixtureOptions.from_keywords(keywords)
-    check_options(options)
+    options = read_recipe(PAPER / "study.yaml").of_split("test")
     assert (options.targets, options.protocol) == (("iemocap",), "paper")
 
 

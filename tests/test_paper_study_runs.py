@@ -119,7 +119,7 @@ def test_the_second_form_of_the_classifier_is_fine_tuned(corpora: Path, tmp_path
         "output_dir": str(tmp_path / "out"),
     }
     (tmp_path / "recipe.yaml").write_text(yaml.safe_dump(settings))
-    train.main(["--config", str(tmp_path / "recipe.yaml")])
+    train.train(["--config", str(tmp_path / "recipe.yaml")])
     counts = facts_of(tmp_path / "out")["num_parameters"]
     # All but the convolutions and the mask embedding inside the encoder.
     assert 0.5 * counts["all"] < counts["trained"] < counts["all"]

@@ -37,7 +37,7 @@ SETTINGS: dict[str, dict[str, Any]] = {
     "same": {"gender_state": "same", **HARD},
     "different": {"gender_state": "different"},
     "clean": {"interferers": None},
-    "any": {"enrollment_emotion": None, "seed": 5},
+    "any": {"enrollment_emotion": None, "mixing_seed": 5},
 }
 # (corpora, settings, split) -> digests of plans and of waveforms.
 PINNED = {

@@ -20,7 +20,7 @@ from data_builders.schema import CorpusError
 def test_enrollment_is_neutral_and_outside_the_mixture() -> None:
     targets = voices("a", "fmfm")
     rows = rows_of(targets)
-    specs = all_specs(MixturePlanner(targets, targets, seed=0))
+    specs = all_specs(MixturePlanner(targets, targets, mixing_seed=0))
     for spec in specs:
         target, enrollment = rows[spec.target_id], rows[spec.enrollment_id]
         assert enrollment["emotion"] == "neutral"
@@ -32,7 +32,9 @@ def test_enrollment_is_neutral_and_outside_the_mixture() -> None:
 
 def test_enrollment_of_any_emotion_never_is_the_target() -> None:
     targets = voices("a", "fm")
-    specs = all_specs(MixturePlanner(targets, None, seed=0, enrollment_emotion=None), epochs=40)
+    specs = all_specs(
+        MixturePlanner(targets, None, mixing_seed=0, enrollment_emotion=None), epochs=40
+    )
     drawn = Counter(spec.enrollment_id for spec in specs if spec.target_id == "a/1_2")
     assert drawn.keys() == {"a/1_0", "a/1_1", "a/1_3"}
     assert min(drawn.values()) > 4
@@ -41,7 +43,7 @@ def test_enrollment_of_any_emotion_never_is_the_target() -> None:
 def test_enrollments_may_come_from_more_utterances_than_the_targets() -> None:
     everything = voices("a", "fm")
     happy = everything.select([2, 6])
-    planner = MixturePlanner(happy, None, everything, seed=0)
+    planner = MixturePlanner(happy, None, everything, mixing_seed=0)
     assert {spec.enrollment_id for spec in all_specs(planner)} == {
         "a/0_0",
         "a/0_1",
@@ -54,7 +56,7 @@ def test_the_interferer_is_another_speaker() -> None:
     targets, others = voices("a", "fm"), voices("b", "fm")
     both = datasets.concatenate_datasets([targets, others])
     rows = rows_of(both)
-    for spec in all_specs(MixturePlanner(targets, both, seed=0)):
+    for spec in all_specs(MixturePlanner(targets, both, mixing_seed=0)):
         assert (
             rows[interferer(spec).utterance_id]["speaker_id"] != rows[spec.target_id]["speaker_id"]
         )
@@ -64,13 +66,13 @@ def test_the_interferer_is_another_speaker() -> None:
 def test_gender_state_relates_target_and_interferer(gender_state: Any, same: set[bool]) -> None:
     targets, others = voices("a", "fmfm"), voices("b", "ffmm")
     rows = rows_of(targets, others)
-    specs = all_specs(MixturePlanner(targets, others, seed=0, gender_state=gender_state))
+    specs = all_specs(MixturePlanner(targets, others, mixing_seed=0, gender_state=gender_state))
     genders = {
         rows[spec.target_id]["gender"] == rows[interferer(spec).utterance_id]["gender"]
         for spec in specs
     }
     assert genders == same
-    everybody = all_specs(MixturePlanner(targets, others, seed=0))
+    everybody = all_specs(MixturePlanner(targets, others, mixing_seed=0))
     assert {
         rows[spec.target_id]["gender"] == rows[interferer(spec).utterance_id]["gender"]
         for spec in everybody
@@ -83,7 +85,7 @@ def test_corpora_and_speakers_are_drawn_uniformly_whatever_their_size() -> None:
     large = voices("c", "ffmm", takes=40)
     # One speaker of the large corpus talks ten times as much as the others.
     large = large.select([row for row in range(len(large)) if row < 40 or row % 10 == 0])
-    planner = MixturePlanner(targets, datasets.concatenate_datasets([small, large]), seed=0)
+    planner = MixturePlanner(targets, datasets.concatenate_datasets([small, large]), mixing_seed=0)
     rows = rows_of(small, large)
     specs = all_specs(planner)
     corpora = Counter(interferer(spec).utterance_id.partition("/")[0] for spec in specs)
@@ -96,20 +98,22 @@ def test_corpora_and_speakers_are_drawn_uniformly_whatever_their_size() -> None:
 def test_a_plan_depends_on_seed_epoch_and_index_alone() -> None:
     targets = voices("a", "fmfm")
     settings: dict[str, Any] = {"snr_range_db": (-5.0, 5.0), "segment_seconds": 1.0}
-    planner = MixturePlanner(targets, targets, seed=1, **settings)
+    planner = MixturePlanner(targets, targets, mixing_seed=1, **settings)
     forwards = all_specs(planner)
-    again = MixturePlanner(targets, targets, seed=1, **settings)
+    again = MixturePlanner(targets, targets, mixing_seed=1, **settings)
     backwards = [
         again.plan(epoch, index) for epoch in reversed(range(10)) for index in reversed(range(16))
     ]
     assert forwards == backwards[::-1]
     assert planner.plan(1, 3) != planner.plan(2, 3)
-    assert planner.plan(0, 3) != MixturePlanner(targets, targets, seed=2, **settings).plan(0, 3)
+    assert planner.plan(0, 3) != MixturePlanner(targets, targets, mixing_seed=2, **settings).plan(
+        0, 3
+    )
 
 
 def test_index_walks_over_the_targets() -> None:
     targets = voices("a", "fm")
-    planner = MixturePlanner(targets, None, seed=0)
+    planner = MixturePlanner(targets, None, mixing_seed=0)
     assert len(planner) == len(targets)
     ids = [planner.plan(4, index).target_id for index in range(len(planner))]
     assert ids == targets["utterance_id"][:]
@@ -118,24 +122,24 @@ def test_index_walks_over_the_targets() -> None:
 
 
 def test_clean_plans_have_no_interferer() -> None:
-    spec = MixturePlanner(voices("a", "f"), None, seed=0).plan(0, 0)
+    spec = MixturePlanner(voices("a", "f"), None, mixing_seed=0).plan(0, 0)
     assert spec.interferers == ()
 
 
 def test_the_snr_covers_its_range() -> None:
     targets = voices("a", "fm")
-    planner = MixturePlanner(targets, targets, seed=0, snr_range_db=(-5.0, 10.0))
+    planner = MixturePlanner(targets, targets, mixing_seed=0, snr_range_db=(-5.0, 10.0))
     drawn = [interferer(spec).snr_db or 0.0 for spec in all_specs(planner, 50)]
     assert -5.0 <= min(drawn) < -4.0
     assert 9.0 < max(drawn) <= 10.0
-    fixed = MixturePlanner(targets, targets, seed=0, snr_range_db=(3.0, 3.0))
+    fixed = MixturePlanner(targets, targets, mixing_seed=0, snr_range_db=(3.0, 3.0))
     assert {interferer(spec).snr_db for spec in all_specs(fixed)} == {3.0}
 
 
 def test_the_mixture_is_as_long_as_the_target() -> None:
     targets = voices("a", "fm")
     rows = rows_of(targets)
-    for spec in all_specs(MixturePlanner(targets, targets, seed=0)):
+    for spec in all_specs(MixturePlanner(targets, targets, mixing_seed=0)):
         assert spec.target_start == 0
         assert spec.num_samples == round(rows[spec.target_id]["duration_seconds"] * 16_000)
 
@@ -143,7 +147,9 @@ def test_the_mixture_is_as_long_as_the_target() -> None:
 def test_longer_targets_are_cropped_and_shorter_ones_kept() -> None:
     long, short = voices("a", "fm", duration_seconds=5.0), voices("b", "fm", duration_seconds=1.0)
     targets = datasets.concatenate_datasets([long, short])
-    planner = MixturePlanner(targets, targets, seed=0, segment_seconds=3.0, enrollment_seconds=1.05)
+    planner = MixturePlanner(
+        targets, targets, mixing_seed=0, segment_seconds=3.0, enrollment_seconds=1.05
+    )
     rows = rows_of(targets)
     starts = set()
     for spec in all_specs(planner):
@@ -164,7 +170,7 @@ def test_a_longer_interferer_is_cropped_and_a_shorter_one_lies_inside() -> None:
     )
     rows = rows_of(interferers)
     offsets: dict[str, list[int]] = {"b": [], "c": []}
-    for spec in all_specs(MixturePlanner(targets, interferers, seed=0), 30):
+    for spec in all_specs(MixturePlanner(targets, interferers, mixing_seed=0), 30):
         length = round(rows[interferer(spec).utterance_id]["duration_seconds"] * 16_000)
         first, last = sorted((0, spec.num_samples - length))
         assert first <= interferer(spec).offset <= last
@@ -177,7 +183,7 @@ def test_a_longer_interferer_is_cropped_and_a_shorter_one_lies_inside() -> None:
 
 def test_trimmed_utterances_count_from_their_speech() -> None:
     targets = voices("a", "fm", duration_seconds=4.0)
-    specs = all_specs(MixturePlanner(targets, targets, seed=0, trim_silence=True))
+    specs = all_specs(MixturePlanner(targets, targets, mixing_seed=0, trim_silence=True))
     assert {spec.num_samples for spec in specs} == {3 * 16_000}
     assert {spec.enrollment_num_samples for spec in specs} == {3 * 16_000}
     assert all(spec.trim_silence for spec in specs)
@@ -186,7 +192,7 @@ def test_trimmed_utterances_count_from_their_speech() -> None:
 def test_the_enrollment_has_the_speed_of_the_target() -> None:
     targets = voices("a", "fm")
     rows = rows_of(targets)
-    planner = MixturePlanner(targets, targets, seed=0, speed_factors=(0.9, 1.0, 1.1))
+    planner = MixturePlanner(targets, targets, mixing_seed=0, speed_factors=(0.9, 1.0, 1.1))
     specs = all_specs(planner, 20)
     assert {spec.target_speed for spec in specs} == {0.9, 1.0, 1.1}
     assert len({(spec.target_speed, interferer(spec).speed) for spec in specs}) == 9
@@ -203,7 +209,7 @@ def test_the_enrollment_has_the_speed_of_the_target() -> None:
 def test_a_plan_survives_json() -> None:
     targets = voices("a", "fm")
     for interferers in (targets, None):
-        planner = MixturePlanner(targets, interferers, seed=0, snr_range_db=(-3.0, 3.0))
+        planner = MixturePlanner(targets, interferers, mixing_seed=0, snr_range_db=(-3.0, 3.0))
         spec = planner.plan(5, 2)
         assert MixtureSpec.from_dict(json.loads(json.dumps(spec.to_dict()))) == spec
 
@@ -213,81 +219,86 @@ def test_a_speaker_without_another_neutral_utterance_is_named() -> None:
     with pytest.raises(
         CorpusError, match=r"1 of the target speakers have no neutral utterance.*: a_1;"
     ):
-        MixturePlanner(corpus.select([0, 1, 2, 3, 6, 7]), None, seed=0)
+        MixturePlanner(corpus.select([0, 1, 2, 3, 6, 7]), None, mixing_seed=0)
     # The only neutral utterance is a target itself: it cannot enroll for itself.
     with pytest.raises(CorpusError, match=r"besides the target itself: a_1"):
-        MixturePlanner(corpus.select([0, 1, 2, 3, 4, 6, 7]), None, seed=0)
+        MixturePlanner(corpus.select([0, 1, 2, 3, 4, 6, 7]), None, mixing_seed=0)
     # It can for the others, when it is no target.
-    MixturePlanner(corpus.select([2, 6, 7]), None, corpus.select([0, 4]), seed=0)
+    MixturePlanner(corpus.select([2, 6, 7]), None, corpus.select([0, 4]), mixing_seed=0)
 
 
 def test_one_speaker_alone_cannot_be_interfered_with() -> None:
     corpus = voices("a", "f")
     with pytest.raises(CorpusError, match=r"no other speaker to interfere: a_0.*have 1 speakers"):
-        MixturePlanner(corpus, corpus, seed=0)
+        MixturePlanner(corpus, corpus, mixing_seed=0)
 
 
 def test_an_impossible_gender_state_names_who_cannot_have_it() -> None:
     with pytest.raises(
         CorpusError, match=r"1 of the target speakers .* of same gender to interfere: a_2"
     ):
-        MixturePlanner(voices("a", "ffm"), voices("b", "f"), seed=0, gender_state="same")
+        MixturePlanner(voices("a", "ffm"), voices("b", "f"), mixing_seed=0, gender_state="same")
     unknown = utterances(
         {"utterance_id": f"x/{take}", "speaker_id": "x_0", "gender": ""} for take in range(2)
     )
     with pytest.raises(CorpusError, match=r"needs the gender of every target speaker.*x_0"):
-        MixturePlanner(unknown, voices("b", "f"), seed=0, gender_state="different")
+        MixturePlanner(unknown, voices("b", "f"), mixing_seed=0, gender_state="different")
 
 
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"snr_range_db": (5.0, -5.0)}, "snr_range_db: expected two finite numbers"),
+        ({"snr_range_db": (5.0, -5.0)}, "snr_range_db: expected the lower number first"),
         ({"snr_range_db": (0.0, float("inf"))}, "snr_range_db"),
-        ({"segment_seconds": 0.0}, "segment_seconds: expected a positive number"),
-        ({"enrollment_seconds": -1.0}, "enrollment_seconds: expected a positive number"),
+        ({"segment_seconds": 0.0}, r"segment_seconds: expected a number above 0, got 0\.0"),
+        ({"enrollment_seconds": -1.0}, "enrollment_seconds: expected a number above 0"),
         ({"speed_factors": (0.0,)}, "speed_factors"),
         ({"speed_factors": (1.0, 0.987654)}, "speed_factors: expected ratios"),
         ({"speed_factors": ()}, "speed_factors"),
-        ({"gender_state": "equal"}, "unknown gender_state 'equal'"),
-        ({"num_speakers": 1}, "num_speakers: expected a number from 2 to 5"),
+        ({"gender_state": "equal"}, "gender_state: unknown choice 'equal': use one of 'any', 's"),
+        ({"num_speakers": 1}, "num_speakers: expected a number at least 2 and at most 5"),
         ({"num_speakers": 6}, "num_speakers"),
         ({"num_speakers": (3, 2)}, "num_speakers"),
         ({"num_speakers": (2, 3, 4)}, "num_speakers"),
-        ({"snr_distribution": "gaussian"}, "unknown snr_distribution 'gaussian': use one of unif"),
+        ({"snr_distribution": "gaussian"}, "snr_distribution: unknown choice 'gaussian'"),
         ({"snr_mean_std_db": (0.0, -1.0)}, "snr_mean_std_db"),
-        ({"noise_snr_range_db": (20.0, 5.0)}, "noise_snr_range_db: expected two finite numbers"),
-        ({"reverberation": "wet"}, "unknown reverberation 'wet'"),
-        ({"rt60_range_seconds": (0.05, 0.3)}, "rt60_range_seconds: .* from 0.2 to 1.5 s"),
+        ({"noise_snr_range_db": (20.0, 5.0)}, "noise_snr_range_db: expected the lower"),
+        ({"reverberation": "wet"}, "reverberation: unknown choice 'wet'"),
+        (
+            {"rt60_range_seconds": (0.05, 0.3)},
+            "rt60_range_seconds: .* at least 0.2 and at most 1.5",
+        ),
         ({"rt60_range_seconds": (0.3, 9.0)}, "rt60_range_seconds"),
-        ({"clean_share": -0.1}, "clean_share: expected a share from 0 to 1"),
+        ({"clean_share": -0.1}, "clean_share: expected a number at least 0 and at most 1"),
         ({"absent_share": 1.5}, "absent_share"),
+        ({"lowpass_hz": 0}, "lowpass_hz: expected a number above 0"),
+        ({"segment_secons": 1.0}, "unknown key 'segment_secons': did you mean 'segment_seconds"),
         ({"clean_share": 0.6, "absent_share": 0.5}, "at most 1 together"),
     ],
 )
 def test_settings_out_of_range_are_named(settings: dict[str, Any], message: str) -> None:
     corpus = voices("a", "fm")
     with pytest.raises(ValueError, match=message):
-        MixturePlanner(corpus, corpus, seed=0, **settings)
+        MixturePlanner(corpus, corpus, mixing_seed=0, **settings)
 
 
 def test_absent_targets_need_interferers() -> None:
     with pytest.raises(ValueError, match=r"absent_share: 0\.5 of the mixtures would be empty"):
-        MixturePlanner(voices("a", "fm"), None, seed=0, absent_share=0.5)
+        MixturePlanner(voices("a", "fm"), None, mixing_seed=0, absent_share=0.5)
 
 
 def test_no_targets_and_repeated_utterances_are_refused() -> None:
     corpus = voices("a", "fm")
     with pytest.raises(CorpusError, match="no target utterances"):
-        MixturePlanner(corpus.select([]), corpus, seed=0)
+        MixturePlanner(corpus.select([]), corpus, mixing_seed=0)
     with pytest.raises(CorpusError, match="utterance ids repeat"):
-        MixturePlanner(corpus, datasets.concatenate_datasets([corpus, corpus]), seed=0)
+        MixturePlanner(corpus, datasets.concatenate_datasets([corpus, corpus]), mixing_seed=0)
 
 
 def test_drawing_does_not_scan_the_corpus(monkeypatch: pytest.MonkeyPatch) -> None:
     """Each draw looks at one speaker, not at all rows of a large corpus."""
     corpus = voices("a", "fm" * 100, takes=100)
-    planner = MixturePlanner(corpus, corpus, seed=0, gender_state="different")
+    planner = MixturePlanner(corpus, corpus, mixing_seed=0, gender_state="different")
 
     def no_scan(column: Any) -> Any:
         raise AssertionError("the whole column was walked over")

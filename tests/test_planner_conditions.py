@@ -27,7 +27,9 @@ def test_everybody_in_a_mixture_of_five_is_somebody_else(gender_state: Any) -> N
     targets, others = voices("a", "ffmm" * 3), voices("b", "fmfmfmfm")
     both = datasets.concatenate_datasets([targets, others])
     rows = rows_of(both)
-    planner = MixturePlanner(targets, both, seed=0, num_speakers=5, gender_state=gender_state)
+    planner = MixturePlanner(
+        targets, both, mixing_seed=0, num_speakers=5, gender_state=gender_state
+    )
     for spec in all_specs(planner):
         assert len(set(speakers_of(spec))) == 5
         target_gender = rows[spec.target_id]["gender"]
@@ -42,7 +44,7 @@ def test_everybody_in_a_mixture_of_five_is_somebody_else(gender_state: Any) -> N
 
 def test_every_other_speaker_is_as_likely_however_many_are_taken() -> None:
     corpus = voices("a", "fmfmf", takes=2)
-    specs = all_specs(MixturePlanner(corpus, corpus, seed=0, num_speakers=4), 60)
+    specs = all_specs(MixturePlanner(corpus, corpus, mixing_seed=0, num_speakers=4), 60)
     absent = Counter(
         ({f"a_{number}" for number in range(5)} - set(speakers_of(spec))).pop()
         for spec in specs
@@ -71,7 +73,7 @@ def test_a_small_corpus_interferes_as_often_as_a_large_one_or_as_its_speakers_ar
 
 def test_a_range_of_speakers_is_drawn_uniformly() -> None:
     corpus = voices("a", "fmfmf")
-    specs = all_specs(MixturePlanner(corpus, corpus, seed=0, num_speakers=(2, 4)), 30)
+    specs = all_specs(MixturePlanner(corpus, corpus, mixing_seed=0, num_speakers=(2, 4)), 30)
     counts = Counter(1 + len(spec.interferers) for spec in specs)
     assert counts.keys() == {2, 3, 4}
     assert all(count / len(specs) == pytest.approx(1 / 3, abs=0.06) for count in counts.values())
@@ -80,7 +82,7 @@ def test_a_range_of_speakers_is_drawn_uniformly() -> None:
 def test_normal_snrs_have_their_mean_and_spread() -> None:
     corpus = voices("a", "fmfm")
     planner = MixturePlanner(
-        corpus, corpus, seed=0, snr_distribution="normal", snr_mean_std_db=(2.0, 4.0)
+        corpus, corpus, mixing_seed=0, snr_distribution="normal", snr_mean_std_db=(2.0, 4.0)
     )
     drawn = [interferer(spec).snr_db or 0.0 for spec in all_specs(planner, 60)]
     assert np.mean(drawn) == pytest.approx(2.0, abs=0.5)
@@ -95,7 +97,7 @@ def test_interferers_have_the_wanted_emotions_and_languages() -> None:
     rows = rows_of(others)
 
     def heard(**keywords: Any) -> set[tuple[str, str]]:
-        specs = all_specs(MixturePlanner(targets, others, seed=0, **keywords))
+        specs = all_specs(MixturePlanner(targets, others, mixing_seed=0, **keywords))
         ids = [interferer(spec).utterance_id for spec in specs]
         return {(rows[name]["emotion"], rows[name]["language"]) for name in ids}
 
@@ -110,7 +112,7 @@ def test_interferers_have_the_wanted_emotions_and_languages() -> None:
 
 def test_shares_of_clean_and_absent_targets_leave_the_other_draws_alone() -> None:
     corpus = voices("a", "fmfm")
-    settings: dict[str, Any] = {"seed": 3, "snr_range_db": (-5.0, 5.0)}
+    settings: dict[str, Any] = {"mixing_seed": 3, "snr_range_db": (-5.0, 5.0)}
     usual = all_specs(MixturePlanner(corpus, corpus, **settings), 40)
     mixed = all_specs(
         MixturePlanner(corpus, corpus, clean_share=0.25, absent_share=0.25, **settings), 40
@@ -127,23 +129,29 @@ def test_shares_of_clean_and_absent_targets_leave_the_other_draws_alone() -> Non
 
 def test_too_few_speakers_for_the_mixture_are_an_error_at_once() -> None:
     corpus = voices("a", "fmfmf")
-    MixturePlanner(corpus, corpus, seed=0, num_speakers=5)
+    MixturePlanner(corpus, corpus, mixing_seed=0, num_speakers=5)
     with pytest.raises(CorpusError, match=r"4 of .* fewer than 4 other speakers.*lower num_speak"):
-        MixturePlanner(corpus.select(range(16)), voices("a", "fmfm"), seed=0, num_speakers=(2, 5))
+        MixturePlanner(
+            corpus.select(range(16)), voices("a", "fmfm"), mixing_seed=0, num_speakers=(2, 5)
+        )
     with pytest.raises(CorpusError, match=r"2 of .* fewer than 3 other speakers of same gender"):
         MixturePlanner(
-            voices("b", "fm"), voices("a", "ffmm"), seed=0, num_speakers=4, gender_state="same"
+            voices("b", "fm"),
+            voices("a", "ffmm"),
+            mixing_seed=0,
+            num_speakers=4,
+            gender_state="same",
         )
 
 
 def test_utterances_without_length_are_named() -> None:
     corpus = voices("a", "fm", duration_seconds=0.4)
-    MixturePlanner(corpus, None, seed=0)
+    MixturePlanner(corpus, None, mixing_seed=0)
     with pytest.raises(CorpusError, match=r"8 utterances have no length, such as a/0_0: check sp"):
-        MixturePlanner(corpus, None, seed=0, trim_silence=True)
+        MixturePlanner(corpus, None, mixing_seed=0, trim_silence=True)
     silent = utterances(
         {"utterance_id": f"a/{take}", "speaker_id": "a_0", "duration_seconds": 0.0}
         for take in range(2)
     )
     with pytest.raises(CorpusError, match="check duration_seconds"):
-        MixturePlanner(silent, None, seed=0)
+        MixturePlanner(silent, None, mixing_seed=0)

@@ -179,8 +179,14 @@ def test_frame_mask_covers_the_frames_of_the_utterance_alone(name: str) -> None:
     assert frame_mask.dtype == torch.bool
     _, alone_mask = model.encoder(waveform[1:, :3210], mask[1:, :3210])
     assert frame_mask[1].sum() == alone_mask.sum()
-    if name != "whisper":  # which always fills its window
+    if name != "whisper":
         assert alone_mask.all()
+        return
+    # It always fills its window of a second; frames of 20 ms hold the utterance, and no more count.
+    assert alone_mask.shape[1] == 50
+    for valid, num_samples in zip(frame_mask, (6000, 3210), strict=True):
+        assert abs(valid.sum() - num_samples / 320) < 1
+        assert valid[: valid.sum()].all()
 
 
 @pytest.mark.parametrize("encoder_layer", [-1, 4])

@@ -18,7 +18,7 @@ from transformers import (
 )
 
 from data_builders import load_mixtures
-from tse_ser.training.arguments import Stage
+from tse_ser.options import Stage
 from tse_ser.training.trainer import EpochCallback, stage_metrics
 
 
@@ -101,7 +101,9 @@ def test_each_epoch_is_handed_to_the_dataset(tmp_path: Path) -> None:
 def test_workers_that_live_on_render_the_epoch_that_is_trained(
     tmp_path: Path, generated_corpus: Any
 ) -> None:
-    dataset = load_mixtures(split="train", max_examples=8, segment_seconds=0.5)
+    dataset = load_mixtures(
+        split="train", interferers="generated_pool", max_examples=8, segment_seconds=0.5
+    )
     trainer = tiny_trainer(
         seeded_model("extraction"),
         tmp_path,

@@ -29,7 +29,7 @@ def die(self, args, state, control, **kwargs):
         os.kill(os.getpid(), signal.SIGKILL)
 
 TrainingClock.on_step_end = die
-train.main(sys.argv[1:])
+train.train(sys.argv[1:])
 """
 
 
@@ -84,8 +84,8 @@ def test_a_killed_training_resumes_to_the_weights_of_one_that_was_not(
     shutil.copytree(killed_dir / "checkpoint-6", killed_dir / "checkpoint-7")
     (killed_dir / "checkpoint-7" / "trainer_state.json").unlink()
 
-    train.main([*flags, "--output_dir", str(killed_dir), "--resume_from_checkpoint", "auto"])
-    train.main([*flags, "--output_dir", str(whole_dir), "--resume_from_checkpoint", "auto"])
+    train.train([*flags, "--output_dir", str(killed_dir), "--resume_from_checkpoint", "auto"])
+    train.train([*flags, "--output_dir", str(whole_dir), "--resume_from_checkpoint", "auto"])
 
     assert_same_weights(killed_dir / "checkpoint-12", whole_dir / "checkpoint-12")
     assert_same_weights(killed_dir, whole_dir)
@@ -129,4 +129,4 @@ def test_the_program_refuses_a_wrong_folder(
     tmp_path: Path, flags: list[str], repository: Path
 ) -> None:
     with pytest.raises(CheckpointError, match=f"--resume_from_checkpoint {tmp_path}"):
-        train.main([*flags, "--output_dir", "x", "--resume_from_checkpoint", str(tmp_path)])
+        train.train([*flags, "--output_dir", "x", "--resume_from_checkpoint", str(tmp_path)])

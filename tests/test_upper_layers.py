@@ -15,15 +15,15 @@ from tiny_training import EXTRACTOR_FIELDS, JOINT_TRAINING, write_model_configs
 from transformers import AutoModel, set_seed
 
 import train
+from data_builders.option_reader import OptionError
 from modeling import (
     ShiftCnnConfig,
     ShiftCnnForEmotionClassification,
     TseSerForEmotionClassification,
 )
-from tse_ser.training.arguments import ModelArguments, parse_arguments
+from tse_ser.options import ModelOptions, read_training_options
 from tse_ser.training.build_model import build_model
 from tse_ser.training.load_datasets import load_datasets
-from tse_ser.training.recipe_parser import RecipeError
 
 HEAD = {"conv_kernel_size": 3, "apply_spec_augment": False, "max_duration_seconds": 1.0}
 
@@ -57,8 +57,8 @@ def test_joint_training_moves_the_upper_layers_and_no_others(
 ) -> None:
     flags = joint_flags(tmp_path, encoder_folder, tmp_path / "out")
     flags += ["--trainable_encoder_layers", "1", "--clean_share", "0.5"]
-    train.main(flags)
-    model_args, _, training_args = parse_arguments(flags)
+    train.train(flags)
+    model_args, _, training_args = read_training_options(flags)
     set_seed(training_args.seed)
     before = build_model(model_args, "joint").state_dict()
     after = load_file(tmp_path / "out" / "model.safetensors")
@@ -74,13 +74,13 @@ def test_joint_training_moves_the_upper_layers_and_no_others(
 
 
 def test_a_later_stage_goes_on_with_the_same_layers(encoder_folder: str, tmp_path: Path) -> None:
-    arguments = ModelArguments(
+    arguments = ModelOptions(
         **configs(tmp_path), encoder_name_or_path=encoder_folder, trainable_encoder_layers=2
     )
     classifier: Any = build_model(arguments, "classification")
     classifier.save_pretrained(tmp_path / "classifier")
     again: Any = build_model(
-        ModelArguments(
+        ModelOptions(
             extractor_config=configs(tmp_path)["extractor_config"],
             classifier_name_or_path=str(tmp_path / "classifier"),
         ),
@@ -102,7 +102,7 @@ def test_a_frozen_classifier_can_be_opened_for_the_joint_stage(
     frozen = ShiftCnnForEmotionClassification.from_encoder_pretrained(encoder_folder, **HEAD)
     assert frozen.config.freeze_encoder
     frozen.save_pretrained(tmp_path / "frozen")
-    arguments = ModelArguments(
+    arguments = ModelOptions(
         extractor_config=configs(tmp_path)["extractor_config"],
         classifier_name_or_path=str(tmp_path / "frozen"),
         trainable_encoder_layers=1,
@@ -124,10 +124,10 @@ def test_layers_that_are_not_there_are_refused(tmp_path: Path) -> None:
         ShiftCnnConfig(freeze_encoder=False, trainable_encoder_layers=0)
     flags = write_model_configs(tmp_path)
     named: dict[str, Any] = {"extractor_config": flags[1], "classifier_config": flags[3]}
-    arguments = ModelArguments(**named, trainable_encoder_layers=1)
-    with pytest.raises(RecipeError, match="has 0 transformer layers, got 1"):
+    arguments = ModelOptions(**named, trainable_encoder_layers=1)
+    with pytest.raises(OptionError, match="has 0 transformer layers, got 1"):
         build_model(arguments, "joint")
-    with pytest.raises(RecipeError, match="is for the stages that classify"):
+    with pytest.raises(OptionError, match="is for the stages that classify"):
         build_model(arguments, "extraction")
 
 
@@ -136,7 +136,7 @@ def test_clean_speech_among_the_noisy_is_drawn_from_epoch_and_index(
 ) -> None:
     def loaded(*more: str) -> tuple[Any, Any]:
         flags = [*JOINT_TRAINING, *write_model_configs(tmp_path), "--output_dir", "unused", *more]
-        _, data_args, training_args = parse_arguments(flags)
+        _, data_args, training_args = read_training_options(flags)
         return load_datasets(data_args, training_args)
 
     plain, _ = loaded()

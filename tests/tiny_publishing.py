@@ -9,8 +9,8 @@ from typing import Any
 from transformers import PreTrainedModel, TrainerState
 
 from modeling import TseSerFeatureExtractor
+from tse_ser.options import read_training_options
 from tse_ser.publishing.lineage import FACTS_NAME
-from tse_ser.training.arguments import parse_arguments
 from tse_ser.training.facts import training_facts
 
 REPO_ID = "lab/tse-ser-ft"
@@ -20,12 +20,12 @@ MACHINE = {"cpu": "a processor", "cores": 2, "gpu": None}
 
 def facts_of(arguments: list[str], **changed: Any) -> dict[str, Any]:
     """What `train.py` would write of a training with these arguments, on a made-up machine."""
-    parsed = parse_arguments([*arguments, "--output_dir", "results", "--report_to", "none"])
+    parsed = read_training_options([*arguments, "--output_dir", "results", "--report_to", "none"])
     state = TrainerState(
         epoch=5.0, global_step=120, best_metric=0.25, best_global_step=96, log_history=[]
     )
     facts = training_facts(
-        *parsed,
+        parsed,
         state,
         minutes=12.5,
         num_examples={"train": 1000, "validation": 64},

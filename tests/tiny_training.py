@@ -20,7 +20,7 @@ from modeling import (
     TseSerFeatureExtractor,
     TseSerForEmotionClassification,
 )
-from tse_ser.training.arguments import Stage, TseSerTrainingArguments
+from tse_ser.options import Stage, TseSerTrainingArguments
 from tse_ser.training.collator import TseSerCollator
 from tse_ser.training.trainer import TrainingClock, TseSerTrainer
 
@@ -146,4 +146,4 @@ def killed_after(step: int, monkeypatch: pytest.MonkeyPatch, flags: list[str]) -
 
     with monkeypatch.context() as patched:
         patched.setattr(TrainingClock, "on_step_end", end)
-        train.main(flags)
+        train.train(flags)

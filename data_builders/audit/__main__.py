@@ -12,13 +12,15 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from data_builders.audit.recordings import Recording
 from data_builders.audit.report import RecipeAudit, write_report
 from data_builders.audit.splits import PRETRAINING, RecipeData, SplitContents, compare_splits
+from data_builders.option_reader import OptionError, OptionParser
+from data_builders.options import DataOptions
 from data_builders.schema import CorpusError
 
 LEAK, UNREADABLE = 1, 2
@@ -33,18 +35,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     Returns:
         `int`: exit status, see above.
     """
-    arguments = _parse(argv)
-    folders = {
-        name: getattr(arguments, name)
-        for name in ("corpus_dir", "cache_dir")
-        if getattr(arguments, name) is not None
-    }
     try:
-        audits = audit_recipes(arguments.config, folders, arguments.folds)
-    except (CorpusError, ValueError) as error:
+        arguments, flags = _parse(argv)
+        audits = audit_recipes(arguments.config, flags, arguments.folds)
+    except (CorpusError, OptionError) as error:
         print(f"error: {error}", file=sys.stderr)
         return UNREADABLE
-    report = "\n\n".join([_heading(arguments), *(write_report(audit) for audit in audits)]) + "\n"
+    report = (
+        "\n\n".join([_heading(arguments, flags), *(write_report(audit) for audit in audits)]) + "\n"
+    )
     print(report, end="")
     if arguments.output is not None:
         arguments.output.parent.mkdir(parents=True, exist_ok=True)
@@ -53,13 +52,13 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def audit_recipes(
-    configs: Sequence[Path], folders: dict[str, Any], folds: Sequence[int] | None = None
+    configs: Sequence[Path], flags: Mapping[str, Any], folds: Sequence[int] | None = None
 ) -> list[RecipeAudit]:
     """Audits recipes; what they have in common is loaded and measured once.
 
     Args:
         configs (`Sequence[Path]`): YAML recipes.
-        folders (`dict[str, Any]`): `corpus_dir` and `cache_dir`, where they are given.
+        flags (`Mapping[str, Any]`): options of the data that win over the recipes'.
         folds (`Sequence[int]`, *optional*): folds to audit; all of them if not given.
 
     Returns:
@@ -80,12 +79,13 @@ def audit_recipes(
 
     audits = []
     for config in configs:
-        recipe = RecipeData(config, folders, recordings)
+        recipe = RecipeData(config, flags, recordings)
         paths, unexplained = recipe.pretraining()
-        sources = [RecipeData(path, folders, recordings) for path in paths]
+        sources = [RecipeData(path, flags, recordings) for path in paths]
         audit = RecipeAudit(
             name=str(config),
             trim_silence=recipe.trim_silence,
+            classes=recipe.classes,
             pretraining=[str(path) for path in paths],
             unexplained=unexplained,
         )
@@ -110,25 +110,30 @@ def _joined(parts: Sequence[SplitContents]) -> SplitContents:
     return SplitContents(unique("targets"), unique("interferers"), unique("enrollments"))
 
 
-def _heading(arguments: argparse.Namespace) -> str:
+def _heading(arguments: argparse.Namespace, flags: Mapping[str, Any]) -> str:
     configs = " ".join(str(config) for config in arguments.config)
     folds = "" if arguments.folds is None else f" --folds {' '.join(map(str, arguments.folds))}"
     # Without the folder itself, which is nobody else's.
-    folder = "" if arguments.corpus_dir is None else " --corpus_dir DIR"
+    folder = " --corpus_dir DIR" if "corpus_dir" in flags else ""
     return (
         f"# Audit of the data\n\nWritten by `python -m data_builders.audit --config {configs}"
         f"{folder}{folds}`. A leak makes a score worthless; a finding is worth knowing."
     )
 
 
-def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="python -m data_builders.audit", description=__doc__)
-    parser.add_argument("--config", type=Path, nargs="+", required=True, help="YAML recipes.")
-    parser.add_argument("--corpus_dir", help="Folder that holds a folder <name> for each corpus.")
-    parser.add_argument("--cache_dir", help="Folder for resampled and generated speech.")
-    parser.add_argument("--folds", type=int, nargs="+", help="Folds to audit; all if not given.")
-    parser.add_argument("--output", type=Path, help="Markdown file of the report.")
-    return parser.parse_args(argv)
+def _parse(argv: Sequence[str] | None) -> tuple[argparse.Namespace, dict[str, Any]]:
+    parser = OptionParser([DataOptions], prog="python -m data_builders.audit", description=__doc__)
+    own = [
+        parser.add_argument("--config", type=Path, nargs="+", required=True, help="YAML recipes."),
+        parser.add_argument(
+            "--folds", type=int, nargs="+", default=None, help="Folds to audit; all if not given."
+        ),
+        parser.add_argument(
+            "--output", type=Path, default=None, help="Markdown file of the report."
+        ),
+    ]
+    flags = parser.flags(argv)
+    return argparse.Namespace(**{one.dest: flags.pop(one.dest) for one in own}), flags
 
 
 if __name__ == "__main__":

@@ -55,17 +55,20 @@ class LevelScore:
         return self.measure in LEVEL_MEASURES
 
 
-def score_levels(recordings: Sequence[Recording]) -> list[LevelScore]:
+def score_levels(
+    recordings: Sequence[Recording], classes: Sequence[str] = EMOTIONS
+) -> list[LevelScore]:
     """Scores every measure on the labelled recordings of one corpus.
 
     Args:
         recordings (`Sequence[Recording]`): recordings of one corpus.
+        classes (`Sequence[str]`): emotions that are told apart.
 
     Returns:
         `list[LevelScore]`: one a measure; none where there are fewer than two classes or speakers.
     """
-    labelled = [one for one in recordings if one.emotion in EMOTIONS]
-    labels = np.array([EMOTIONS.index(one.emotion) for one in labelled])
+    labelled = [one for one in recordings if one.emotion in classes]
+    labels = np.array([classes.index(one.emotion) for one in labelled])
     speakers = np.array([one.speaker_id for one in labelled])
     if len({*labels.tolist()}) < 2 or len({*speakers.tolist()}) < 2:
         return []

@@ -24,6 +24,7 @@ class RecipeAudit:
     Attributes:
         name (`str`): the recipe.
         trim_silence (`bool`): whether it leaves out the silence around the speech.
+        classes (`tuple[str, ...]`): emotions that it tells apart.
         contents (`dict[tuple[int, str], SplitContents]`): by fold and split.
         overlaps (`list[Overlap]`): what splits share, for each fold and pair.
         pretraining (`list[str]`): recipes whose training data the splits were compared with.
@@ -32,6 +33,7 @@ class RecipeAudit:
 
     name: str
     trim_silence: bool
+    classes: tuple[str, ...] = EMOTIONS
     contents: dict[tuple[int, str], SplitContents] = field(default_factory=dict)
     overlaps: list[Overlap] = field(default_factory=list)
     pretraining: list[str] = field(default_factory=list)
@@ -152,7 +154,7 @@ def write_report(audit: RecipeAudit) -> str:
     scores = [
         score
         for corpus in corpora
-        for score in score_levels([one for one in targets if one.corpus == corpus])
+        for score in score_levels([one for one in targets if one.corpus == corpus], audit.classes)
     ]
     leaks, findings = audit.leaks(), audit.findings(scores)
     parts = [
@@ -187,7 +189,7 @@ def write_report(audit: RecipeAudit) -> str:
 def _splits_table(audit: RecipeAudit) -> str:
     rows = []
     for (fold, split), contents in audit.contents.items():
-        classes = [sum(one.emotion == name for one in contents.targets) for name in EMOTIONS]
+        classes = [sum(one.emotion == name for one in contents.targets) for name in audit.classes]
         rows.append(
             [
                 str(fold),
@@ -202,7 +204,7 @@ def _splits_table(audit: RecipeAudit) -> str:
                 f"{len(contents.enrollments)}",
             ]
         )
-    header = ["fold", "split", "targets", "hours", "speakers", *EMOTIONS, "other emotion"]
+    header = ["fold", "split", "targets", "hours", "speakers", *audit.classes, "other emotion"]
     legend = "Speakers: number (female / male / unknown)."
     return f"{legend}\n\n" + _table(
         [*header, "interferer hours", "interferer speakers", "enrollments"], rows

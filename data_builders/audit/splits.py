@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import combinations
 from pathlib import Path
 from typing import Any
-
-import yaml
 
 from data_builders.audit.recordings import Recording, measure_recordings
 from data_builders.corpora.utterance_table import UtteranceTable
 from data_builders.load import load_mixtures, read_corpora
 from data_builders.mixtures.dataset import Planner
-from data_builders.recipe import mixture_keywords, read_data_recipe
+from data_builders.option_reader import read_yaml
+from data_builders.options import read_recipe
 
 # Epochs of training whose mixtures are looked at, one by one; evaluation has a single one.
 TRAIN_EPOCHS = 3
@@ -76,7 +75,7 @@ class RecipeData:
 
     Args:
         path (`str` or `Path`): YAML recipe.
-        overrides (`Mapping[str, Any]`): keywords that win over the recipe's, such as `corpus_dir`.
+        overrides (`Mapping[str, Any]`): options that win over the recipe's, such as `corpus_dir`.
         recordings (`dict[bool, dict[str, Recording]]`): what was measured, by `trim_silence` and
             utterance id; shared between recipes, and added to.
     """
@@ -88,10 +87,10 @@ class RecipeData:
         recordings: dict[bool, dict[str, Recording]],
     ) -> None:
         self.path = Path(path)
-        self._overrides = dict(overrides)
         # Whatever the recipe's own condition is, its interferers are those of the noisy one.
-        self._recipe = {"interferers": None, **read_data_recipe(path), "condition": "noisy"}
-        self.trim_silence = bool(self._recipe.get("trim_silence", False))
+        self._recipe = read_recipe(path, {**overrides, "condition": "noisy"})
+        self.trim_silence = self._recipe.trim_silence
+        self.classes = self._recipe.classes
         self._recordings = recordings[self.trim_silence]
 
     def folds(self) -> list[int]:
@@ -100,18 +99,18 @@ class RecipeData:
         Returns:
             `list[int]`: from 1; only 1 where no corpus has sessions.
         """
-        keywords = self._keywords("train")
-        counts = []
-        for names in (keywords["targets"], keywords["interferers"] or ()):
-            for name in [names] if isinstance(names, str) else names:
-                (corpus,) = read_corpora(
-                    name,
-                    keywords.get("corpus_dir"),
-                    keywords.get("corpus_dirs"),
-                    keywords.get("cache_dir"),
-                )
-                if "split" not in corpus.column_names:
-                    counts.append(len({*corpus["session"][:]} - {""}))
+        recipe = self._recipe
+        corpora = read_corpora(
+            [*recipe.targets, *(recipe.interferers or ())],
+            recipe.corpus_dir,
+            recipe.corpus_dirs,
+            recipe.cache_dir,
+        )
+        counts = [
+            len({*corpus["session"][:]} - {""})
+            for corpus in corpora
+            if "split" not in corpus.column_names
+        ]
         return list(range(1, min((count for count in counts if count), default=1) + 1))
 
     def splits(self) -> list[str]:
@@ -120,7 +119,7 @@ class RecipeData:
         Returns:
             `list[str]`: "train", "validation" (in protocol "validated" only) and "test".
         """
-        validated = self._recipe.get("protocol", "validated") == "validated"
+        validated = self._recipe.protocol == "validated"
         return ["train", "validation", "test"] if validated else ["train", "test"]
 
     def read(self, split: str, fold: int) -> SplitContents:
@@ -136,13 +135,14 @@ class RecipeData:
         Raises:
             CorpusError: a corpus cannot be used.
         """
-        keywords = self._keywords(split)
-        planner = load_mixtures(split=split, **{**keywords, "fold": fold}).planner
+        # The audit looks at everything that could be drawn.
+        options = replace(self._recipe.of_split(split, fold=fold), max_examples=None)
+        planner = load_mixtures(split=split, **options.keywords()).planner
         tables = [planner.targets, planner.enrollments]
         if planner.interferers is not None:
             tables.append(planner.interferers)
         measure_recordings(tables, self.trim_silence, self._recordings)
-        emotion = keywords.get("enrollment_emotion", "neutral")
+        emotion = options.enrollment_emotion
         contents = SplitContents(
             targets=self._of(planner.targets),
             interferers=[] if planner.interferers is None else self._of(planner.interferers),
@@ -178,24 +178,18 @@ class RecipeData:
             `int`: the same, or, where these corpora have not as many, the one that this recipe
             states (1 by default), as it is trained once for all.
         """
-        return fold if fold in self.folds() else int(self._recipe.get("fold", 1))
+        return fold if fold in self.folds() else self._recipe.fold
 
     def _starts_from(self) -> tuple[list[Path], list[str]]:
-        content = yaml.safe_load(self.path.read_text(encoding="utf-8"))
+        content = read_yaml(self.path)
         wanted = [str(content[key]) for key in PRETRAINED_KEYS if content.get(key)]
         written: dict[str, Path] = {}
         for path in sorted(self.path.parent.glob("*.yaml")):
-            sibling = yaml.safe_load(path.read_text(encoding="utf-8"))
-            if isinstance(sibling, dict) and path != self.path and "stage" in sibling:
+            sibling = read_yaml(path)
+            if path != self.path and "stage" in sibling:
                 written[str(sibling.get("output_dir"))] = path
         recipes = [written[name] for name in wanted if name in written]
         return recipes, [name for name in wanted if name not in written]
-
-    def _keywords(self, split: str) -> dict[str, Any]:
-        keywords = {**mixture_keywords(self._recipe, split), **self._overrides}
-        # The audit looks at everything that could be drawn.
-        keywords.pop("max_examples", None)
-        return keywords
 
     def _of(self, table: UtteranceTable) -> list[Recording]:
         return [self._recordings[name] for name in table.utterance_ids]

@@ -175,8 +175,9 @@ class LibriMixExtractionDataset(Dataset[dict[str, Any]]):
             spec (`LibriMixSpec`): plan over the mixtures of this dataset.
 
         Returns:
-            `dict[str, Any]`: the fields of `MixtureDataset.render`; float32 waveforms at the rate
-            of the mixtures, "label" always -100, levels those of the uncropped mixture.
+            `dict[str, Any]`: the fields of `MixtureDataset.render`; float32 waveforms at
+            "sampling_rate", that of the mixtures; "label" always -100, levels those of the
+            uncropped mixture.
 
         Raises:
             CorpusError: a file cannot be read.
@@ -199,6 +200,7 @@ class LibriMixExtractionDataset(Dataset[dict[str, Any]]):
                 _crop(len(enrollment), spec.enrollment_seconds, spec.enrollment_position, rate)
             ].copy(),
             "target": target[crop].copy(),
+            "sampling_rate": rate,
             "label": IGNORED_LABEL,
             "utterance_id": _utterance_id(target_path),
             "speaker_id": f"librispeech_{_speaker(target_path)}",

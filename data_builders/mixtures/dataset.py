@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Protocol
 
+import numpy as np
 import torch
 from torch.utils.data import Dataset
 
@@ -15,6 +16,9 @@ class Planner(Recordings, Protocol):
     """What a dataset needs of a `MixturePlanner`."""
 
     def __len__(self) -> int: ...
+
+    def target_samples(self) -> np.ndarray:
+        """Gives the lengths of the mixtures, of shape `(num_mixtures,)`."""
 
     def plan(self, epoch: int, index: int) -> MixtureSpec:
         """Gives the mixture of an index in an epoch."""
@@ -51,6 +55,14 @@ class MixtureDataset(Dataset[dict[str, Any]]):
         """
         self._epoch.fill_(epoch)
 
+    def lengths(self) -> np.ndarray:
+        """How long the examples are, before a change of speed, for batches of like length.
+
+        Returns:
+            `np.ndarray` of shape `(num_examples,)`: samples.
+        """
+        return self.planner.target_samples()
+
     def plan(self, index: int) -> MixtureSpec:
         """Draws the plan of an example in the current epoch.
 
@@ -73,11 +85,11 @@ class MixtureDataset(Dataset[dict[str, Any]]):
 
         Returns:
             `dict[str, Any]`: "mixture" and "target" of shape `(num_samples,)`, "enrollment" of
-            shape `(enrollment_num_samples,)`, float32 at 16 kHz; "label"; "utterance_id" and
-            "speaker_id" of the target; "interferer_id" and "interferer_corpus", joined by "+" where
-            there are several; "gender_state", which is "mixed" where they differ; "snr_db" of the
-            target to all interferers together; "noise_snr_db"; "target_absent", in which case the
-            target is zero and the label ignored; and "spec".
+            shape `(enrollment_num_samples,)`, float32 at "sampling_rate" in Hz; "label";
+            "utterance_id" and "speaker_id" of the target; "interferer_id" and "interferer_corpus",
+            joined by "+" where there are several; "gender_state", which is "mixed" where they
+            differ; "snr_db" of the target to all interferers together; "noise_snr_db";
+            "target_absent", in which case the target is zero and the label ignored; and "spec".
 
         Raises:
             CorpusError: a recording is missing, silent, or cannot be read any more.

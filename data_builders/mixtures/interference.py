@@ -194,9 +194,9 @@ def _admitted_rows(
     rows = np.flatnonzero(admitted)
     if not len(rows):
         raise CorpusError(
-            f"no utterance to interfere with interferer_emotions {emotions} and "
-            f"interferer_languages {languages}: the interferers have the emotions "
-            f"{sorted(utterances.emotions.names)} and the languages "
+            f"no utterance to interfere with interferer_emotions {list(emotions or ())} and "
+            f"interferer_languages {list(languages or ())}: the interferers have the "
+            f"emotions {sorted(utterances.emotions.names)} and the languages "
             f"{sorted(utterances.languages.names)}"
         )
     return rows

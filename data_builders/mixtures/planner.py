@@ -6,7 +6,8 @@ which order. Rendering a plan into waveforms is the business of `rendering`.
 
 from __future__ import annotations
 
-from dataclasses import replace
+from collections.abc import Sequence
+from dataclasses import fields, replace
 from typing import Any
 
 import datasets
@@ -18,13 +19,13 @@ from data_builders.mixtures.interference import InterfererPool
 from data_builders.mixtures.loudness_law import draw_gains
 from data_builders.mixtures.lowpass import lowpass_filter
 from data_builders.mixtures.noise import NoiseFolder
-from data_builders.mixtures.option_checks import check_options, speaker_range
 from data_builders.mixtures.rendering import SpecRenderer
 from data_builders.mixtures.rooms import draw_room
 from data_builders.mixtures.spec import InterfererSpec, MixtureSpec, NoiseSpec, RoomSpec
 from data_builders.mixtures.speed import samples_at_speed
+from data_builders.option_reader import OptionError, refuse_unknown
 from data_builders.options import DrawingOptions
-from data_builders.schema import SAMPLING_RATE, CorpusError
+from data_builders.schema import EMOTIONS, SAMPLING_RATE, CorpusError, emotion_label
 
 __all__ = [
     "InterfererSpec",
@@ -44,12 +45,12 @@ class MixturePlanner:
         interferers (`datasets.Dataset`, *optional*): interfering utterances; None for clean speech.
         enrollments (`datasets.Dataset`, *optional*): utterances to enroll with; `targets` if None.
         noise (`NoiseFolder`, *optional*): background noise; None without.
+        classes (`Sequence[str]`): emotions in the order of their labels.
         keywords: the fields of `DrawingOptions`, which documents them.
 
     Raises:
         CorpusError: no targets, a target without enrollment, or with too few interferers.
-        TypeError: a keyword is unknown.
-        ValueError: an argument is out of its range.
+        OptionError: a keyword is unknown, or out of its range.
     """
 
     def __init__(
@@ -59,26 +60,28 @@ class MixturePlanner:
         enrollments: datasets.Dataset | None = None,
         *,
         noise: NoiseFolder | None = None,
+        classes: Sequence[str] = EMOTIONS,
         **keywords: Any,
     ) -> None:
         if len(targets) == 0:
             raise CorpusError("no target utterances: check corpus, split and emotions")
+        refuse_unknown(keywords, [one.name for one in fields(DrawingOptions)])
         self.options = DrawingOptions(**keywords)
-        check_options(self.options)
         if self.options.absent_share > 0 and interferers is None:
-            raise ValueError(
+            raise OptionError(
                 f"absent_share: {self.options.absent_share} of the mixtures would be empty, as "
                 f"there are no interferers; name some, or set it to 0"
             )
-        self.seed = self.options.seed
+        self.seed = self.options.mixing_seed
+        self.classes = tuple(classes)
         self.targets = UtteranceTable(targets)
         self.enrollments = _table_of(enrollments, self.targets, targets)
         self.interferers = None
         self.noise = noise
         self._segment_samples = _to_samples(self.options.segment_seconds)
         self._enrollment_samples = _to_samples(self.options.enrollment_seconds)
-        self._speeds = tuple(float(speed) for speed in self.options.speed_factors)
-        self._speaker_range = speaker_range(self.options.num_speakers)
+        self._speeds = self.options.speed_factors
+        self._speaker_range = self.options.speaker_range()
         self._enrollment_pool = EnrollmentPool(self.enrollments, self.options.enrollment_emotion)
         self._enrollment_pool.check(self.targets)
         self._interferer_pool = None
@@ -97,6 +100,20 @@ class MixturePlanner:
 
     def __len__(self) -> int:
         return len(self.targets)
+
+    def label_of(self, emotion: str) -> int:
+        """Label of an emotion, see `emotion_label`."""
+        return emotion_label(emotion, self.classes)
+
+    def target_samples(self) -> np.ndarray:
+        """Lengths of the mixtures before a change of speed, without drawing them.
+
+        Returns:
+            `np.ndarray` of shape `(num_targets,)`: samples.
+        """
+        rows = range(len(self))
+        lengths = np.array([self._heard_samples(self.targets, row, 1.0) for row in rows])
+        return lengths if self._segment_samples is None else lengths.clip(max=self._segment_samples)
 
     def plan(self, epoch: int, index: int) -> MixtureSpec:
         """Draws the mixture of a target in an epoch.

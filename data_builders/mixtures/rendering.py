@@ -19,7 +19,7 @@ from data_builders.mixtures.noise import NoiseFolder
 from data_builders.mixtures.rooms import reflections, reverberate
 from data_builders.mixtures.spec import InterfererSpec, MixtureSpec, NoiseSpec
 from data_builders.mixtures.speed import read_at_speed, samples_at_speed
-from data_builders.schema import GENDERS, IGNORED_LABEL, CorpusError, emotion_label
+from data_builders.schema import GENDERS, IGNORED_LABEL, SAMPLING_RATE, CorpusError
 
 MIN_SEEK_SAMPLES = 16_000
 
@@ -42,6 +42,9 @@ class Recordings(Protocol):
     @property
     def noise(self) -> NoiseFolder | None:
         """Background noise; None without."""
+
+    def label_of(self, emotion: str) -> int:
+        """Label of a target's emotion."""
 
 
 class Voice:
@@ -238,7 +241,8 @@ class SpecRenderer:
             "mixture": mixture,
             "enrollment": enrollment.read(spec.enrollment_start, spec.enrollment_num_samples),
             "target": np.zeros_like(reference) if absent else reference,
-            "label": IGNORED_LABEL if absent else emotion_label(table.emotions[row]),
+            "sampling_rate": SAMPLING_RATE,
+            "label": IGNORED_LABEL if absent else self._recordings.label_of(table.emotions[row]),
             "utterance_id": spec.target_id,
             "speaker_id": table.speaker_ids[row],
             "interferer_id": "+".join(one.utterance_id for one in spec.interferers),

@@ -1,22 +1,21 @@
 """Writes the mixtures of a split as a plan file: a table of ids, paths and numbers, no audio.
 
     python -m data_builders.plans.export_plan --config recipe.yaml --split test \\
-        --output plan.parquet [--fold 1] [--corpus_dir DIR] [--corpus_dirs NAME=DIR ...]
-        [--noise_dir DIR] [--epochs 1]
+        --output plan.parquet [--fold 1] [--corpus_dir DIR] [--snr_range_db 0 5] [--epochs 1]
 
-The recipe is that of a training, of a study, or a list of `load_mixtures` keywords; a flag wins
-over it. This table is enough to publish a test set: `load_mixtures_from_plan` renders the same
-bytes from the same corpora.
+A recipe is read as by `train.py`; every option of the data is a flag too, which wins over what the
+recipe says of that split. This table is enough to publish a test set: `load_mixtures_from_plan`
+renders the same bytes from the same corpora.
 """
 
 from __future__ import annotations
 
-import argparse
 import dataclasses
 import importlib.metadata
 import json
 import math
 import os
+import sys
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -32,7 +31,8 @@ from data_builders.corpora.utterance_table import RowIndex, UtteranceTable
 from data_builders.load import corpus_folder, load_mixtures, read_corpora
 from data_builders.mixtures.dataset import MixtureDataset
 from data_builders.mixtures.spec import MixtureSpec
-from data_builders.options import MixtureOptions
+from data_builders.option_reader import OptionError, OptionParser
+from data_builders.options import DataOptions, MixtureOptions, read_split
 from data_builders.plans.plan_files import (
     MAX_ROW_GROUP_ROWS,
     METADATA_KEY,
@@ -41,8 +41,7 @@ from data_builders.plans.plan_files import (
     noise_fingerprint,
 )
 from data_builders.plans.plan_table import PLAN_FILE_FEATURES
-from data_builders.recipe import mixture_keywords, parse_folders, read_data_recipe
-from data_builders.schema import IGNORED_LABEL, emotion_label
+from data_builders.schema import IGNORED_LABEL, CorpusError
 
 # Row groups are what nodes and DataLoader workers share out when a plan file is streamed: a
 # multiple of this, which many numbers of nodes divide.
@@ -71,10 +70,11 @@ def write_plan(
         `int`: number of rows.
 
     Raises:
-        ValueError: several epochs of a split that has one, or what `load_mixtures` raises.
+        OptionError: several epochs of a split that has one, or what `load_mixtures` raises.
+        CorpusError: see `load_mixtures`.
     """
     if num_epochs < 1 or (num_epochs > 1 and split != "train"):
-        raise ValueError(
+        raise OptionError(
             f"epochs: expected 1, or more for the train split, got {num_epochs} for {split}; "
             f"evaluation mixtures are the same in every epoch"
         )
@@ -141,7 +141,7 @@ class _RowDescriber:
         return {
             "split": self._split,
             **spec.to_dict(),
-            "label": IGNORED_LABEL if spec.target_absent else emotion_label(emotion),
+            "label": IGNORED_LABEL if spec.target_absent else self._planner.label_of(emotion),
             "emotion": emotion,
             "speaker_id": targets.speaker_ids[target],
             "corpora": sorted({self._utterances[name]["corpus"] for name in names}),
@@ -177,11 +177,9 @@ class _RowDescriber:
 
 def _read_ids(options: MixtureOptions, cache_dir: str | Path | None) -> dict[str, RowIndex]:
     """The utterances of each corpus, by its name with options."""
-    named = [options.targets, *([] if options.interferers is None else [options.interferers])]
-    names = [name for one in named for name in ([one] if isinstance(one, str) else one)]
     return {
         name: UtteranceTable(corpus).row_of_id
-        for name in dict.fromkeys(names)
+        for name in dict.fromkeys([*options.targets, *(options.interferers or ())])
         for corpus in read_corpora(name, options.corpus_dir, options.corpus_dirs, cache_dir)
     }
 
@@ -209,40 +207,36 @@ def _metadata(
     }
 
 
-def main(argv: Sequence[str] | None = None) -> None:
+def main(argv: Sequence[str] | None = None) -> int:
     """Reads the command line and writes the plan.
 
     Args:
         argv (`Sequence[str]`, *optional*): arguments without the program's name.
+
+    Returns:
+        `int`: exit code, 2 where an option or a corpus cannot be used.
     """
-    parser = argparse.ArgumentParser(
+    parser = OptionParser(
+        [DataOptions],
         prog="python -m data_builders.plans.export_plan",
         description=__doc__.partition("\n")[0],
-        allow_abbrev=False,
     )
     parser.add_argument("--config", required=True, help="YAML recipe")
     parser.add_argument("--split", default="test", choices=SPLITS)
     parser.add_argument("--output", required=True, help="Parquet file to write")
     parser.add_argument("--epochs", type=int, default=1, help="epochs to draw of the train split")
-    parser.add_argument("--fold", type=int, help="fold of the corpora with sessions, from 1")
-    parser.add_argument("--corpus_dir", help="folder that holds a folder <name> for each corpus")
-    parser.add_argument("--corpus_dirs", nargs="+", metavar="NAME=DIR", help="folders by corpus")
-    parser.add_argument("--noise_dir", help="folder of noise recordings")
-    parser.add_argument("--cache_dir", help="folder for resampled and generated speech")
-    given = {
-        key: value for key, value in vars(parser.parse_args(argv)).items() if value is not None
-    }
-    config, split, output = given.pop("config"), given.pop("split"), given.pop("output")
-    num_epochs = given.pop("epochs")
     try:
-        if "corpus_dirs" in given:
-            given["corpus_dirs"] = parse_folders(given["corpus_dirs"])
-        keywords = mixture_keywords(read_data_recipe(config), split) | given
+        flags = parser.flags(argv)
+        config, split, output = flags.pop("config"), flags.pop("split"), flags.pop("output")
+        num_epochs = flags.pop("epochs")
+        keywords = read_split(config, split, flags).keywords()
         size = write_plan(output, split=split, num_epochs=num_epochs, **keywords)
-    except ValueError as error:
-        parser.error(str(error))
+    except (OptionError, CorpusError) as error:
+        print(f"export_plan: error: {error}", file=sys.stderr)
+        return 2
     print(f"{output}: {size} mixtures of the {split} split")
+    return 0
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

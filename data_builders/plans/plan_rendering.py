@@ -80,6 +80,7 @@ class PlanPlayer:
         self._corpora: dict[str, datasets.Dataset] = {}
         self._verified: set[str] = set()
         self._verified_noise: set[str] = set()
+        self._labels: dict[str, int] = {}
         nothing = datasets.Dataset(UTTERANCE_FEATURES.arrow_schema.empty_table())
         self._utterances = UtteranceTable(nothing)
 
@@ -106,8 +107,17 @@ class PlanPlayer:
             return None
         return NoiseFolder(folders.noise_dir, folders.cache_dir)
 
+    def label_of(self, emotion: str) -> int:
+        """The label that the plan gives an emotion."""
+        return self._labels[emotion]
+
     def __len__(self) -> int:
         return 0 if self._rows is None else len(self._rows) // self._rows.num_epochs
+
+    def target_samples(self) -> np.ndarray:
+        """Lengths of the mixtures of the first epoch, of shape `(num_mixtures,)`."""
+        rows = self._rows
+        return np.array([rows.row(index)["num_samples"] for index in range(len(self)) if rows])
 
     def plan(self, epoch: int, index: int) -> MixtureSpec:
         """Reads a mixture.
@@ -152,6 +162,8 @@ class PlanPlayer:
                     self._verify(utterance)
             self._verified.update(names)
         self._check_target(row)
+        if not row["target_absent"]:
+            self._labels[row["emotion"]] = row["label"]
         spec = MixtureSpec.from_dict({name: row.get(name) for name in SPEC_FEATURES})
         if spec.noise is not None and spec.noise.path not in self._verified_noise:
             self._verify_noise(spec.noise.path, row["noise_fingerprint"])

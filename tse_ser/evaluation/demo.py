@@ -23,7 +23,7 @@ from transformers.utils.logging import disable_progress_bar
 from data_builders.schema import EMOTIONS, SAMPLING_RATE
 from modeling import save_with_code
 from tse_ser.evaluation.evaluate_checkpoint import (
-    EvaluationArguments,
+    EvaluationOptions,
     load_condition,
     load_model,
 )
@@ -72,7 +72,7 @@ def run_demo(study: Path, output_dir: Path, index: int = 0) -> None:
     recognize = pipeline(None, model=str(checkpoint), trust_remote_code=True)
     model: Any = recognize.model
 
-    example = load_condition(EvaluationArguments(**joint.arguments))[index]
+    example = load_condition(EvaluationOptions(**joint.arguments))[index]
     unaided = run_model(load_model(baseline.arguments["model"]), [example])
     bypassed = run_model(model.classifier.eval(), [example])
     outputs = run_model(model.eval(), [example])

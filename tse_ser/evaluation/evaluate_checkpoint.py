@@ -2,7 +2,9 @@
 
     python -m tse_ser.evaluation.evaluate_checkpoint --model CHECKPOINT --condition noisy --fold 1 \
         --gender_state same --interferers generated_pool --output cell.json
+    python -m tse_ser.evaluation.evaluate_checkpoint --model CHECKPOINT --config RECIPE.yaml
 
+The second scores the test split of a recipe; every option of its data is a flag too, which wins.
 The file, a cell of a table, holds a record of each utterance too, for paired comparisons later.
 `--classifier` scores an extractor and a classifier, trained apart, as one model (TSE-SER-base).
 """
@@ -11,29 +13,23 @@ from __future__ import annotations
 
 import json
 import os
-import platform
+import sys
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
-from importlib.metadata import version
+from dataclasses import replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import pyarrow.parquet
 import torch
 from torch.utils.data import Dataset
-from transformers import (
-    AutoConfig,
-    AutoModelForAudioClassification,
-    HfArgumentParser,
-    PreTrainedModel,
-)
+from transformers import AutoConfig, AutoModelForAudioClassification, PreTrainedModel
 
 from data_builders import load_mixtures
 from data_builders.corpora.denoised import METADATA_FILE
-from data_builders.mixing_arguments import MixingArguments
-from data_builders.schema import EMOTIONS
+from data_builders.option_reader import OptionError
+from data_builders.schema import EMOTIONS, CorpusError
 from modeling import TdSpeakerBeamForSpeechExtraction, TseSerForEmotionClassification
 from tse_ser.evaluation.prediction import SI_SDR_FIELDS, extracts, predict
 from tse_ser.evaluation.scoring import (
@@ -42,8 +38,9 @@ from tse_ser.evaluation.scoring import (
     score_predictions,
     utterance_records,
 )
+from tse_ser.machine import describe_machine, describe_versions
+from tse_ser.options import EvaluationOptions, data_facts, read_evaluation_options
 
-CONDITIONS = ("clean", "noisy", "denoised")
 PLACES = (
     "model",
     "classifier",
@@ -53,64 +50,9 @@ PLACES = (
     "cache_dir",
     "denoised_dir",
 )
-LIBRARIES = ("torch", "torchaudio", "transformers", "datasets", "numpy")
 # Where a training under `best_on_test` keeps the epoch with the best WA; its own weights are those
 # of the epoch with the best UA.
 BEST_WA_FOLDER = "best_wa"
-
-
-@dataclass(kw_only=True)
-class EvaluationArguments(MixingArguments):
-    """What is scored on what; corpora, folds and mixing as in `data_builders.load_mixtures`."""
-
-    model: str = field(metadata={"help": "Folder or hub id of any of the three models."})
-    output: str | None = field(default=None, metadata={"help": "JSON file to write."})
-    classifier: str | None = field(
-        default=None, metadata={"help": "Classifier to put behind `--model`, an extractor."}
-    )
-    condition: Literal["clean", "noisy", "denoised"] = field(
-        default="noisy", metadata={"help": "What is heard: target, mixture or `denoised_dir`."}
-    )
-    denoised_dir: str | None = field(
-        default=None,
-        metadata={"help": "Denoised set, as tse_ser.training.denoise_corpus writes it."},
-    )
-    split: Literal["train", "validation", "test"] = "test"
-    absent_share: float = field(
-        default=0.0, metadata={"help": "Share of mixtures in which the target is silent."}
-    )
-    speaker_similarity: bool = field(
-        default=False,
-        metadata={"help": "Compare extracted speech and enrollment, as where targets are absent."},
-    )
-    seed: int = field(default=0, metadata={"help": "Seed of the training, for the record."})
-    max_examples: int | None = field(
-        default=None, metadata={"help": "Score at most this many utterances."}
-    )
-    batch_size: int = field(default=8, metadata={"help": "Utterances in a forward pass."})
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if self.condition not in CONDITIONS:
-            raise ValueError(
-                f"Unknown condition {self.condition!r}: choose one of {', '.join(CONDITIONS)}."
-            )
-        if self.condition == "noisy" and not self.interferers:
-            raise ValueError(
-                "Condition 'noisy' needs interferers, the corpora of the interfering speech "
-                "(for example generated_pool)."
-            )
-        if self.condition == "denoised" and self.denoised_dir is None:
-            raise ValueError(
-                "Condition 'denoised' needs denoised_dir, a folder that "
-                "`python -m tse_ser.training.denoise_corpus` wrote."
-            )
-        if not 0 <= self.absent_share <= 1:
-            raise ValueError(f"absent_share: expected 0 to 1, got {self.absent_share}")
-        if self.absent_share and self.condition != "noisy":
-            raise ValueError(
-                f"absent_share is for condition 'noisy': in {self.condition!r} nobody else speaks."
-            )
 
 
 def evaluate_checkpoint(cell: Mapping[str, Any] | None = None, **arguments: Any) -> dict[str, Any]:
@@ -119,7 +61,7 @@ def evaluate_checkpoint(cell: Mapping[str, Any] | None = None, **arguments: Any)
     Args:
         cell (mapping, optional): what a study's cell says of itself (name, tables, model, method,
             train_set, test_set), written in front of the numbers.
-        arguments: the fields of `EvaluationArguments`, `model` at least.
+        arguments: the fields of `EvaluationOptions`, `model` at least.
 
     Returns:
         What is written to `output`: the fields of `cell`; `checkpoint`,
@@ -132,22 +74,24 @@ def evaluate_checkpoint(cell: Mapping[str, Any] | None = None, **arguments: Any)
         `optimistic` is true.
 
     Raises:
-        ValueError: a condition that is unknown or lacks what it needs, a model whose classes are
-            not the corpora's, or one that cannot do what is asked of it.
+        OptionError: an option is out of its range, a condition lacks what it needs, or the model
+            cannot do what is asked of it.
+        CorpusError: a corpus cannot be used.
     """
     started = time.monotonic()
-    settings = EvaluationArguments(**arguments)
+    settings = EvaluationOptions(**arguments)
     model = load_model(settings.model, settings.classifier)
+    settings = replace(settings, emotions=classes_of(model, settings))
     rows = _predict(model, settings)
     result: dict[str, Any] = {
         **(cell or {}),
         **_described(settings),
         # A denoised set has no gender state to mix by, but its label may tell the mixtures'.
         **(cell or {}),
-        "classes": list(EMOTIONS),
-        **score_predictions(rows),
-        "by_interferer_corpus": score_groups(rows, "interferer_corpus"),
-        "by_gender_state": score_groups(rows, "gender_state"),
+        "classes": list(settings.classes),
+        **score_predictions(rows, settings.classes),
+        "by_interferer_corpus": score_groups(rows, "interferer_corpus", settings.classes),
+        "by_gender_state": score_groups(rows, "gender_state", settings.classes),
         "detection": _score_similarities(rows),
         "optimistic": settings.protocol == "best_on_test",
     }
@@ -155,8 +99,7 @@ def evaluate_checkpoint(cell: Mapping[str, Any] | None = None, **arguments: Any)
         result |= _score_best_wa(settings)
     result |= {
         "minutes": round((time.monotonic() - started) / 60, 3),
-        "versions": {"python": platform.python_version()}
-        | {name: version(name) for name in LIBRARIES},
+        "versions": describe_versions(),
         "machine": describe_machine(model.device),
         "utterances": utterance_records(rows),
     }
@@ -174,9 +117,6 @@ def load_model(model: str, classifier: str | None = None) -> PreTrainedModel:
 
     Returns:
         `PreTrainedModel`: in evaluation mode, on a GPU where there is one.
-
-    Raises:
-        ValueError: classes that are not `EMOTIONS`, in their order.
     """
     network: PreTrainedModel
     if classifier is not None:
@@ -185,58 +125,54 @@ def load_model(model: str, classifier: str | None = None) -> PreTrainedModel:
         network = TdSpeakerBeamForSpeechExtraction.from_pretrained(model)
     else:
         network = AutoModelForAudioClassification.from_pretrained(model)
-    if network.config.model_type != "td_speakerbeam":
-        names = tuple((network.config.id2label or {}).values())
-        if names != EMOTIONS:
-            raise ValueError(f"{model} knows the classes {names}, the corpora {EMOTIONS}.")
     device = "cuda" if torch.cuda.is_available() else "cpu"
     return network.to(device).eval()  # type: ignore[arg-type]
 
 
-def load_condition(settings: EvaluationArguments) -> Dataset[dict[str, Any]]:
+def classes_of(model: PreTrainedModel, settings: EvaluationOptions) -> tuple[str, ...] | None:
+    """The emotions that are scored, in the order of their labels.
+
+    Args:
+        model (`PreTrainedModel`): its classes, where it has any.
+        settings (`EvaluationOptions`): its `emotions`, where they are given.
+
+    Returns:
+        `tuple[str, ...]`: the emotions; None for all, of an extractor.
+
+    Raises:
+        OptionError: others are asked for than the model tells apart.
+    """
+    asked = settings.emotions
+    if model.config.model_type == "td_speakerbeam":
+        return EMOTIONS if asked == () else asked
+    names = tuple((model.config.id2label or {}).values())
+    if asked != () and {*(asked or ("all",))} != {*names}:
+        raise OptionError(
+            f"emotions: {settings.model} tells {', '.join(names)} apart, asked for are "
+            f"{', '.join(asked or ('all',))}: leave --emotions out, or score another model"
+        )
+    return names
+
+
+def load_condition(settings: EvaluationOptions) -> Dataset[dict[str, Any]]:
     """The examples that a model is scored on; `mixture` is what it hears.
 
     Args:
-        settings (`EvaluationArguments`): without interference in `clean` and `denoised`, whose
+        settings (`EvaluationOptions`): without interference in `clean` and `denoised`, whose
             `mixture` is the utterance itself.
 
     Returns:
         `MixtureDataset`: the plan of epoch 0.
     """
-    noisy = settings.condition == "noisy"
-    keywords = settings.mixing_keywords(noisy=noisy)
-    if noisy:
-        keywords["absent_share"] = settings.absent_share
-    if settings.condition == "denoised":
-        keywords["targets"] = "denoised"
-        keywords["corpus_dirs"] |= {"denoised": settings.denoised_dir}
-        # What was extracted already needs no enrollment, so any will do.
-        keywords["enrollment_emotion"] = None
-    return load_mixtures(split=settings.split, max_examples=settings.max_examples, **keywords)
+    return load_mixtures(split=settings.split, **settings.keywords())
 
 
-def describe_machine(device: torch.device | None = None) -> dict[str, Any]:
-    """What the numbers were computed on: CPU model, cores and, where used, the GPU."""
-    cpu = platform.processor() or platform.machine()
-    cpu_info = Path("/proc/cpuinfo")
-    if cpu_info.exists():
-        lines = cpu_info.read_text(encoding="utf-8").splitlines()
-        names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-        cpu = names[0] if names else cpu
-    on_gpu = device is not None and device.type == "cuda"
-    return {
-        "cpu": cpu,
-        "cores": os.cpu_count(),
-        "gpu": torch.cuda.get_device_name(device) if on_gpu else None,
-    }
-
-
-def _predict(model: PreTrainedModel, settings: EvaluationArguments) -> list[dict[str, Any]]:
+def _predict(model: PreTrainedModel, settings: EvaluationOptions) -> list[dict[str, Any]]:
     if settings.condition == "denoised" and extracts(model):
-        raise ValueError("The denoised set is extracted already: evaluate a classifier on it.")
+        raise OptionError("The denoised set is extracted already: evaluate a classifier on it.")
     compare_speakers = settings.speaker_similarity or settings.absent_share > 0
     if compare_speakers and not extracts(model):
-        raise ValueError(
+        raise OptionError(
             "absent_share and speaker_similarity need an extractor, alone or in front of a "
             "classifier: this model has none."
         )
@@ -273,11 +209,11 @@ def _score_similarities(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any] | N
     return score_detection(similarities, present) | means
 
 
-def _score_best_wa(settings: EvaluationArguments) -> dict[str, Any]:
+def _score_best_wa(settings: EvaluationOptions) -> dict[str, Any]:
     """WA of the epoch that has the best one: with `best_on_test` it is chosen for itself."""
     folder = Path(settings.classifier or settings.model) / BEST_WA_FOLDER
     if not folder.is_dir():
-        raise ValueError(
+        raise OptionError(
             f"Protocol 'best_on_test' takes WA from the epoch in {folder}, which is missing: "
             "train with --protocol best_on_test."
         )
@@ -287,16 +223,16 @@ def _score_best_wa(settings: EvaluationArguments) -> dict[str, Any]:
         best = replace(settings, classifier=str(folder))
     rows = _predict(load_model(best.model, best.classifier), best)
     return {
-        "wa": score_predictions(rows)["wa"],
+        "wa": score_predictions(rows, best.classes)["wa"],
         "wa_checkpoint": _seen_from(settings.output, str(folder)),
     }
 
 
-def _described(settings: EvaluationArguments) -> dict[str, Any]:
+def _described(settings: EvaluationOptions) -> dict[str, Any]:
     described = {
         "checkpoint": _seen_from(settings.output, settings.model),
         "classifier_checkpoint": _seen_from(settings.output, settings.classifier),
-        **asdict(settings),
+        **data_facts(settings),
     }
     # Where files lie on this machine says nothing about the numbers.
     for name in PLACES:
@@ -326,15 +262,25 @@ def _write_results(path: Path, result: Mapping[str, Any]) -> None:
     partial.replace(path)
 
 
-def main(argv: Sequence[str] | None = None) -> None:
-    """Parses the command line, scores the checkpoint, prints the main numbers."""
-    parser = HfArgumentParser(EvaluationArguments)  # type: ignore[arg-type]
-    (arguments,) = parser.parse_args_into_dataclasses(args=argv)
-    result = evaluate_checkpoint(**vars(arguments))
+def main(argv: Sequence[str] | None = None) -> int:
+    """Reads the options, scores the checkpoint, prints the main numbers.
+
+    Args:
+        argv (`Sequence[str]`, *optional*): arguments; those of the process by default.
+
+    Returns:
+        `int`: exit code, 2 where an option or a corpus cannot be used.
+    """
+    try:
+        result = evaluate_checkpoint(**vars(read_evaluation_options(argv)))
+    except (OptionError, CorpusError) as error:
+        print(f"evaluate: error: {error}", file=sys.stderr)
+        return 2
     shown = ["num_examples", "wa", "ua", *SI_SDR_FIELDS, "minutes"]
     shown += [name for name in ("detection", "optimistic") if result[name]]
     print(json.dumps({name: result[name] for name in shown}, indent=2))
+    return 0
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

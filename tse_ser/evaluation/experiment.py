@@ -23,7 +23,7 @@ import yaml
 from transformers.utils.logging import disable_progress_bar
 
 from tse_ser.evaluation.claims import RENEW_SECONDS, Claim, Claims
-from tse_ser.evaluation.evaluate_checkpoint import EvaluationArguments, evaluate_checkpoint
+from tse_ser.evaluation.evaluate_checkpoint import EvaluationOptions, evaluate_checkpoint
 from tse_ser.evaluation.figures import write_figures
 from tse_ser.evaluation.following import follow
 from tse_ser.evaluation.launch import Launcher, run_again_if_killed, run_logged, stopped_like_ctrl_c
@@ -141,7 +141,7 @@ def check_cells(plan: Sequence[Step | Cell]) -> None:
     Raises:
         StudyError: if a cell has an argument that does not exist, or arguments that do not fit.
     """
-    known = {field.name for field in dataclasses.fields(EvaluationArguments)}
+    known = {field.name for field in dataclasses.fields(EvaluationOptions)}
     for cell in plan:
         if isinstance(cell, Step):
             continue
@@ -149,7 +149,7 @@ def check_cells(plan: Sequence[Step | Cell]) -> None:
             if key not in known:
                 raise StudyError(f"cell {cell.name}: unknown argument `{key}`{suggest(key, known)}")
         try:
-            EvaluationArguments(**cell.arguments)
+            EvaluationOptions(**cell.arguments)
         except (TypeError, ValueError) as error:
             raise StudyError(f"cell {cell.name}: {error}") from error
 

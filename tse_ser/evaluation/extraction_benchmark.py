@@ -144,7 +144,7 @@ def score(
         ValueError: the extractor returned another length, or what is no number.
     """
     for condition, changes in CONDITIONS.items():
-        options = {"emotions": None, "seed": SEED, **keywords, **changes}
+        options = {"emotions": None, "mixing_seed": SEED, **keywords, **changes}
         mixtures = load_mixtures(split="test", corpus_dir=corpus_dir, **options)
         for index in tqdm(range(len(mixtures)), desc=f"{extractor_name}, {set_name}, {condition}"):
             example = mixtures[index]

@@ -13,7 +13,7 @@ from transformers import PreTrainedModel
 
 from data_builders.schema import EMOTIONS
 from tse_ser.evaluation.bootstrap import Cells
-from tse_ser.evaluation.evaluate_checkpoint import EvaluationArguments, load_condition, load_model
+from tse_ser.evaluation.evaluate_checkpoint import EvaluationOptions, load_condition, load_model
 from tse_ser.evaluation.prediction import run_model
 
 
@@ -99,9 +99,9 @@ def extract_examples(
     Returns:
         `list[ExtractionExample]`: one for each index.
     """
-    names = {field.name for field in fields(EvaluationArguments)}
+    names = {field.name for field in fields(EvaluationOptions)}
     classifier = cell["classifier_checkpoint"]
-    settings = EvaluationArguments(
+    settings = EvaluationOptions(
         **{
             **{name: cell[name] for name in names & cell.keys()},
             **vars(places or Places()),

@@ -12,6 +12,7 @@ from torch.utils.data import DataLoader, Dataset
 from tqdm.auto import tqdm
 from transformers import PreTrainedModel
 
+from data_builders.schema import common_rate
 from modeling import TseSerFeatureExtractor, speaker_similarity
 from tse_ser.evaluation.metrics.si_sdr.si_sdr import scale_invariant_sdr
 
@@ -41,14 +42,32 @@ def predict(
         of mixture and extracted speech in dB, `snr_db`, `noise_snr_db`, `target_absent`,
         `speaker_similarity` (-1 to 1); None for what the model or condition does not have.
     """
-    loader: DataLoader[Any] = DataLoader(dataset, batch_size=batch_size, collate_fn=list)
+    order = order_by_length(dataset)
+    loader: DataLoader[Any] = DataLoader(
+        dataset, batch_size=batch_size, sampler=order, collate_fn=list
+    )
     rows: list[dict[str, Any]] = []
     for examples in tqdm(loader, desc="evaluating", unit="batch"):
         outputs = run_model(model, examples, compare_speakers=compare_speakers)
         for position, example in enumerate(examples):
             own = {name: value[position] for name, value in outputs.items()}
             rows.append(_row(example, own, condition))
-    return rows
+    return [rows[place] for place in np.argsort(order)]
+
+
+def order_by_length(dataset: Dataset[dict[str, Any]]) -> list[int]:
+    """The examples of a dataset from the shortest to the longest, so that little is padded.
+
+    Args:
+        dataset (`Dataset`): examples; those of one that does not tell lengths keep their order.
+
+    Returns:
+        `list[int]`: indices.
+    """
+    size: int = len(dataset)  # type: ignore[arg-type]
+    lengths = dataset.lengths() if hasattr(dataset, "lengths") else np.zeros(size)
+    order: list[int] = np.argsort(lengths, kind="stable").tolist()
+    return order
 
 
 @torch.inference_mode()
@@ -69,10 +88,14 @@ def run_model(
         The model's outputs that are there, as float32 tensors on the CPU: `logits` of shape
         `(num_examples, num_labels)`, `extracted_values` of shape `(num_examples, num_samples)`,
         `speaker_similarity` of shape `(num_examples,)`.
+
+    Raises:
+        ValueError: the model is made for another rate, or a waveform cannot be used.
     """
-    features = TseSerFeatureExtractor()(
+    features = TseSerFeatureExtractor(sampling_rate=model.config.sampling_rate)(
         [example["mixture"] for example in examples],
         enrollments=[example["enrollment"] for example in examples] if extracts(model) else None,
+        sampling_rate=common_rate(examples),
         return_tensors="pt",
     ).to(model.device)
     outputs = dict(model(**features))

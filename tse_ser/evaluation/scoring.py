@@ -16,11 +16,12 @@ PROBABILITY_DIGITS, DECIBEL_DIGITS = 6, 4
 Rows = Sequence[Mapping[str, Any]]
 
 
-def score_predictions(rows: Rows) -> dict[str, Any]:
+def score_predictions(rows: Rows, classes: Sequence[str] = EMOTIONS) -> dict[str, Any]:
     """Accuracies and mean SI-SDR of prediction rows.
 
     Args:
         rows (sequence of mappings): what `predict` returns.
+        classes (`Sequence[str]`): emotions in the order of their labels.
 
     Returns:
         `num_examples`, `wa` and `ua` (0 to 1), `per_class_recall` by emotion, `confusion` (a row
@@ -35,27 +36,31 @@ def score_predictions(rows: Rows) -> dict[str, Any]:
     if labelled:
         predictions = [row["prediction"] for row in labelled]
         labels = [row["label"] for row in labelled]
-        scores |= emotion_accuracies(predictions, labels, range(len(EMOTIONS)))
-        scores["per_class_recall"] = dict(zip(EMOTIONS, scores["per_class_recall"], strict=True))
+        scores |= emotion_accuracies(predictions, labels, range(len(classes)))
+        scores["per_class_recall"] = dict(zip(classes, scores["per_class_recall"], strict=True))
     for name in SI_SDR_FIELDS:
         values = [row[name] for row in rows if row[name] is not None]
         scores[name] = float(np.mean(values)) if values else None
     return scores
 
 
-def score_groups(rows: Rows, key: str) -> dict[str, dict[str, Any]]:
+def score_groups(
+    rows: Rows, key: str, classes: Sequence[str] = EMOTIONS
+) -> dict[str, dict[str, Any]]:
     """`score_predictions` of the rows that share a value.
 
     Args:
         rows (sequence of mappings): what `predict` returns.
         key (`str`): field of the rows; empty values belong to no group.
+        classes (`Sequence[str]`): see `score_predictions`.
 
     Returns:
         `dict[str, dict]`: scores by value.
     """
     groups = sorted({row[key] for row in rows if row[key]})
     return {
-        group: score_predictions([row for row in rows if row[key] == group]) for group in groups
+        group: score_predictions([row for row in rows if row[key] == group], classes)
+        for group in groups
     }
 
 

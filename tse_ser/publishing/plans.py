@@ -63,7 +63,7 @@ class Plan:
     @property
     def drawing(self) -> str:
         """How mixtures were drawn, in a few words."""
-        fold, seed = self.options.get("fold", 1), self.options.get("seed", 0)
+        fold, seed = self.options.get("fold", 1), self.options.get("mixing_seed", 0)
         return f"fold {fold}, seed {seed}, SNR {snr_words(self.options)}"
 
 

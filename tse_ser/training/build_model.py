@@ -5,11 +5,14 @@ from __future__ import annotations
 import dataclasses
 import difflib
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
 from transformers import PreTrainedConfig, PreTrainedModel
 
+from data_builders.option_reader import OptionError
+from data_builders.schema import EMOTIONS
 from modeling import (
     ShiftCnnConfig,
     ShiftCnnForEmotionClassification,
@@ -18,8 +21,7 @@ from modeling import (
     TseSerForEmotionClassification,
 )
 from modeling.frozen_speaker_encoder import FrozenSpeakerEncoder
-from tse_ser.training.arguments import ModelArguments, Stage
-from tse_ser.training.recipe_parser import RecipeError
+from tse_ser.options import ModelOptions, Stage
 
 Config = TypeVar("Config", bound=PreTrainedConfig)
 Model = TypeVar("Model", bound=PreTrainedModel)
@@ -31,40 +33,54 @@ MODEL_CLASSES: dict[str, type[PreTrainedModel]] = {
 }
 
 
-def build_model(model_args: ModelArguments, stage: Stage) -> PreTrainedModel:
+def build_model(
+    options: ModelOptions, stage: Stage, classes: Sequence[str] = EMOTIONS
+) -> PreTrainedModel:
     """Builds or loads the model that a stage trains.
 
     Args:
-        model_args (`ModelArguments`): checkpoints and config files.
+        options (`ModelOptions`): checkpoints and config files.
         stage (`str`): "extraction", "classification" or "joint".
+        classes (`Sequence[str]`): emotions in the order of their labels.
 
     Returns:
         `PreTrainedModel`: the stage's model; new parts have random weights from torch's generator.
 
     Raises:
-        RecipeError: an argument that the stage needs is missing or does not fit, or a config file
-            is wrong.
+        OptionError: an option that the stage needs is missing or does not fit, a config file is
+            wrong, or a trained classifier knows other classes.
     """
-    if model_args.model_name_or_path is not None:
-        model = load_pretrained(MODEL_CLASSES[stage], model_args, "model_name_or_path")
+    if options.model_name_or_path is not None:
+        model = load_pretrained(MODEL_CLASSES[stage], options, "model_name_or_path")
     elif stage == "extraction":
-        model = _build_extractor(model_args)
+        model = _build_extractor(options)
     elif stage == "classification":
-        model = _build_classifier(model_args)
+        model = _build_classifier(options, classes)
     else:
-        model = _build_joint(model_args)
-    if model_args.trainable_encoder_layers is not None:
-        _open_upper_layers(model, model_args.trainable_encoder_layers)
+        model = _build_joint(options, classes)
+    if stage != "extraction":
+        _check_classes(model, classes)
+    if options.trainable_encoder_layers is not None:
+        _open_upper_layers(model, options.trainable_encoder_layers)
     return model
+
+
+def _check_classes(model: PreTrainedModel, classes: Sequence[str]) -> None:
+    names = list((model.config.id2label or {}).values())
+    if names != list(classes):
+        raise OptionError(
+            f"emotions: the classifier knows the classes {', '.join(names)}, the targets are "
+            f"{', '.join(classes)}: name the same in the same order, or start from a new classifier"
+        )
 
 
 def _open_upper_layers(model: PreTrainedModel, num_layers: int) -> None:
     classifier = getattr(model, "classifier", model)
     if not isinstance(classifier, ShiftCnnForEmotionClassification):
-        raise RecipeError("trainable_encoder_layers is for the stages that classify: leave it out")
+        raise OptionError("trainable_encoder_layers is for the stages that classify: leave it out")
     num_there = len(getattr(classifier.encoder, "layers", ()))
     if not 1 <= num_layers <= num_there:
-        raise RecipeError(
+        raise OptionError(
             f"trainable_encoder_layers: the speech encoder has {num_there} transformer layers, got "
             f"{num_layers}"
         )
@@ -74,63 +90,62 @@ def _open_upper_layers(model: PreTrainedModel, num_layers: int) -> None:
     classifier.train(classifier.training)
 
 
-def _build_extractor(model_args: ModelArguments) -> TdSpeakerBeamForSpeechExtraction:
-    if model_args.extractor_name_or_path is not None:
-        return load_pretrained(
-            TdSpeakerBeamForSpeechExtraction, model_args, "extractor_name_or_path"
-        )
-    if model_args.extractor_config is None:
-        raise RecipeError(
+def _build_extractor(options: ModelOptions) -> TdSpeakerBeamForSpeechExtraction:
+    if options.extractor_name_or_path is not None:
+        return load_pretrained(TdSpeakerBeamForSpeechExtraction, options, "extractor_name_or_path")
+    if options.extractor_config is None:
+        raise OptionError(
             "an extractor needs --extractor_config (sizes) or --extractor_name_or_path"
         )
     model = TdSpeakerBeamForSpeechExtraction(
-        read_config(model_args.extractor_config, TdSpeakerBeamConfig)
+        read_config(options.extractor_config, TdSpeakerBeamConfig)
     )
     encoder = getattr(model, "speaker_encoder", None)
     if isinstance(encoder, FrozenSpeakerEncoder):
-        if model_args.speaker_encoder_dir is None:
-            raise RecipeError(
-                f"{model_args.extractor_config} builds on the speaker encoder "
+        if options.speaker_encoder_dir is None:
+            raise OptionError(
+                f"{options.extractor_config} builds on the speaker encoder "
                 f"'{model.config.speaker_encoder}', which is not trained here: pass its weights by "
                 "--speaker_encoder_dir"
             )
         try:
-            encoder.load_pretrained(model_args.speaker_encoder_dir)
+            encoder.load_pretrained(options.speaker_encoder_dir)
         except ValueError as error:
-            raise RecipeError(f"--speaker_encoder_dir: {error}") from error
+            raise OptionError(f"--speaker_encoder_dir: {error}") from error
     return model
 
 
-def _build_classifier(model_args: ModelArguments) -> ShiftCnnForEmotionClassification:
-    if model_args.classifier_name_or_path is not None:
-        return load_pretrained(
-            ShiftCnnForEmotionClassification, model_args, "classifier_name_or_path"
-        )
-    if model_args.classifier_config is None:
-        raise RecipeError(
+def _build_classifier(
+    options: ModelOptions, classes: Sequence[str]
+) -> ShiftCnnForEmotionClassification:
+    if options.classifier_name_or_path is not None:
+        return load_pretrained(ShiftCnnForEmotionClassification, options, "classifier_name_or_path")
+    if options.classifier_config is None:
+        raise OptionError(
             "a classifier needs --classifier_config (sizes) or --classifier_name_or_path"
         )
-    config = read_config(model_args.classifier_config, ShiftCnnConfig)
-    if model_args.encoder_name_or_path is None:
+    names = {"id2label": dict(enumerate(classes))}
+    config = read_config(options.classifier_config, ShiftCnnConfig, **names)
+    if options.encoder_name_or_path is None:
         return ShiftCnnForEmotionClassification(config)
-    fields = _read_json(model_args.classifier_config)
+    fields = _read_json(options.classifier_config)
     fields.pop("encoder_config", None)
     try:
         return ShiftCnnForEmotionClassification.from_encoder_pretrained(
-            model_args.encoder_name_or_path, **fields
+            options.encoder_name_or_path, **{**fields, **names}
         )
     except OSError as error:
-        raise _not_there("encoder_name_or_path", model_args.encoder_name_or_path) from error
+        raise _not_there("encoder_name_or_path", options.encoder_name_or_path) from error
 
 
-def _build_joint(model_args: ModelArguments) -> PreTrainedModel:
+def _build_joint(options: ModelOptions, classes: Sequence[str]) -> PreTrainedModel:
     weights = {
         name: value
         for name in ("extraction_loss_weight", "classification_loss_weight")
-        if (value := getattr(model_args, name)) is not None
+        if (value := getattr(options, name)) is not None
     }
     return TseSerForEmotionClassification.from_sub_models_pretrained(
-        _build_extractor(model_args), _build_classifier(model_args), **weights
+        _build_extractor(options), _build_classifier(options, classes), **weights
     )
 
 
@@ -146,7 +161,7 @@ def load_pretrained(model_class: type[Model], arguments: Any, name: str) -> Mode
         `PreTrainedModel`: the model.
 
     Raises:
-        RecipeError: there is no such checkpoint.
+        OptionError: there is no such checkpoint.
     """
     try:
         return model_class.from_pretrained(getattr(arguments, name))
@@ -154,31 +169,32 @@ def load_pretrained(model_class: type[Model], arguments: Any, name: str) -> Mode
         raise _not_there(name, getattr(arguments, name)) from error
 
 
-def _not_there(name: str, value: str) -> RecipeError:
-    return RecipeError(
+def _not_there(name: str, value: str) -> OptionError:
+    return OptionError(
         f"--{name} {value}: no model is there. Name the output folder of a finished training, "
         "another model folder, or a hub id that can be reached"
     )
 
 
-def read_config(path: str, config_class: type[Config]) -> Config:
+def read_config(path: str, config_class: type[Config], **settled: Any) -> Config:
     """Reads a model config from JSON and refuses keys that it does not have.
 
     Args:
         path (`str`): JSON file of fields.
         config_class (`type`): class of the config.
+        **settled: fields that are decided elsewhere, and win.
 
     Returns:
         `PreTrainedConfig`: the config.
 
     Raises:
-        RecipeError: the file cannot be read, holds an unknown key, or a field is out of range.
+        OptionError: the file cannot be read, holds an unknown key, or a field is out of range.
     """
     fields = _read_json(path)
     try:
-        config = config_class(**fields)
+        config = config_class(**{**fields, **settled})
     except (TypeError, ValueError) as error:
-        raise RecipeError(f"{path}: {error}") from error
+        raise OptionError(f"{path}: {error}") from error
     _check_fields(path, fields, config)
     return config
 
@@ -187,11 +203,11 @@ def _read_json(path: str) -> dict[str, Any]:
     try:
         fields = json.loads(Path(path).read_text(encoding="utf-8"))
     except OSError as error:
-        raise RecipeError(f"{path}: cannot be read ({error.strerror})") from error
+        raise OptionError(f"{path}: cannot be read ({error.strerror})") from error
     except json.JSONDecodeError as error:
-        raise RecipeError(f"{path}: is not valid JSON: {error}") from error
+        raise OptionError(f"{path}: is not valid JSON: {error}") from error
     if not isinstance(fields, dict):
-        raise RecipeError(f"{path}: expected an object of fields, got {type(fields).__name__}")
+        raise OptionError(f"{path}: expected an object of fields, got {type(fields).__name__}")
     return fields
 
 
@@ -202,7 +218,7 @@ def _check_fields(path: str, fields: dict[str, Any], config: PreTrainedConfig) -
         if name not in known:
             close = difflib.get_close_matches(name, known, n=2)
             hint = f": did you mean {' or '.join(close)}?" if close else ""
-            raise RecipeError(f"{path}: {type(config).__name__} has no field '{name}'{hint}")
+            raise OptionError(f"{path}: {type(config).__name__} has no field '{name}'{hint}")
         sub_config = getattr(config, name)
         if isinstance(value, dict) and isinstance(sub_config, PreTrainedConfig):
             _check_fields(path, value, sub_config)

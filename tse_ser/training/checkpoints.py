@@ -6,6 +6,7 @@ import json
 import logging
 import re
 import zipfile
+from collections.abc import Mapping
 from pathlib import Path
 
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
@@ -46,6 +47,47 @@ def find_resume_checkpoint(resume_from_checkpoint: str | None, output_dir: str) 
             "checkpoint-<step> that a training wrote, or 'auto' for the last one in --output_dir"
         )
     return resume_from_checkpoint
+
+
+def check_run_shape(checkpoint: str, shape: Mapping[str, int]) -> None:
+    """Refuses to resume where the checkpoint's step would be another place in the epoch.
+
+    Args:
+        checkpoint (`str`): folder that a training wrote.
+        shape (`Mapping[str, int]`): of this run, see `tse_ser.training.trainer.run_shape`.
+
+    Raises:
+        CheckpointError: an update of that training had another number of examples, or an epoch.
+    """
+    state = json.loads((Path(checkpoint) / "trainer_state.json").read_text(encoding="utf-8"))
+    kept = state.get("stateful_callbacks", {}).get("RunShape", {})
+    written = kept.get("attributes", {}).get("shape")
+    if not written:
+        logger.warning("%s does not tell how many examples an update had", checkpoint)
+        return
+    if written["num_train_examples"] != shape["num_train_examples"]:
+        raise CheckpointError(
+            f"{checkpoint}: its training had {written['num_train_examples']} training examples, "
+            f"this one has {shape['num_train_examples']}: give it the same data, or start anew in "
+            f"another --output_dir"
+        )
+    if written["examples_per_update"] != shape["examples_per_update"]:
+        raise CheckpointError(
+            f"{checkpoint}: its training heard {written['examples_per_update']} examples an update "
+            f"in {written['num_processes']} process(es), this one would hear "
+            f"{shape['examples_per_update']} in {shape['num_processes']}, so that its steps would "
+            f"be other epochs and other mixtures: start as many processes, or set "
+            f"--per_device_train_batch_size and --gradient_accumulation_steps for "
+            f"{written['examples_per_update']} examples an update"
+        )
+    if written["num_processes"] != shape["num_processes"]:
+        logger.warning(
+            "%s was written by %d process(es), this run has %d: the mixtures are the same, what is "
+            "drawn inside the model (dropout, SpecAugment) is not",
+            checkpoint,
+            written["num_processes"],
+            shape["num_processes"],
+        )
 
 
 def checkpoint_problem(folder: Path) -> str | None:

@@ -8,8 +8,9 @@ from typing import Any
 
 import torch
 
+from data_builders.schema import common_rate
 from modeling.feature_extraction_tse_ser import TseSerFeatureExtractor
-from tse_ser.training.arguments import Condition, Stage
+from tse_ser.options import Condition, Stage
 from tse_ser.training.speaker_embeddings import SpeakerEmbeddingCache
 
 
@@ -39,14 +40,16 @@ class TseSerCollator:
 
         Args:
             examples (`Sequence[dict]`): each with "mixture", "enrollment" and "target" (float32
-                arrays of shape `(num_samples,)` at 16 kHz) and "label" (`int`, -100 for none).
+                arrays of shape `(num_samples,)` at "sampling_rate", 16 kHz where it is not told)
+                and "label" (`int`, -100 for none).
 
         Returns:
             `dict[str, torch.Tensor]`: `input_values` and the other forward arguments of the stage's
             model, waveforms of shape `(batch_size, num_samples)`, labels of shape `(batch_size,)`.
 
         Raises:
-            ValueError: a waveform is empty, too short, silent or holds NaN.
+            ValueError: the examples have another rate than the model, or a waveform is empty, too
+                short, silent or holds NaN.
         """
         heard = "target" if self.condition == "clean" else "mixture"
         extracts = self.stage != "classification"
@@ -57,6 +60,7 @@ class TseSerCollator:
             [example[heard] for example in examples],
             enrollments=[example["enrollment"] for example in examples] if enrolls else None,
             targets=[example["target"] for example in examples] if extracts else None,
+            sampling_rate=common_rate(examples),
             return_tensors="pt",
         )
         batch = dict(features)

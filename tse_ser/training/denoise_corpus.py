@@ -32,14 +32,14 @@ from tqdm import tqdm
 from data_builders import UTTERANCE_FEATURES, MixtureDataset, load_mixtures
 from data_builders.audio import read_audio, write_audio
 from data_builders.load import read_corpora
+from data_builders.option_reader import OptionError, option, read_options, settle_options
+from data_builders.options import RecipeOptions
 from data_builders.schema import SAMPLING_RATE, CorpusError
 from modeling import TdSpeakerBeamForSpeechExtraction, TseSerFeatureExtractor
 from modeling.signal_losses import si_snr
-from tse_ser.training.arguments import DataArguments, mixture_keywords
 from tse_ser.training.build_model import load_pretrained
 from tse_ser.training.collator import TseSerCollator
 from tse_ser.training.processes import leave_together
-from tse_ser.training.recipe_parser import RecipeError, RecipeParser
 
 logger = logging.getLogger("denoise_corpus")
 
@@ -82,18 +82,16 @@ class DenoiseArguments:
 
     extractor_name_or_path: str = field(metadata={"help": "Trained TdSpeakerBeam extractor."})
     output_dir: str = field(metadata={"help": "Folder of the Denoised set."})
-    mixtures_per_utterance: int = field(
-        default=1, metadata={"help": "Mixtures of each training target; others have one."}
+    mixtures_per_utterance: int = option(
+        1, "Mixtures of each training target; others have one.", at_least=1
     )
-    batch_size: int = field(default=4, metadata={"help": "Mixtures in a forward pass."})
-    num_workers: int = field(default=0, metadata={"help": "Processes that render mixtures."})
-    use_cpu: bool = field(default=False, metadata={"help": "Leave a GPU alone."})
-    seed: int = field(default=0, metadata={"help": "Seed of the extractor's training, on record."})
+    batch_size: int = option(4, "Mixtures in a forward pass.", at_least=1)
+    num_workers: int = option(0, "Processes that render mixtures.", at_least=0)
+    use_cpu: bool = option(False, "Leave a GPU alone.")
+    seed: int = option(0, "Seed of the extractor's training, on record.", at_least=0)
 
     def __post_init__(self) -> None:
-        for name in ("mixtures_per_utterance", "batch_size"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
+        settle_options(self)
 
 
 @dataclass(frozen=True)
@@ -118,36 +116,36 @@ def main(argv: Sequence[str] | None = None) -> None:
         print(f"The Denoised set is in {path.parent}, described in {path}")
 
 
-def parse_arguments(argv: Sequence[str]) -> tuple[DataArguments, DenoiseArguments]:
+def parse_arguments(argv: Sequence[str]) -> tuple[RecipeOptions, DenoiseArguments]:
     """Reads recipe and command line.
 
     Args:
         argv (`Sequence[str]`): command-line arguments without the program's name.
 
     Returns:
-        `tuple[DataArguments, DenoiseArguments]`: of the Noisy set, and of the extraction.
+        `tuple[RecipeOptions, DenoiseArguments]`: of the Noisy set, and of the extraction.
 
     Raises:
-        RecipeError: an unknown key, or a value that does not fit.
+        OptionError: an unknown key, or a value that does not fit.
     """
-    data_args, denoise_args = RecipeParser((DataArguments, DenoiseArguments)).parse(argv)
+    data_args, denoise_args = read_options((RecipeOptions, DenoiseArguments), argv)
     if not data_args.interferers:
-        raise RecipeError("the Noisy set needs --interferers, corpora of the interfering speech")
+        raise OptionError("the Noisy set needs --interferers, corpora of the interfering speech")
     return data_args, denoise_args
 
 
-def denoise_corpus(data_args: DataArguments, denoise_args: DenoiseArguments) -> Path:
+def denoise_corpus(data_args: RecipeOptions, denoise_args: DenoiseArguments) -> Path:
     """Writes what is not there yet; each process its share, the main one the metadata.
 
     Args:
-        data_args (`DataArguments`): of the Noisy set.
+        data_args (`RecipeOptions`): of the Noisy set.
         denoise_args (`DenoiseArguments`): of the extraction.
 
     Returns:
         `Path`: the metadata file.
 
     Raises:
-        RecipeError: the folder holds a set that was made with other settings.
+        OptionError: the folder holds a set that was made with other settings.
         CorpusError: the extractor has another sampling rate than the corpora.
     """
     # A process group of CPU processes forms only where the CPU is asked for.
@@ -186,10 +184,11 @@ def denoise_corpus(data_args: DataArguments, denoise_args: DenoiseArguments) -> 
 
 
 def claim_folder(
-    output_dir: Path, data_args: DataArguments, denoise_args: DenoiseArguments
+    output_dir: Path, data_args: RecipeOptions, denoise_args: DenoiseArguments
 ) -> None:
     """Records the settings in the folder, or checks that they are those of the earlier run."""
-    settings = {**asdict(data_args), **asdict(denoise_args)}
+    # As JSON has them: lists in place of tuples.
+    settings = json.loads(json.dumps({**asdict(data_args), **asdict(denoise_args)}))
     settings = {key: value for key, value in settings.items() if key not in IRRELEVANT}
     settings["extractor"] = weights_digest(settings.pop("extractor_name_or_path"))
     path = output_dir / SETTINGS_NAME
@@ -197,7 +196,7 @@ def claim_folder(
         found = json.loads(path.read_text(encoding="utf-8"))
         different = [key for key in settings if found.get(key) != settings[key]]
         if different:
-            raise RecipeError(
+            raise OptionError(
                 f"{output_dir} holds a set with another {different[0]} "
                 f"({found.get(different[0])!r}, not {settings[different[0]]!r}): "
                 "delete the folder or give another --output_dir"
@@ -217,46 +216,46 @@ def weights_digest(name_or_path: str) -> str:
     return hashlib.sha256(weights.read_bytes()).hexdigest()[:16]
 
 
-def plan_jobs(data_args: DataArguments, mixtures_per_utterance: int) -> list[Job]:
+def plan_jobs(data_args: RecipeOptions, mixtures_per_utterance: int) -> list[Job]:
     """The frozen mixtures: epochs 0 to k-1 for training, epoch 0 for validation and test.
 
     Args:
-        data_args (`DataArguments`): of the Noisy set.
+        data_args (`RecipeOptions`): of the Noisy set.
         mixtures_per_utterance (`int`): k.
 
     Returns:
         `list[Job]`: one for each split and epoch.
     """
-    validated = data_args.split_protocol == "validated"
+    validated = data_args.protocol == "validated"
     splits = ["train", "validation", "test"] if validated else ["train", "test"]
     jobs = []
     for split in splits:
-        keywords = mixture_keywords(data_args, "noisy", train=False)
-        if split == "train":
-            keywords["snr_range_db"] = tuple(data_args.snr_range_db)
-            keywords["max_examples"] = data_args.max_train_examples
-        if split == "test":
-            keywords["max_examples"] = None
         # Whole utterances at their own speed: what trains on the set crops and plays them.
-        keywords["segment_seconds"] = None
-        dataset = load_mixtures(split=split, **keywords)
+        options = data_args.of_split(
+            split,
+            condition="noisy",
+            segment_seconds=None,
+            speed_factors=(1.0,),
+            clean_share=0.0,
+            absent_share=0.0,
+        )
+        dataset = load_mixtures(split=split, **options.keywords())
         epochs = mixtures_per_utterance if split == "train" else 1
         jobs += [Job(split, epoch, dataset) for epoch in range(epochs)]
     return jobs
 
 
-def read_sources(data_args: DataArguments) -> dict[str, dict[str, Any]]:
+def read_sources(data_args: RecipeOptions) -> dict[str, dict[str, Any]]:
     """The rows of the target corpora by utterance id.
 
     Args:
-        data_args (`DataArguments`): names and folders of the corpora.
+        data_args (`RecipeOptions`): names and folders of the corpora.
 
     Returns:
         `dict[str, dict]`: `UTTERANCE_FEATURES` of each utterance.
     """
-    keywords = data_args.mixing_keywords(noisy=False)
     corpora = read_corpora(
-        *(keywords[name] for name in ("targets", "corpus_dir", "corpus_dirs", "cache_dir"))
+        data_args.targets, data_args.corpus_dir, data_args.corpus_dirs, data_args.cache_dir
     )
     return {row["utterance_id"]: row for corpus in corpora for row in corpus.to_list()}
 
@@ -394,5 +393,5 @@ if __name__ == "__main__":
     try:
         main()
         leave_together()
-    except (RecipeError, CorpusError) as error:
+    except (OptionError, CorpusError) as error:
         sys.exit(f"denoise_corpus: error: {error}")

@@ -3,23 +3,20 @@
 from __future__ import annotations
 
 import json
-import platform
 from collections.abc import Mapping
 from dataclasses import asdict
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 from transformers import TrainerState
 
-from tse_ser.training.arguments import DataArguments, ModelArguments, TseSerTrainingArguments
+from tse_ser.machine import describe_versions
+from tse_ser.options import TrainingOptions, data_facts
 
 FACTS_NAME = "training_facts.json"
-LIBRARIES = ("torch", "torchaudio", "transformers", "accelerate", "datasets", "numpy")
 # The training arguments that a result depends on; the rest is on the checkpoint.
 PROTOCOL_ARGUMENTS = (
     "stage",
-    "condition",
     "seed",
     "num_train_epochs",
     "max_steps",
@@ -40,9 +37,7 @@ PROTOCOL_ARGUMENTS = (
 
 
 def training_facts(
-    model_args: ModelArguments,
-    data_args: DataArguments,
-    training_args: TseSerTrainingArguments,
+    options: TrainingOptions,
     state: TrainerState,
     *,
     minutes: float,
@@ -54,9 +49,7 @@ def training_facts(
     """Collects the facts of a finished training.
 
     Args:
-        model_args (`ModelArguments`): where the model came from.
-        data_args (`DataArguments`): corpora, split and mixing.
-        training_args (`TseSerTrainingArguments`): stage and optimisation.
+        options (`TrainingOptions`): model, data and optimisation.
         state (`TrainerState`): with the log history.
         minutes (`float`): wall time of training in this and the resumed runs before it.
         num_examples (`Mapping[str, int]`): targets by split.
@@ -68,13 +61,14 @@ def training_facts(
     Returns:
         `dict[str, Any]`: plain values, ready for JSON.
     """
-    training = {name: getattr(training_args, name) for name in PROTOCOL_ARGUMENTS}
+    training = {name: getattr(options.training, name) for name in PROTOCOL_ARGUMENTS}
+    training["condition"] = options.data.condition
     return {
-        "recipe": data_args.config,
-        "model": asdict(model_args),
-        "data": {key: value for key, value in asdict(data_args).items() if key != "config"},
+        "recipe": options.data.config,
+        "model": asdict(options.model),
+        "data": data_facts(options.data),
         "training": {key: getattr(value, "value", value) for key, value in training.items()},
-        "num_processes": training_args.world_size,
+        "num_processes": options.training.world_size,
         "num_examples": dict(num_examples),
         "num_parameters": dict(num_parameters),
         "minutes": round(minutes, 2),
@@ -88,8 +82,7 @@ def training_facts(
         "optimistic": best_on_test is not None,
         "best_on_test": None if best_on_test is None else dict(best_on_test),
         "machine": dict(machine),
-        "versions": {"python": platform.python_version()}
-        | {name: version(name) for name in LIBRARIES},
+        "versions": describe_versions(),
     }
 
 

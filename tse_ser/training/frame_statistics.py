@@ -10,7 +10,7 @@ import torch
 from transformers import PreTrainedModel
 
 from modeling import ShiftCnnForEmotionClassification
-from tse_ser.training.arguments import ModelArguments
+from tse_ser.options import ModelOptions
 from tse_ser.training.load_datasets import Examples
 
 MAX_EXAMPLES = 512
@@ -19,7 +19,7 @@ BATCH_SIZE = 8
 
 def fit_new_classifier(
     model: PreTrainedModel,
-    model_args: ModelArguments,
+    options: ModelOptions,
     examples: Examples,
     collator: Callable[[list[dict[str, Any]]], dict[str, torch.Tensor]],
 ) -> None:
@@ -30,12 +30,12 @@ def fit_new_classifier(
 
     Args:
         model: of the stage; without such a classifier, or with a trained one, it is left as it is.
-        model_args: tell whether the classifier is new.
+        options: tell whether the classifier is new.
         examples: of the training set.
         collator: of the stage.
     """
     classifier = getattr(model, "classifier", model)
-    is_new = model_args.model_name_or_path is None and model_args.classifier_name_or_path is None
+    is_new = options.model_name_or_path is None and options.classifier_name_or_path is None
     if (
         is_new
         and isinstance(classifier, ShiftCnnForEmotionClassification)

@@ -12,21 +12,22 @@ from data_builders.librimix.extraction import LibriMixExtractionDataset
 from data_builders.librimix.metadata import find_librimix_metadata, find_librimix_speech
 from data_builders.librimix.mixtures import LibriMixDataset
 from data_builders.load import corpus_folder
+from data_builders.options import RecipeOptions
 from data_builders.schema import CorpusError
-from tse_ser.training.arguments import DataArguments, TseSerTrainingArguments, mixture_keywords
+from tse_ser.options import TseSerTrainingArguments
 
 # Examples of the contract between data and models.
 Examples = Dataset[dict[str, Any]]
 
 
 def load_datasets(
-    data_args: DataArguments, training_args: TseSerTrainingArguments
+    data: RecipeOptions, training_args: TseSerTrainingArguments
 ) -> tuple[Examples, Examples | None]:
     """Loads the mixtures of a training.
 
     Args:
-        data_args (`DataArguments`): corpora, split and mixing.
-        training_args (`TseSerTrainingArguments`): condition and processes.
+        data (`RecipeOptions`): corpora, split and mixing.
+        training_args (`TseSerTrainingArguments`): processes, and whether it validates.
 
     Returns:
         `tuple[Dataset, Dataset | None]`: training mixtures, new in each epoch unless the recipe
@@ -38,30 +39,30 @@ def load_datasets(
     """
     # The first process fills the cache, the others read it.
     with training_args.main_process_first(desc="reading the corpora"):
-        train_dataset = _load_examples(data_args, training_args.condition, train=True)
+        train_dataset = _load_examples(data, "train")
         if training_args.eval_strategy == "no":
             return train_dataset, None
-        return train_dataset, _load_examples(data_args, training_args.condition, train=False)
+        return train_dataset, _load_examples(data, "validation")
 
 
-def _load_examples(data_args: DataArguments, condition: str, *, train: bool) -> Examples:
-    if data_args.librimix_subset is not None:
-        return load_librimix(data_args, train=train)
-    keywords = mixture_keywords(data_args, condition, train=train)
-    evaluation_split = "test" if data_args.protocol == "best_on_test" else "validation"
-    dataset = load_mixtures(split="train" if train else evaluation_split, **keywords)
-    if train and not data_args.fresh_mixtures:
+def _load_examples(data: RecipeOptions, split: str) -> Examples:
+    if data.librimix_subset is not None:
+        return load_librimix(data, train=split == "train")
+    # Under best_on_test, the test session takes the place of the validation's.
+    chosen_on = "test" if data.protocol == "best_on_test" and split == "validation" else split
+    dataset = load_mixtures(split=chosen_on, **data.of_split(split).keywords())
+    if split == "train" and not data.fresh_mixtures:
         return MixtureDataset(dataset.planner, train=False)
     return dataset
 
 
-def load_librimix(data_args: DataArguments, *, train: bool) -> Examples:
+def load_librimix(data: RecipeOptions, *, train: bool) -> Examples:
     """Mixtures of LibriMix's published metadata ("min", 16 kHz), each speaker once the target.
 
     With `noise_dir`, the folder of the WHAM noise, the noise of the metadata is in them.
 
     Args:
-        data_args (`DataArguments`): subsets, folders, crops and seed.
+        data (`RecipeOptions`): subsets, folders, crops and seed.
         train (`bool`): the subset of training, with new enrollments and crops in every epoch, or
             that of the validation.
 
@@ -71,24 +72,24 @@ def load_librimix(data_args: DataArguments, *, train: bool) -> Examples:
     Raises:
         CorpusError: metadata or LibriSpeech are not where they should be.
     """
-    subset = data_args.librimix_subset if train else data_args.librimix_eval_subset
+    subset = data.librimix_subset if train else data.librimix_eval_subset
     assert subset is not None  # or the mixtures would be drawn
-    [num_speakers] = data_args.num_speakers
-    metadata = find_librimix_metadata(_folder(data_args, "librimix"), subset, num_speakers)
+    num_speakers, _ = data.speaker_range()
+    metadata = find_librimix_metadata(_folder(data, "librimix"), subset, num_speakers)
     mixtures = LibriMixDataset(
         metadata,
-        find_librimix_speech(_folder(data_args, "librispeech"), subset),
-        data_args.noise_folder,
-        mixture_type="mix_clean" if data_args.noise_folder is None else "mix_both",
+        find_librimix_speech(_folder(data, "librispeech"), subset),
+        data.noise_folder,
+        mixture_type="mix_clean" if data.noise_folder is None else "mix_both",
     )
     examples = LibriMixExtractionDataset(
         mixtures,
-        train=train and data_args.fresh_mixtures,
-        seed=data_args.mixing_seed,
-        segment_seconds=data_args.segment_seconds if train else data_args.eval_segment_seconds,
-        enrollment_seconds=data_args.enrollment_seconds,
+        train=train and data.fresh_mixtures,
+        seed=data.mixing_seed,
+        segment_seconds=data.segment_seconds if train else data.eval_segment_seconds,
+        enrollment_seconds=data.enrollment_seconds,
     )
-    most = data_args.max_train_examples if train else data_args.max_eval_examples
+    most = (data.max_train_examples if train else data.max_eval_examples) or data.max_examples
     return examples if most is None or most >= len(examples) else SpreadExamples(examples, most)
 
 
@@ -101,8 +102,6 @@ class SpreadExamples(Dataset[dict[str, Any]]):
     """
 
     def __init__(self, examples: LibriMixExtractionDataset, num_examples: int) -> None:
-        if num_examples < 1:
-            raise CorpusError(f"max_train_examples, max_eval_examples: got {num_examples}, below 1")
         self.examples = examples
         self.num_examples = num_examples
 
@@ -119,12 +118,11 @@ class SpreadExamples(Dataset[dict[str, Any]]):
         return self.examples[index * len(self.examples) // self.num_examples]
 
 
-def _folder(data_args: DataArguments, name: str) -> Path:
+def _folder(data: RecipeOptions, name: str) -> Path:
     """Folder of LibriMix's metadata or of LibriSpeech, by its own argument or as a corpus's."""
     argument = {"librimix": "librimix_metadata_dir", "librispeech": "librispeech_dir"}[name]
-    given = getattr(data_args, argument)
-    folders = data_args.mixing_keywords(noisy=False)["corpus_dirs"]
-    folder = Path(given) if given else corpus_folder(name, data_args.corpus_dir, folders)
+    given = getattr(data, argument)
+    folder = Path(given) if given else corpus_folder(name, data.corpus_dir, data.corpus_dirs)
     if folder is None:
         raise CorpusError(
             f"{name}: its folder is not known: pass --{argument}, --corpus_dirs {name}=FOLDER or "

@@ -24,10 +24,12 @@ from transformers.integrations.integration_utils import TensorBoardCallback
 from transformers.trainer_callback import ExportableState
 from transformers.utils.generic import ModelOutput
 
+from data_builders.option_reader import OptionError
 from data_builders.schema import IGNORED_LABEL
 from modeling.signal_losses import si_snr
 from tse_ser.evaluation.compute_metrics import compute_metrics
-from tse_ser.training.arguments import TseSerTrainingArguments
+from tse_ser.options import TseSerTrainingArguments
+from tse_ser.training.length_groups import LengthGroupedSampler, lengths_of
 from tse_ser.training.processes import own_class
 
 LOSS_PARTS = ("extraction_loss", "classification_loss", "si_snr")
@@ -38,6 +40,10 @@ class EpochCallback(TrainerCallback):
 
     accelerate does so too, but not with several processes, nor in an epoch that is resumed.
     """
+
+    def __init__(self) -> None:
+        # Of the training set, where batches are of like length.
+        self.sampler: LengthGroupedSampler | None = None
 
     def on_epoch_begin(
         self,
@@ -51,6 +57,8 @@ class EpochCallback(TrainerCallback):
         updates_per_epoch = math.ceil(len(train_dataloader) / args.gradient_accumulation_steps)
         epoch = state.global_step // updates_per_epoch
         train_dataloader.dataset.set_epoch(epoch)
+        if self.sampler is not None:
+            self.sampler.epoch = epoch
 
 
 class TrainingClock(TrainerCallback, ExportableState):
@@ -72,6 +80,45 @@ class TrainingClock(TrainerCallback, ExportableState):
     def state(self) -> dict[str, Any]:
         """What a checkpoint keeps."""
         return {"args": {}, "attributes": {"minutes_before": self.minutes}}
+
+
+class RunShape(TrainerCallback, ExportableState):
+    """Keeps what a checkpoint's step stands for: resuming finds its place in the epoch by it."""
+
+    def __init__(self) -> None:
+        self.shape: dict[str, int] = {}
+
+    def on_train_begin(
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        **kwargs: Any,
+    ) -> None:
+        """Notes the shape of this run, which resuming may have brought from another."""
+        self.shape = run_shape(args, len(kwargs["train_dataloader"].dataset))
+
+    def state(self) -> dict[str, Any]:
+        """What a checkpoint keeps."""
+        return {"args": {}, "attributes": {"shape": self.shape}}
+
+
+def run_shape(args: TrainingArguments, num_train_examples: int) -> dict[str, int]:
+    """What decides how many steps an epoch has.
+
+    Args:
+        args (`TrainingArguments`): batch size, accumulation and processes.
+        num_train_examples (`int`): length of the training set.
+
+    Returns:
+        `dict[str, int]`: "num_processes", "examples_per_update" and "num_train_examples".
+    """
+    per_process = args.train_batch_size * args.gradient_accumulation_steps
+    return {
+        "num_processes": args.world_size,
+        "examples_per_update": per_process * args.world_size,
+        "num_train_examples": num_train_examples,
+    }
 
 
 class LossParts:
@@ -116,7 +163,9 @@ class TseSerTrainer(Trainer):
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         self._loss_parts = LossParts()
         kwargs.setdefault("compute_metrics", stage_metrics)
-        kwargs["callbacks"] = [*(kwargs.get("callbacks") or []), EpochCallback(), TrainingClock()]
+        self._epochs = EpochCallback()
+        own = [self._epochs, TrainingClock(), RunShape()]
+        kwargs["callbacks"] = [*(kwargs.get("callbacks") or []), *own]
         super().__init__(*args, **kwargs)
         # The models average over the batch. Were they given a count of items, Trainer would leave
         # out its division by the accumulation steps.
@@ -148,11 +197,16 @@ class TseSerTrainer(Trainer):
         clocks = [c for c in self.callback_handler.callbacks if isinstance(c, TrainingClock)]
         return clocks[0].minutes
 
+    @property
+    def run_shape(self) -> dict[str, int]:
+        """See `run_shape`."""
+        return run_shape(self.args, self.num_train_examples)
+
     def train(self, *args: Any, **kwargs: Any) -> Any:
         """Trains; refuses a training set that holds no full batch."""
         batch_size = self.args.train_batch_size * self.args.world_size
         if self.args.dataloader_drop_last and self.num_train_examples < batch_size:
-            raise ValueError(
+            raise OptionError(
                 f"{self.num_train_examples} training examples do not fill one batch of "
                 f"{batch_size} over all processes: lower per_device_train_batch_size or add speech"
             )
@@ -170,6 +224,21 @@ class TseSerTrainer(Trainer):
         # times: from a generator of its own, or the model's dropout would go another way.
         loader.base_dataloader.generator = torch.Generator()
         return loader
+
+    def _get_train_sampler(self, train_dataset: Any = None) -> Any:
+        dataset = self.train_dataset if train_dataset is None else train_dataset
+        if self.args.train_sampling_strategy != "group_by_length":
+            return super()._get_train_sampler(dataset)
+        # What the processes hear at once is of like length, as they wait for each other.
+        batch_size = self.args.train_batch_size * self.args.world_size
+        seed = self.args.seed if self.args.data_seed is None else self.args.data_seed
+        self._epochs.sampler = LengthGroupedSampler(lengths_of(dataset), batch_size, seed)
+        return self._epochs.sampler
+
+    def _get_eval_sampler(self, eval_dataset: Any) -> Any:
+        if self.args.train_sampling_strategy != "group_by_length":
+            return super()._get_eval_sampler(eval_dataset)
+        return np.argsort(lengths_of(eval_dataset), kind="stable").tolist()
 
     def create_optimizer(self, model: Any = None) -> torch.optim.Optimizer:
         """Adds a learning rate of its own for the extractor of a joint model."""
