@@ -237,6 +237,8 @@ def test_what_the_pretraining_started_from_counts_too(corpus: Path, audit: Audit
 
 
 def test_pretraining_without_a_recipe_is_named(corpus: Path, audit: Audit) -> None:
+    # What lies beside a recipe and is none does not stop its audit.
+    (corpus / "study.yaml").write_text("include: elsewhere.yaml\n")
     write_recipe(corpus / "joint.yaml", classifier_name_or_path="somebody/else")
     status, report = audit(corpus, "--folds", "1")
     assert status == 0
