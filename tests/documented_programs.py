@@ -159,7 +159,9 @@ def parsed_by(parse: Callable[[list[str]], Any], arguments: list[str]) -> None:
     said = io.StringIO()
     try:
         with contextlib.redirect_stderr(said), contextlib.redirect_stdout(io.StringIO()):
-            parse(arguments)
+            code = parse(arguments)
+        if isinstance(code, int) and code:
+            raise CommandProblemError(said.getvalue().strip().splitlines()[-1])
     except AcceptedError:
         return
     except SystemExit as stop:

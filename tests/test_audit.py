@@ -237,6 +237,8 @@ def test_what_the_pretraining_started_from_counts_too(corpus: Path, audit: Audit
 
 
 def test_pretraining_without_a_recipe_is_named(corpus: Path, audit: Audit) -> None:
+    # What lies beside a recipe and is none does not stop its audit.
+    (corpus / "study.yaml").write_text("include: elsewhere.yaml\n")
     write_recipe(corpus / "joint.yaml", classifier_name_or_path="somebody/else")
     status, report = audit(corpus, "--folds", "1")
     assert status == 0
@@ -352,7 +354,13 @@ def test_what_cannot_be_read_is_neither_clean_nor_a_leak(corpus: Path, audit: Au
     assert "emodb" in message
     write_recipe(corpus / "joint.yaml")
     flac(corpus, 1).write_bytes(b"no audio")
-    assert audit(corpus)[0] == 2
+    status, report = audit(corpus, "--folds", "1")
+    assert status == 0
+    assert "1 of 96 audio files below DIR/ravdess cannot be used and are left out" in report
+    assert str(corpus / "ravdess") not in report
+    status, message = audit(corpus, "--strict_corpora")
+    assert status == 2
+    assert "1 of 96 audio files" in message
 
 
 def test_several_recipes_share_one_report(corpus: Path, audit: Audit) -> None:

@@ -46,7 +46,7 @@ def run(unit: Step | Cell, folder: Path) -> dict[str, Any]:
         return evaluate_checkpoint(unit.labels, output=str(unit.path), **unit.arguments)
     path = folder / f"{unit.name}.yaml"
     path.write_text(yaml.safe_dump({**unit.config, "output_dir": str(unit.output_dir)}))
-    main = train.main if unit.program == "train" else denoise_corpus.main
+    main = train.train if unit.program == "train" else denoise_corpus.main
     main(["--config", str(path)])
     return {}
 

@@ -125,8 +125,7 @@ def test_a_folder_that_is_no_checkpoint_is_refused(tmp_path: Path) -> None:
         find_resume_checkpoint(str(tmp_path), str(tmp_path))
 
 
-def test_the_program_refuses_a_wrong_folder(
-    tmp_path: Path, flags: list[str], repository: Path
-) -> None:
+def test_the_program_refuses_a_wrong_folder(tmp_path: Path, flags: list[str]) -> None:
+    output = ["--output_dir", str(tmp_path / "out")]
     with pytest.raises(CheckpointError, match=f"--resume_from_checkpoint {tmp_path}"):
-        train.train([*flags, "--output_dir", "x", "--resume_from_checkpoint", str(tmp_path)])
+        train.train([*flags, *output, "--resume_from_checkpoint", str(tmp_path)])

@@ -11,8 +11,10 @@ where the data cannot be read, and 0 otherwise, whatever else was found.
 from __future__ import annotations
 
 import argparse
+import contextlib
+import logging
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -89,17 +91,38 @@ def audit_recipes(
             pretraining=[str(path) for path in paths],
             unexplained=unexplained,
         )
-        for fold in folds or recipe.folds():
-            splits = {split: read(recipe, split, fold) for split in recipe.splits()}
-            trained = [
-                read(source, "train", source.fold_as_pretraining(fold)) for source in sources
-            ]
-            if trained:
-                splits[PRETRAINING] = _joined(trained)
-            audit.contents.update({(fold, split): one for split, one in splits.items()})
-            audit.overlaps += compare_splits(fold, splits)
+        with _left_out(flags) as audit.left_out:
+            for fold in folds or recipe.folds():
+                splits = {split: read(recipe, split, fold) for split in recipe.splits()}
+                trained = [
+                    read(source, "train", source.fold_as_pretraining(fold)) for source in sources
+                ]
+                if trained:
+                    splits[PRETRAINING] = _joined(trained)
+                audit.contents.update({(fold, split): one for split, one in splits.items()})
+                audit.overlaps += compare_splits(fold, splits)
         audits.append(audit)
     return audits
+
+
+@contextlib.contextmanager
+def _left_out(flags: Mapping[str, Any]) -> Iterator[list[str]]:
+    """Collects what the corpora say of files that they leave out, each line once."""
+    lines: list[str] = []
+
+    class Collector(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            # Without the folder, which is nobody else's.
+            line = record.getMessage().replace(str(flags.get("corpus_dir", "\0")), "DIR")
+            if "left out" in line and line not in lines:
+                lines.append(line)
+
+    corpora, collector = logging.getLogger("data_builders.corpora"), Collector()
+    corpora.addHandler(collector)
+    try:
+        yield lines
+    finally:
+        corpora.removeHandler(collector)
 
 
 def _joined(parts: Sequence[SplitContents]) -> SplitContents:

@@ -29,6 +29,7 @@ class RecipeAudit:
         overlaps (`list[Overlap]`): what splits share, for each fold and pair.
         pretraining (`list[str]`): recipes whose training data the splits were compared with.
         unexplained (`list[str]`): starting points whose data are not known.
+        left_out (`list[str]`): a line for the files of each corpus that cannot be used.
     """
 
     name: str
@@ -38,6 +39,7 @@ class RecipeAudit:
     overlaps: list[Overlap] = field(default_factory=list)
     pretraining: list[str] = field(default_factory=list)
     unexplained: list[str] = field(default_factory=list)
+    left_out: list[str] = field(default_factory=list)
 
     def recordings(self, *, targets_only: bool = False) -> list[Recording]:
         """Every recording of every fold once.
@@ -124,6 +126,7 @@ class RecipeAudit:
         ):
             if bad:
                 lines.append(f"{len(bad)} recordings {what}, see the table of recordings")
+        lines += self.left_out
         lines += [f"starts from {name}, whose data are not known" for name in self.unexplained]
         return lines
 

@@ -12,7 +12,7 @@ from data_builders.audit.recordings import Recording, measure_recordings
 from data_builders.corpora.utterance_table import UtteranceTable
 from data_builders.load import load_mixtures, read_corpora
 from data_builders.mixtures.dataset import Planner
-from data_builders.option_reader import read_yaml
+from data_builders.option_reader import OptionError, read_yaml
 from data_builders.options import read_recipe
 
 # Epochs of training whose mixtures are looked at, one by one; evaluation has a single one.
@@ -185,7 +185,10 @@ class RecipeData:
         wanted = [str(content[key]) for key in PRETRAINED_KEYS if content.get(key)]
         written: dict[str, Path] = {}
         for path in sorted(self.path.parent.glob("*.yaml")):
-            sibling = read_yaml(path)
+            try:
+                sibling = read_yaml(path)
+            except OptionError:
+                continue  # no recipe: what it might have explained is reported as unexplained
             if path != self.path and "stage" in sibling:
                 written[str(sibling.get("output_dir"))] = path
         recipes = [written[name] for name in wanted if name in written]
