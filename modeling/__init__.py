@@ -11,16 +11,13 @@ from .configuration_shift_cnn import LogMelConfig, ShiftCnnConfig
 from .configuration_td_speakerbeam import TdSpeakerBeamConfig
 from .configuration_tse_ser import TseSerConfig
 from .feature_extraction_tse_ser import TseSerFeatureExtractor
-from .long_recordings import EmotionAlongTimeOutput
 from .modeling_shift_cnn import ShiftCnnForEmotionClassification, ShiftCnnHead, ShiftCnnOutput
 from .modeling_td_speakerbeam import TdSpeakerBeamForSpeechExtraction, TdSpeakerBeamOutput
 from .modeling_tse_ser import TseSerForEmotionClassification, TseSerOutput
 from .pipeline_tse_ser import TargetSpeakerEmotionPipeline
-from .saving import save_with_code
 from .signal_losses import negative_si_snr, si_snr
-from .speaker_presence import speaker_similarity
 from .streaming import ExtractionStream
-from .voices import enroll, load_voice, save_voice
+from .voices import enroll, load_voice, save_voice, speaker_similarity
 
 for _config, _model, _auto_model in (
     (TdSpeakerBeamConfig, TdSpeakerBeamForSpeechExtraction, AutoModel),
@@ -37,7 +34,6 @@ for _config, _model, _auto_model in (
 TseSerFeatureExtractor.register_for_auto_class()
 
 __all__ = [
-    "EmotionAlongTimeOutput",
     "ExtractionStream",
     "LogMelConfig",
     "ShiftCnnConfig",
@@ -56,7 +52,6 @@ __all__ = [
     "load_voice",
     "negative_si_snr",
     "save_voice",
-    "save_with_code",
     "si_snr",
     "speaker_similarity",
 ]

@@ -1,6 +1,6 @@
 """Configuration of the time-domain SpeakerBeam target speaker extractor."""
 
-from typing import Any
+from typing import Any, ClassVar
 
 from huggingface_hub.dataclasses import strict
 from transformers import PreTrainedConfig
@@ -80,6 +80,8 @@ class TdSpeakerBeamConfig(PreTrainedConfig):
     """
 
     model_type = "td_speakerbeam"
+    # What `Trainer.predict` would otherwise keep of every example: whole waveforms among it.
+    keys_to_ignore_at_inference: ClassVar[list[str]] = ["extracted_values", "speaker_embeddings"]
 
     num_filters: int = 512
     kernel_size: int = 32

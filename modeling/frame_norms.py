@@ -43,6 +43,51 @@ class GlobalLayerNorm(FrameLayerNorm):
         return normalized.transpose(1, 2)
 
 
+class PooledGlobalNorm(GlobalLayerNorm):
+    """
+    A [`GlobalLayerNorm`] for a signal that comes in windows, which share their statistics.
+
+    While `is_pooling`, each window is normalised by itself and its sums are added up; from then on
+    all windows are normalised by the statistics of the sums.
+    """
+
+    def __init__(self, norm: GlobalLayerNorm):
+        nn.Module.__init__(self)
+        self.weight, self.bias, self.epsilon = norm.weight, norm.bias, norm.epsilon
+        self.is_pooling = True
+        self.sums: Tensor | None = None
+
+    def forward(
+        self,
+        hidden_states: Tensor,
+        frame_mask: Tensor | None = None,
+        prelu_slope: Tensor | None = None,
+    ) -> Tensor:
+        if prelu_slope is not None:
+            hidden_states = F.prelu(hidden_states, prelu_slope.to(hidden_states.dtype))
+        sums = self.sums
+        if self.is_pooling:
+            sums = torch.stack(
+                [
+                    torch.full((), hidden_states.numel(), dtype=torch.float64).to(
+                        hidden_states.device
+                    ),
+                    hidden_states.sum(dtype=torch.float64),
+                    hidden_states.float().square().sum(dtype=torch.float64),
+                ]
+            )
+            self.sums = sums if self.sums is None else self.sums + sums
+        assert sums is not None
+        mean = sums[1] / sums[0]
+        scale = torch.rsqrt((sums[2] / sums[0] - mean.square()).clamp(min=0) + self.epsilon)
+        dtype = hidden_states.dtype
+        gain, offset = (
+            self.weight * scale.to(dtype),
+            self.bias - self.weight * (mean * scale).to(dtype),
+        )
+        return torch.addcmul(offset[:, None], hidden_states, gain[:, None])
+
+
 class ChannelwiseLayerNorm(FrameLayerNorm):
     """Normalise each frame over its channels."""
 

@@ -2,43 +2,24 @@
 Recordings of any length through the models, a window at a time, in the memory of one window.
 
 Where a frame depends on a bounded stretch of the signal (`cln`, `bn`), or on the past alone
-(causal), the result is that of the whole signal. Global norms, and cumulative ones with look-ahead,
-see the window in place of the signal: there, windows overlap and fade into each other.
+(causal), the result is that of the whole signal. The windows of a global norm (`gln`) share their
+statistics, so that no level jumps from one to the next. Cumulative norms with look-ahead see the
+window in place of the signal: there, windows overlap and fade into each other.
 """
 
-from dataclasses import dataclass
+import copy
 from typing import Any, cast
 
 import torch
 from torch import Tensor
-from transformers.utils.generic import ModelOutput
 
 from .frame_layers import DilatedDepthwiseConv
-from .frame_norms import CumulativeLayerNorm, GlobalLayerNorm
+from .frame_norms import CumulativeLayerNorm, GlobalLayerNorm, PooledGlobalNorm
 from .input_checks import check_finite, check_waveform
 from .streaming import ExtractionStream, check_fixed_statistics, has_norm
 
-MIN_WINDOW_SAMPLES = 400  # what the classifier hears at least
-
-
-@dataclass
-class EmotionAlongTimeOutput(ModelOutput):
-    """
-    Output of `emotion_along_time`.
-
-    Args:
-        start_seconds (`torch.FloatTensor` of shape `(num_windows,)`): where each window begins.
-        end_seconds (`torch.FloatTensor` of shape `(num_windows,)`): where it ends.
-        probabilities (`torch.FloatTensor` of shape `(batch_size, num_windows, num_labels)`): of
-            the emotions in each window.
-        extracted_values (`torch.FloatTensor` of shape `(batch_size, num_samples)`): the target
-            speaker's waveform.
-    """
-
-    start_seconds: Tensor | None = None
-    end_seconds: Tensor | None = None
-    probabilities: Tensor | None = None
-    extracted_values: Tensor | None = None
+# The statistics of a global norm come from this many windows, spread evenly over the recording.
+MAX_POOLED_WINDOWS = 12
 
 
 def window_starts(num_samples: int, window: int, hop: int) -> list[int]:
@@ -128,6 +109,32 @@ def extract_with_context(
         extracted[:, start : start + decoded.shape[-1]] += decoded.to(extracted)
 
 
+def pooled_copy(model: Any, values: Tensor, embedding: Tensor, window: int) -> Any:
+    """
+    The same model with global norms whose statistics are those of a whole recording.
+
+    The windows are heard once to take the statistics. All parameters are `model`'s own.
+    """
+    shared: dict[int, Any] = {
+        id(tensor): tensor for tensor in (*model.parameters(), *model.buffers())
+    }
+    copied = copy.deepcopy(model, memo=shared)
+    pooled = []
+    for parent in list(copied.mask_estimator.modules()):
+        for name, child in list(parent.named_children()):
+            if isinstance(child, GlobalLayerNorm):
+                pooled.append(PooledGlobalNorm(child))
+                setattr(parent, name, pooled[-1])
+    starts = window_starts(values.shape[-1], window, window)
+    step = -(-len(starts) // MAX_POOLED_WINDOWS)
+    for start in starts[::step]:
+        part = values[:, start : start + window].to(model.encoder.weight)
+        copied.masked_frames(part, None, embedding)
+    for norm in pooled:
+        norm.is_pooling = False
+    return copied
+
+
 def extract_with_overlap(
     model: Any, values: Tensor, embedding: Tensor, window: int, overlap: int, extracted: Tensor
 ) -> None:
@@ -151,12 +158,18 @@ def extract_recording(
     model: Any, values: Tensor, embedding: Tensor, window: int, overlap: int, extracted: Tensor
 ) -> None:
     """Fill `extracted` `(1, num_samples)` in the way that the model's norms allow."""
-    has_global_norm = has_norm(model, GlobalLayerNorm)
-    if model.config.causal and not has_global_norm:
+    if values.shape[-1] <= window:
+        whole = model(
+            values.to(model.encoder.weight), speaker_embeddings=embedding, return_dict=True
+        )
+        extracted.copy_(whole.extracted_values)
+    elif model.config.causal and not has_norm(model, GlobalLayerNorm):
         extract_by_stream(model, values, embedding, window, extracted)
-    elif has_global_norm or has_norm(model, CumulativeLayerNorm):
+    elif has_norm(model, CumulativeLayerNorm):
         extract_with_overlap(model, values, embedding, window, overlap, extracted)
     else:
+        if has_norm(model, GlobalLayerNorm):
+            model = pooled_copy(model, values, embedding, window)
         extract_with_context(model, values, embedding, window, extracted)
 
 
@@ -180,8 +193,10 @@ class LongRecordingMixin:
         Peak memory beyond input and output is that of one window of one row; the input may stay on
         the CPU while the model is on another device. The result is the whole-signal one (1e-5 in
         float32) for causal models with `cln`, `cgln` or `bn` and for others with `cln` or `bn`.
-        Models with `gln` or with non-causal `cgln` normalise each window by itself, as they would a
-        recording of that length, and neighbouring windows fade into each other.
+        The windows of models with `gln` share statistics, those of the windows (of twelve, where
+        there are more), so that the level stays that of the whole signal; a recording of one window
+        gives what `forward` gives. Models with non-causal `cgln` normalise each window by itself,
+        and neighbouring windows fade into each other.
 
         Args:
             input_values (`torch.Tensor` of shape `(batch_size, num_samples)`): mixture waveform.
@@ -236,80 +251,4 @@ class LongRecordingMixin:
         return extracted
 
 
-class EmotionAlongTimeMixin:
-    """Emotions along a recording of any length, for the combined model."""
-
-    def extract(self, *args: Any, **kwargs: Any) -> Tensor:
-        """See [`TdSpeakerBeamForSpeechExtraction.extract`]."""
-        return cast(Any, self).extractor.extract(*args, **kwargs)
-
-    @torch.no_grad()
-    def emotion_along_time(
-        self,
-        input_values: Tensor,
-        enrollment_values: Tensor | None = None,
-        enrollment_attention_mask: Tensor | None = None,
-        speaker_embeddings: Tensor | None = None,
-        window_seconds: float = 4.0,
-        hop_seconds: float = 1.0,
-    ) -> EmotionAlongTimeOutput:
-        """
-        The target speaker's emotion in each stretch of a recording of any length.
-
-        The speech is extracted first, as by `extract` with its defaults; the classifier then hears
-        one window of it after the other. The last window ends with the recording.
-
-        Args:
-            input_values (`torch.Tensor` of shape `(batch_size, num_samples)`): mixture waveforms of
-                one length, without padding.
-            enrollment_values (`torch.Tensor` of shape `(batch_size, num_enrollment_samples)`,
-                *optional*): speech of the target speaker alone.
-            enrollment_attention_mask (`torch.Tensor` of shape `(batch_size,
-                num_enrollment_samples)`, *optional*): 1 for valid samples.
-            speaker_embeddings (`torch.Tensor`, *optional*): from `get_speaker_embeddings`; skips
-                the auxiliary network.
-            window_seconds (`float`): what the classifier hears at once.
-            hop_seconds (`float`): time from one window to the next.
-
-        Returns:
-            [`EmotionAlongTimeOutput`].
-
-        Raises:
-            ValueError: as for `extract`; a window that the classifier would cut, or a hop of zero.
-        """
-        model = cast(Any, self)
-        rate = model.config.sampling_rate
-        longest = model.classifier.config.max_duration_seconds
-        if window_seconds > longest:
-            raise ValueError(
-                f"`window_seconds` must be at most {longest} s, `max_duration_seconds` of the "
-                f"classifier, got {window_seconds}."
-            )
-        window = seconds_to_samples("window_seconds", window_seconds, rate, MIN_WINDOW_SAMPLES)
-        hop = seconds_to_samples("hop_seconds", hop_seconds, rate, 1)
-        extracted = model.extract(
-            input_values,
-            enrollment_values=enrollment_values,
-            enrollment_attention_mask=enrollment_attention_mask,
-            speaker_embeddings=speaker_embeddings,
-        )
-        starts = window_starts(extracted.shape[-1], window, hop)
-        probabilities = [
-            model.classifier(
-                extracted[:, start : start + window].to(model.device), return_dict=True
-            )
-            .logits.float()
-            .softmax(dim=-1)
-            for start in starts
-        ]
-        start_seconds = torch.tensor(starts) / rate
-        end_seconds = (start_seconds + window / rate).clamp(max=extracted.shape[-1] / rate)
-        return EmotionAlongTimeOutput(
-            start_seconds=start_seconds,
-            end_seconds=end_seconds,
-            probabilities=torch.stack(probabilities, dim=1),
-            extracted_values=extracted,
-        )
-
-
-__all__ = ["EmotionAlongTimeMixin", "EmotionAlongTimeOutput", "LongRecordingMixin"]
+__all__ = ["LongRecordingMixin"]

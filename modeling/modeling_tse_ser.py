@@ -19,7 +19,6 @@ from .configuration_shift_cnn import ShiftCnnConfig
 from .configuration_td_speakerbeam import TdSpeakerBeamConfig
 from .configuration_tse_ser import TseSerConfig
 from .input_checks import check_waveform
-from .long_recordings import EmotionAlongTimeMixin
 from .modeling_shift_cnn import (
     ShiftCnnForEmotionClassification,
     check_checkpointing,
@@ -27,7 +26,8 @@ from .modeling_shift_cnn import (
     classification_loss,
 )
 from .modeling_td_speakerbeam import TdSpeakerBeamForSpeechExtraction
-from .speaker_presence import speaker_similarity
+from .pipeline_tse_ser import TASK, TargetSpeakerEmotionPipeline
+from .voices import speaker_similarity
 
 
 @dataclass
@@ -98,7 +98,7 @@ class TseSerPreTrainedModel(PreTrainedModel):
         super()._set_gradient_checkpointing(enable, gradient_checkpointing_func, *more, **options)
 
 
-class TseSerForEmotionClassification(EmotionAlongTimeMixin, TseSerPreTrainedModel):
+class TseSerForEmotionClassification(TseSerPreTrainedModel):
     """The emotion of one known speaker in a mixture."""
 
     def __init__(self, config: TseSerConfig):
@@ -109,6 +109,14 @@ class TseSerForEmotionClassification(EmotionAlongTimeMixin, TseSerPreTrainedMode
         self.classifier = ShiftCnnForEmotionClassification(
             cast(ShiftCnnConfig, config.classifier_config)
         )
+        # What `pipeline(model=...)` looks for; its file goes along, as this module imports it.
+        config.custom_pipelines = {
+            TASK: {
+                "impl": f"pipeline_tse_ser.{TargetSpeakerEmotionPipeline.__name__}",
+                "pt": ["AutoModelForAudioClassification"],
+                "type": "audio",
+            }
+        }
         self.post_init()
 
     @classmethod
@@ -157,13 +165,17 @@ class TseSerForEmotionClassification(EmotionAlongTimeMixin, TseSerPreTrainedMode
         """See [`TdSpeakerBeamForSpeechExtraction.get_speaker_embeddings`]."""
         return self.extractor.get_speaker_embeddings(enrollment_values, enrollment_attention_mask)
 
+    def extract(self, *args: Any, **kwargs: Any) -> Tensor:
+        """See [`TdSpeakerBeamForSpeechExtraction.extract`]."""
+        return self.extractor.extract(*args, **kwargs)
+
     def get_speaker_similarity(
         self,
         extracted_values: Tensor,
         speaker_embeddings: Tensor,
         attention_mask: Tensor | None = None,
     ) -> Tensor:
-        """See [`speaker_presence.speaker_similarity`]."""
+        """See [`voices.speaker_similarity`]."""
         return speaker_similarity(
             self.extractor, extracted_values, speaker_embeddings, attention_mask
         )

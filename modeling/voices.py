@@ -1,32 +1,26 @@
-"""Voices: a speaker's embedding made once, kept in a file, and used with the model that made it."""
+"""Voices: a speaker's embedding made once, kept in a file, and compared with what is heard."""
 
-import hashlib
-import json
-from collections.abc import Iterator, Sequence
+import copy
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import Tensor
 from torch.nn import functional as F
 
 from .configuration_td_speakerbeam import TdSpeakerBeamConfig
 
 EMBEDDING_KEY = "speaker_embedding"
-# What happens behind the embedding; every other field of a config may change it.
-FIELDS_BEHIND_THE_EMBEDDING = {
-    "adaptation_layer",
-    "adaptation_type",
-    "causal",
-    "loss_type",
-    "mask_activation",
-    "max_snr_db",
-    "num_outputs",
-    "num_repeats",
-}
+# A voice keeps what its model makes of this noise: it tells models apart in any precision.
+PROBE_KEY = "probe_embedding"
+PROBE_SEED, PROBE_SECONDS = 20, 2.0
+# Rounding to bfloat16 and back moves the probe by less than this part of it, a training by more.
+PROBE_TOLERANCE = 0.02
+POWER_FLOOR = 1e-8
 
 
 @torch.no_grad()
@@ -72,9 +66,55 @@ def enroll(model: Any, enrollments: Sequence[Tensor | np.ndarray]) -> Tensor:
     return mean.to(extractor.dtype)
 
 
+def speaker_similarity(
+    extractor: Any,
+    extracted_values: Tensor,
+    speaker_embeddings: Tensor,
+    attention_mask: Tensor | None = None,
+) -> Tensor:
+    """
+    Cosine between the enrollment's embedding and that of the extracted speech.
+
+    It costs one pass of the auxiliary network (or of the speaker encoder that is built in) over the
+    extracted speech, which is brought to unit power first: SI-SNR leaves its level free, and the
+    feature extractor gives enrollments that power.
+
+    Args:
+        extractor: what embeds speech.
+        extracted_values (`torch.Tensor` of shape `(batch_size, num_samples)`): its output.
+        speaker_embeddings (`torch.Tensor` of shape `(batch_size, embedding_size)`): of the
+            enrollments, from `get_speaker_embeddings`; one row serves all mixtures.
+        attention_mask (`torch.Tensor` of shape `(batch_size, num_samples)`, *optional*): 1 for
+            valid samples.
+
+    Returns:
+        `torch.Tensor` of shape `(batch_size,)`: from -1 to 1, in float32 (float64 in such a model).
+
+    Raises:
+        ValueError: the extractor has no network that embeds speech.
+    """
+    config = extractor.config
+    if config.auxiliary_type == "projection" and config.speaker_encoder is None:
+        raise ValueError(
+            "The speaker similarity needs an extractor that embeds speech, and this one projects "
+            "the embedding of an outside encoder (`speaker_encoder=None`): embed "
+            "`extracted_values` with that encoder and compare there."
+        )
+    dtype = torch.promote_types(extracted_values.dtype, torch.float32)
+    values = extracted_values.to(dtype)
+    if attention_mask is None:
+        power = values.square().mean(dim=-1, keepdim=True)
+    else:
+        values = values * attention_mask
+        power = values.square().sum(dim=-1, keepdim=True) / attention_mask.sum(dim=-1, keepdim=True)
+    values = (values * torch.rsqrt(power + POWER_FLOOR)).to(extracted_values.dtype)
+    embeddings = extractor.get_speaker_embeddings(values, attention_mask)
+    return F.cosine_similarity(embeddings.to(dtype), speaker_embeddings.to(dtype), dim=-1)
+
+
 def save_voice(path: str | Path, embedding: Tensor, model: Any, name: str = "") -> None:
     """
-    Write an embedding with the hash of the model that made it.
+    Write an embedding with a mark of the model that made it.
 
     Args:
         path: a file, by custom with the suffix `.safetensors`.
@@ -90,8 +130,15 @@ def save_voice(path: str | Path, embedding: Tensor, model: Any, name: str = "") 
         raise ValueError(
             f"`embedding` must be one voice of shape (1, {size}), got {tuple(embedding.shape)}."
         )
-    tensors = {EMBEDDING_KEY: embedding.detach().reshape(size).float().cpu().contiguous()}
-    save_file(tensors, path, metadata={"model_hash": embedding_hash(model), "name": name})
+    tensors = {
+        EMBEDDING_KEY: embedding.detach().reshape(size).float().cpu().contiguous(),
+        PROBE_KEY: probe_embedding(model),
+    }
+    # By a file of its own, which gets the permissions that the umask says.
+    path = Path(path)
+    partial = path.with_name(f"{path.name}.partial")
+    partial.write_bytes(save(tensors, metadata={"name": name}))
+    partial.replace(path)
 
 
 def load_voice(path: str | Path, model: Any) -> Tensor:
@@ -114,10 +161,11 @@ def load_voice(path: str | Path, model: Any) -> Tensor:
     try:
         with safe_open(path, framework="pt") as file:
             facts = file.metadata() or {}
-            embedding = file.get_tensor(EMBEDDING_KEY)
+            embedding, probe = (file.get_tensor(key) for key in (EMBEDDING_KEY, PROBE_KEY))
     except SafetensorError as error:
         raise ValueError(f"{path} holds no voice of `save_voice`: {error}") from error
-    if facts.get("model_hash") != embedding_hash(model):
+    own = probe_embedding(model)
+    if own.shape != probe.shape or (own - probe).norm() > PROBE_TOLERANCE * own.norm():
         raise ValueError(
             f"{path} holds a voice{_quoted(facts.get('name'))} that another model made: its "
             "embeddings mean nothing to this one. Enroll the speaker again with this model."
@@ -126,12 +174,16 @@ def load_voice(path: str | Path, model: Any) -> Tensor:
     return embedding[None].to(extractor.device, extractor.dtype)
 
 
-def embedding_hash(model: Any) -> str:
+@torch.no_grad()
+def probe_embedding(model: Any) -> Tensor:
     """
-    SHA-256 of all that determines a model's embeddings: fields of its config and parameters.
+    What a model makes of a certain noise: all that determines its embeddings moves it.
 
     Models that differ behind the embedding alone, as after a training with a frozen auxiliary
-    network, share it.
+    network, or in precision, agree.
+
+    Returns:
+        `torch.Tensor` of shape `(embedding_size,)`: float32, on the CPU.
 
     Raises:
         ValueError: the embedding comes from outside the model.
@@ -142,35 +194,19 @@ def embedding_hash(model: Any) -> str:
             "This model takes the embeddings of an outside speaker encoder (`speaker_encoder` is "
             "None): keep them together with that encoder's name."
         )
-    digest = hashlib.sha256(json.dumps(_embedding_fields(extractor.config)).encode())
-    for name, tensor in sorted(_embedding_tensors(extractor)):
-        digest.update(f"{name}{tuple(tensor.shape)}".encode())
-        # Rounded, so that a model loaded in bfloat16 knows its voices.
-        rounded = tensor.detach().to("cpu", torch.bfloat16).contiguous()
-        digest.update(rounded.view(torch.int16).numpy().tobytes())
-    return digest.hexdigest()
-
-
-def _embedding_fields(config: TdSpeakerBeamConfig) -> dict[str, Any]:
-    """Fields that are not at their default, so that a field to come does not void old voices."""
-    if config.auxiliary_type == "projection":
-        return {"speaker_encoder": config.speaker_encoder}
-    defaults = TdSpeakerBeamConfig()
-    names = sorted(TdSpeakerBeamConfig.__annotations__.keys() - FIELDS_BEHIND_THE_EMBEDDING)
-    values = {name: getattr(config, name) for name in names}
-    return {name: value for name, value in values.items() if value != getattr(defaults, name)}
-
-
-def _embedding_tensors(extractor: Any) -> Iterator[tuple[str, Tensor]]:
-    """Names and values of the parameters and statistics that an embedding depends on."""
-    if extractor.config.auxiliary_type == "projection":
-        parts = ["speaker_encoder"]
-    else:
-        parts = ["auxiliary_network", *(["encoder"] if extractor.config.share_encoder else [])]
-    for part in parts:
-        for name, tensor in getattr(extractor, part).state_dict(prefix=f"{part}.").items():
-            if tensor.is_floating_point():  # not the count of batches that a batch norm has seen
-                yield name, tensor
+    # In single precision and evaluation mode, whatever the model is in: a copy, and of few parts.
+    shell = copy.copy(extractor)
+    shell._modules = {
+        name: module if name in ("mask_estimator", "decoder") else copy.deepcopy(module)
+        for name, module in extractor._modules.items()
+    }
+    for name in ("encoder", "auxiliary_network", "speaker_encoder"):
+        if (part := shell._modules.get(name)) is not None:
+            part.float().cpu().eval()
+    generator = torch.Generator().manual_seed(PROBE_SEED)
+    num_samples = round(PROBE_SECONDS * extractor.config.sampling_rate)
+    noise = torch.randn(1, num_samples, generator=generator)
+    return shell.get_speaker_embeddings(noise)[0].contiguous()
 
 
 def _embedding_size(config: TdSpeakerBeamConfig) -> int:
@@ -186,4 +222,4 @@ def _quoted(name: str | None) -> str:
     return f" ({name!r})" if name else ""
 
 
-__all__ = ["embedding_hash", "enroll", "load_voice", "save_voice"]
+__all__ = ["enroll", "load_voice", "probe_embedding", "save_voice", "speaker_similarity"]

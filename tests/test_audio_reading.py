@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import logging
+import io
 import math
-from collections.abc import Iterator
+import sys
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,12 +15,11 @@ from bad_payloads import BAD_FILES, FILES, JSON, PLACES, SCALARS, SPOILED
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from memory_meter import PeakTensorBytes
-from tiny_endpoint import FIX, RATE, audio_file, flac_claiming, noise, tiny_pipeline
+from tiny_endpoint import FIX, RATE, audio_file, noise, tiny_pipeline
 from torchaudio.functional import resample
-from transformers.utils import logging as transformers_logging
 
-from modeling import TargetSpeakerEmotionPipeline
-from modeling.audio_reading import read_waveform
+from modeling import TargetSpeakerEmotionPipeline, audio_reading
+from modeling.audio_reading import Recording, read_recording, read_waveform
 
 ENROLLMENT = noise(1)[:, 0]
 SPEECH = noise(0)[:, 0]
@@ -39,8 +39,6 @@ def tone(rate: float, num_samples: int) -> np.ndarray:
     ("audio", "message"),
     [
         (FILES["FLAC"][:2000], "no audio file: pass wav"),
-        (flac_claiming(0, FILES["FLAC"]), "no audio file: pass wav"),
-        (flac_claiming(2**36 - 1, FILES["FLAC"]), "no audio file: pass wav"),
         (audio_file(noise(0, 0, channels=2)), "is empty: pass one with speech"),
         (np.zeros((0, 2), np.float32), "is empty: pass one with speech"),
         (np.zeros((2, 2, 2), np.float32), "of one or two dimensions"),
@@ -93,32 +91,117 @@ def test_odd_rates_take_little_memory_and_keep_the_pitch() -> None:
         assert peak_hz == pytest.approx(440, rel=2.5e-3)
 
 
-class Heard(logging.Handler):
-    """The messages of a logger."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.messages: list[str] = []
-
-    def emit(self, record: logging.LogRecord) -> None:
-        self.messages.append(record.getMessage())
+CODECS = [
+    *(("WAV", None), ("FLAC", None), ("OGG", None), ("OGG", "OPUS"), ("MP3", None)),
+    *(("AIFF", None), ("WAV", "PCM_24"), ("WAV", "FLOAT"), ("WAV", "ALAW"), ("WAV", "MS_ADPCM")),
+    *(("CAF", None), ("W64", None), ("AU", None)),
+]
 
 
-@pytest.fixture
-def heard() -> Iterator[Heard]:
-    logger, handler = logging.getLogger("modeling.audio_reading"), Heard()
-    transformers_logging.warning_once.cache_clear()
-    logger.addHandler(handler)
-    yield handler
-    logger.removeHandler(handler)
+def codes(recording: Recording) -> list[str]:
+    return [warning["code"] for warning in recording.warnings]
 
 
-def test_resampling_and_mixing_down_are_said_once(
-    recognize: TargetSpeakerEmotionPipeline, heard: Heard
+@pytest.mark.parametrize(("kind", "subtype"), CODECS)
+def test_what_libsndfile_knows_is_read(kind: str, subtype: str | None) -> None:
+    recording = read_recording(audio_file(noise(0, 2.0), kind=kind, subtype=subtype), RATE)
+    assert len(recording.waveform) == pytest.approx(2 * RATE, rel=0.02)
+    assert recording.warnings == []
+
+
+@pytest.mark.parametrize(("kind", "subtype"), CODECS[:6])
+def test_joined_files_are_read_whole(kind: str, subtype: str | None, tmp_path: Path) -> None:
+    parts = [noise(seed, seconds) for seed, seconds in ((0, 1.5), (1, 2.0), (2, 1.0))]
+    files = [audio_file(part, kind=kind, subtype=subtype) for part in parts]
+    alone = [read_waveform(file, RATE) for file in files]
+    path = tmp_path / "joined"
+    path.write_bytes(b"".join(files))
+    for joined in (b"".join(files), path):
+        recording = read_recording(joined, RATE)
+        assert recording.warnings == []
+        # Decoders of mp3 hear across the seam.
+        np.testing.assert_allclose(recording.waveform, np.concatenate(alone), atol=0.02)
+
+
+@pytest.mark.parametrize(("kind", "subtype"), CODECS[:5])
+def test_a_cut_file_is_used_and_noticed(kind: str, subtype: str | None) -> None:
+    content = audio_file(noise(0, 20.0), kind=kind, subtype=subtype)
+    recording = read_recording(content[: len(content) // 2], RATE)
+    assert codes(recording) == ["cut_file"]
+    assert 5 < len(recording.waveform) / RATE < 11
+
+
+def test_a_wav_whose_recorder_was_killed_is_read_to_its_end(tmp_path: Path) -> None:
+    content = audio_file(noise(0, 2.0))
+    path = tmp_path / "killed.wav"
+    for size in (b"\0\0\0\0", b"\xff\xff\xff\xff"):
+        path.write_bytes(content[:4] + size + content[8:40] + size + content[44:])
+        recording = read_recording(path, RATE)
+        np.testing.assert_allclose(recording.waveform, read_waveform(content, RATE))
+        assert codes(recording) == (["cut_file"] if size[0] == 0 else [])
+    with pytest.raises(ValueError, match="is empty"):  # an empty one followed by tags
+        read_waveform(audio_file(noise(0, 0)) + b"LIST\x04\0\0\0INFO", RATE)
+
+
+def by_av(samples: np.ndarray, rate: int, container: str, codec: str) -> bytes:
+    """A file as phones and browsers write it; samples `(num_samples, num_channels)`."""
+    av = pytest.importorskip("av")
+    file = io.BytesIO()
+    layout = "mono" if samples.shape[1] == 1 else "stereo"
+    with av.open(file, "w", format=container) as output:
+        stream = output.add_stream(codec, rate=rate)
+        stream.layout = layout
+        frame = av.AudioFrame.from_ndarray(np.ascontiguousarray(samples.T), "fltp", layout)
+        frame.sample_rate = rate
+        fifo = av.AudioFifo()
+        fifo.write(frame)
+        while part := fifo.read(960, partial=True):
+            output.mux(stream.encode(part))
+        output.mux(stream.encode(None))
+    return file.getvalue()
+
+
+@pytest.mark.parametrize(("container", "codec"), [("mp4", "aac"), ("webm", "libopus")])
+def test_what_phones_and_browsers_write_is_read_by_pyav(
+    container: str, codec: str, monkeypatch: Any, tmp_path: Path
 ) -> None:
-    stereo = audio_file(noise(0, channels=2, rate=8000), 8000)
-    recognize([{"mixture": stereo, "enrollment": stereo}] * 3)
-    assert sorted(message.split()[0] for message in heard.messages) == ["Audio", "Stereo"]
+    samples = np.stack([tone(48000, 96000), 0.5 * tone(48000, 96000)], axis=1)
+    content = by_av(samples, 48000, container, codec)
+    path = tmp_path / "recording"
+    path.write_bytes(content)
+    for channel, level in ((0, 1.0), (1, 0.5), ("louder", 1.0)):
+        for audio in (content, path, io.BytesIO(content)):
+            read = read_waveform(audio, RATE, channel)
+            assert len(read) == pytest.approx(2 * RATE, rel=0.03)
+            assert np.abs(read[RATE // 2 : RATE]).max() == pytest.approx(level, rel=0.1)
+    monkeypatch.setitem(sys.modules, "av", None)
+    with pytest.raises(ValueError, match=r"pip install 'tse-ser\[av\]'.*ffmpeg -i"):
+        read_waveform(content, RATE)
+
+
+def test_integers_come_with_their_scale() -> None:
+    expected = np.array([-1.0, -0.5, 0.0, 0.5] * 400, np.float32)
+    for dtype, scale, zero in ((np.int8, 2**7, 0), (np.uint8, 2**7, 2**7), (np.int16, 2**15, 0)):
+        given = (expected * scale + zero).astype(dtype)
+        np.testing.assert_allclose(read_waveform(given, RATE), expected)
+        np.testing.assert_allclose(read_waveform((RATE, given), RATE), expected)
+    np.testing.assert_allclose(read_waveform((expected * 2**31).astype(np.int32), RATE), expected)
+
+
+def test_blocks_are_resampled_as_the_whole(monkeypatch: Any) -> None:
+    samples = noise(0, 3.0, rate=44100)
+    expected = read_waveform({"array": samples, "sampling_rate": 44100}, RATE)
+    for block in (100, 4097):
+        monkeypatch.setattr(audio_reading, "BLOCK_FRAMES", block)
+        read = read_waveform({"array": samples, "sampling_rate": 44100}, RATE)
+        np.testing.assert_allclose(read, expected, atol=1e-6)
+
+
+def test_long_audio_is_refused_before_it_is_decoded_whole() -> None:
+    content = audio_file(np.zeros((RATE * 600, 1), np.float32), kind="FLAC")
+    with PeakTensorBytes() as meter, pytest.raises(ValueError, match="longer than 5 s"):
+        read_recording(content, RATE, max_seconds=5)
+    assert meter.peak < 2**24
 
 
 ROWS = st.fixed_dictionaries(

@@ -23,9 +23,9 @@ def examples(count: int = 3) -> list[dict[str, Any]]:
 def collate(
     stage: Stage, condition: Condition = "noisy", count: int = 3
 ) -> dict[str, torch.Tensor]:
-    return TseSerCollator(TseSerFeatureExtractor(do_normalize=False), stage, condition)(
-        examples(count)
-    )
+    return TseSerCollator(
+        TseSerFeatureExtractor(do_normalize=False, highpass_hz=0), stage, condition
+    )(examples(count))
 
 
 @pytest.mark.parametrize("stage", ["extraction", "classification", "joint"])

@@ -26,8 +26,8 @@ from paper_corpora import write_paper_corpora
 from tiny_models import tiny_tse_ser
 
 from modeling import TseSerFeatureExtractor
-from modeling.saving import save_with_code
 from tse_ser.cli.main import main as tse_ser
+from tse_ser.saving import save_with_code
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 PAGES = [

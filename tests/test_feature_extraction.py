@@ -8,14 +8,21 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from synthetic_speech import silence
+from synthetic_speech import speech as babble
 from tiny_models import ragged_waveforms, relative_error, tiny_tse_ser
 
-from modeling import TseSerFeatureExtractor
+from modeling import TseSerFeatureExtractor, feature_extraction_tse_ser
+from modeling.feature_extraction_tse_ser import high_pass
 
 
 def speech(num_samples: int, seed: int = 0) -> np.ndarray:
     waveform: np.ndarray = ragged_waveforms((num_samples,), seed)[0].numpy()
     return waveform
+
+
+# What is made of noise, sample by sample: nothing is filtered out of it.
+PLAIN: dict[str, float] = {"highpass_hz": 0}
 
 
 def level(waveform: Any) -> float:
@@ -25,7 +32,7 @@ def level(waveform: Any) -> float:
 def test_mixture_and_enrollment_come_to_unit_level_and_the_target_with_its_mixture() -> None:
     target, enrollment = 0.02 * speech(4000, 1), 3 * speech(3000, 3)
     mixture = target + 0.01 * speech(4000, 2)
-    features = TseSerFeatureExtractor()(mixture, enrollment, target)
+    features = TseSerFeatureExtractor(**PLAIN)(mixture, enrollment, target)
     assert level(features["input_values"]) == pytest.approx(1, abs=1e-5)
     assert level(features["enrollment_values"]) == pytest.approx(1, abs=1e-5)
     ratio = level(features["target_values"]) / level(features["input_values"])
@@ -34,7 +41,7 @@ def test_mixture_and_enrollment_come_to_unit_level_and_the_target_with_its_mixtu
 
 def test_levels_stay_on_request() -> None:
     waveform = 0.02 * speech(4000)
-    features = TseSerFeatureExtractor(do_normalize=False)(waveform, 2 * waveform, waveform)
+    features = TseSerFeatureExtractor(do_normalize=False, **PLAIN)(waveform, 2 * waveform, waveform)
     for name, factor in (("input_values", 1), ("enrollment_values", 2), ("target_values", 1)):
         assert np.array_equal(features[name][0].numpy(), factor * waveform), name
 
@@ -76,7 +83,7 @@ def test_one_length_needs_no_mask() -> None:
     ids=["array", "float64", "tensor", "floats", "list", "batch"],
 )
 def test_one_waveform_may_come_in_any_form(mixtures: Any) -> None:
-    features = TseSerFeatureExtractor()(mixtures)
+    features = TseSerFeatureExtractor(**PLAIN)(mixtures)
     assert features["input_values"].shape == (1, 4000)
     expected = speech(4000) / level(speech(4000))
     assert np.allclose(features["input_values"][0].numpy(), expected, atol=1e-5)
@@ -97,6 +104,57 @@ def test_a_padded_batch_gives_what_its_rows_give_alone() -> None:
         alone = model(**extractor(mixture, enrollment, mixture))
         assert relative_error(batch.logits[row], alone.logits[0]) < 1e-5
         assert relative_error(batch.si_snr[row], alone.si_snr[0]) < 1e-5
+
+
+@pytest.mark.parametrize("length", [1.0, 30.0])
+def test_offset_and_rumble_are_filtered_out_and_speech_is_not(length: float) -> None:
+    times = np.arange(round(length * 16000)) / 16000
+    kept = sum(0.1 * np.sin(2 * np.pi * hz * times) for hz in (80, 300, 3000)).astype(np.float32)
+    filtered = high_pass(kept, 16000, 40.0)
+    assert np.square(filtered - kept).mean() < 3e-3 * np.square(kept).mean()
+    for rumble in (0.5 * np.ones_like(times), np.sin(2 * np.pi * 5 * times), 0.1 * times):
+        spoilt = (kept + rumble).astype(np.float32)
+        inner = slice(1200, -1200)
+        error = high_pass(spoilt, 16000, 40.0)[inner] - filtered[inner]
+        assert np.abs(error).max() < 2e-3
+
+
+def test_blocks_of_a_long_recording_meet_without_a_seam(monkeypatch: pytest.MonkeyPatch) -> None:
+    waveform = speech(20_000) + 0.3
+    expected = high_pass(waveform, 16000, 40.0)
+    monkeypatch.setattr(feature_extraction_tse_ser, "FILTER_BLOCK", 8192)
+    assert np.abs(high_pass(waveform, 16000, 40.0) - expected).max() < 1e-5
+
+
+def test_a_target_is_filtered_and_cut_as_its_mixture() -> None:
+    target, pause = babble(0, 2.0), silence(2.0)
+    target = np.concatenate([silence(1.0), target, pause, babble(1, 1.0), silence(1.0)])
+    mixture = target + 0.2 + silence(len(target) / 16000, level=1e-4)
+    features = TseSerFeatureExtractor()(mixture, babble(2, 3.0), target)
+    assert features["input_values"].shape == features["target_values"].shape
+    assert 2.8 < features["input_values"].shape[1] / 16000 < 3.6
+    difference = features["input_values"] - features["target_values"]
+    assert difference.square().mean() < 1e-3
+    whole = TseSerFeatureExtractor(keep_speech_only=False)(mixture)
+    assert whole["input_values"].shape[1] == len(mixture)
+
+
+def test_noise_holds_no_speech_and_speech_in_noise_does() -> None:
+    extractor = TseSerFeatureExtractor()
+    rng = np.random.default_rng(0)
+    noise = rng.standard_normal(16000 * 8).astype(np.float32)
+    hum = np.sin(2 * np.pi * 100 * np.arange(len(noise)) / 16000).astype(np.float32)
+    for level_of_noise in (1e-5, 1e-2, 1.0):
+        for nothing in (noise, np.cumsum(noise), hum + 0.01 * noise):
+            assert extractor.prepare(level_of_noise * nothing).speech_seconds == 0
+        spoken = np.concatenate([np.zeros(48000), babble(3, 2.0), np.zeros(48000)])
+        for snr_db in (40, 20, 10):
+            gain = level_of_noise * 10 ** (snr_db / 20) / babble(3, 2.0).std()
+            prepared = extractor.prepare((gain * spoken + level_of_noise * noise).astype("f4"))
+            assert 0.6 < prepared.speech_seconds < 2.2
+            (start, stop) = prepared.stretches[0][0], prepared.stretches[-1][1]
+            assert start / 16000 == pytest.approx(3.0, abs=0.35)
+            assert stop / 16000 == pytest.approx(5.0, abs=0.35)
 
 
 def test_settings_are_saved(tmp_path: Path) -> None:

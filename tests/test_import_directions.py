@@ -24,14 +24,14 @@ PROJECT_IMPORTS: dict[str, set[str]] = {
 }
 # Inside tse_ser: which of its rooms each room may import besides its own.
 INNER_IMPORTS: dict[str, set[str]] = {
-    "tse_ser/conversion": set(),
-    "tse_ser/evaluation": {"tse_ser.options", "tse_ser.machine"},
+    "tse_ser/conversion": {"tse_ser.saving"},
+    "tse_ser/evaluation": {"tse_ser.options", "tse_ser.machine", "tse_ser.saving"},
     "tse_ser/training": {
         "tse_ser.evaluation.compute_metrics",
         "tse_ser.options",
         "tse_ser.machine",
     },
-    "tse_ser/publishing": {"tse_ser.conversion.checkpoint_card"},
+    "tse_ser/publishing": {"tse_ser.conversion.checkpoint_card", "tse_ser.saving"},
     "tse_ser/cli": set(),
 }
 # Libraries of the rooms that travel alone (to the Hub, into a data pipeline, into `evaluate`);

@@ -12,8 +12,8 @@ import torch
 from documented_blocks import read_blocks
 from safetensors.torch import load_file
 
-from modeling.saving import load_saved
 from tse_ser.evaluation.evaluate_checkpoint import evaluate_checkpoint
+from tse_ser.saving import load_saved
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 FOLDER = REPOSITORY / "pretrained" / "tse-ser-ft-ravdess"

@@ -18,7 +18,6 @@ from tiny_models import STATISTICS_FIELDS, tiny_classifier, tiny_extractor, tiny
 from tiny_publishing import RAVDESS, REPO_ID, write_cell, write_training
 from transformers import AutoConfig
 
-from modeling.saving import load_saved, save_with_code
 from push_to_hub import main
 from tse_ser.conversion.checkpoint_card import write_card
 from tse_ser.publishing.checks import check_repository, list_files
@@ -26,6 +25,7 @@ from tse_ser.publishing.errors import PublishingError
 from tse_ser.publishing.facts import PublishingOptions
 from tse_ser.publishing.repository import build_repository
 from tse_ser.publishing.upload import check_destination, upload
+from tse_ser.saving import load_saved, save_with_code
 
 RATE = 16000
 JOINT = ["--stage", "joint", "--condition", "noisy", *RAVDESS]

@@ -313,7 +313,7 @@ def test_a_config_that_does_not_fit_together_names_the_field() -> None:
         TseSerConfig(extractor_config={"sampling_rate": 8000})
     with pytest.raises(ValueError, match="`extraction_loss_weight` must be at least 0, got -1"):
         TseSerConfig(extraction_loss_weight=-1)
-    with pytest.raises(ValueError, match=r"`presence_threshold` must lie .* got 1\.5"):
+    with pytest.raises(ValueError, match=r"`presence_threshold` must be a cosine, .* got 1\.5"):
         TseSerConfig(presence_threshold=1.5)
 
 

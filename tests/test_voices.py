@@ -80,8 +80,7 @@ def test_a_saved_voice_comes_back_for_its_model(fields: dict[str, Any], tmp_path
     with torch.no_grad():
         assert model(mixture, speaker_embeddings=loaded).extracted_values.abs().max() > 0
     with safe_open(tmp_path / "voice.safetensors", framework="pt") as file:
-        assert file.metadata()["name"] == "Anna"
-        assert len(file.metadata()["model_hash"]) == 64
+        assert file.metadata() == {"name": "Anna"}
 
 
 def test_a_voice_is_known_to_the_whole_and_to_a_reloaded_model(tmp_path: Path) -> None:
@@ -102,7 +101,7 @@ def test_a_voice_is_known_to_the_whole_and_to_a_reloaded_model(tmp_path: Path) -
     [
         ({}, {"norm_type": "cln"}),
         ({}, {"stride": 4}),
-        ({"norm_type": "cln"}, {"norm_type": "cln", "norm_eps": 1e-3}),
+        ({"norm_type": "cln"}, {"norm_type": "cln", "norm_eps": 1.0}),
         (SHARED_FIELDS, {**SHARED_FIELDS, "encoder_activation": "swish"}),
         (PROJECTION_FIELDS, {}),
     ],
@@ -136,7 +135,7 @@ def test_what_determines_the_embedding_decides(fields: dict[str, Any], tmp_path:
         if "norm_type" in fields:
             changing += ["auxiliary_network.network.input_norm.running_mean"]
     for name in changing:
-        model.load_state_dict({**state, name: state[name] * 1.1 + 0.1})
+        model.load_state_dict({**state, name: state[name] * 1.5 + 0.5})
         with pytest.raises(ValueError, match="another model"):
             load_voice(path, model)
     model.load_state_dict(state)

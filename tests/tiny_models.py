@@ -152,6 +152,23 @@ def tiny_tse_ser(encoder: str = "log_mel", **fields: Any) -> TseSerForEmotionCla
     return model.eval()
 
 
+def transparent_tse_ser(**fields: Any) -> TseSerForEmotionClassification:
+    """A combined model whose extractor gives back the mixture; its speaker network is random."""
+    extractor = tiny_extractor(
+        num_filters=32, initial_filters="fourier", encoder_activation="relu", norm_type="gln"
+    )
+    fresh = TdSpeakerBeamForSpeechExtraction(extractor.config)
+    extractor.encoder, extractor.decoder = fresh.encoder, fresh.decoder
+    with torch.no_grad():
+        mask = extractor.mask_estimator.output_conv
+        mask.weight.zero_()
+        mask.bias.fill_(1.0)
+    model = TseSerForEmotionClassification.from_sub_models_pretrained(
+        extractor, tiny_classifier(), **fields
+    )
+    return model.eval()
+
+
 def ragged_waveforms(lengths: tuple[int, ...], seed: int) -> list[Tensor]:
     """One waveform `(num_samples,)` a length: noise that swells and fades, unlike its padding."""
     generator = torch.Generator().manual_seed(seed)

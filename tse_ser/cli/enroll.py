@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import argparse
+import sys
 
 from modeling import save_voice
 from tse_ser.cli.errors import CommandError
-from tse_ser.cli.recognition import Recognizer
+from tse_ser.cli.recognition import check_output, load_pipeline
 
 
 def enroll(arguments: argparse.Namespace) -> None:
@@ -16,15 +17,19 @@ def enroll(arguments: argparse.Namespace) -> None:
         arguments (`argparse.Namespace`): of `tse-ser enroll`.
 
     Raises:
-        CommandError: the output is no .safetensors file.
+        CommandError: the output is no .safetensors file, an input, or there already.
         ValueError: a recording that cannot be used.
+        OSError: the output cannot be written.
     """
-    output = arguments.output
+    output = arguments.output.expanduser()
     if output.suffix != ".safetensors":
         raise CommandError(f"--output {output}: a voice is a .safetensors file, name it so")
-    recognizer = Recognizer(arguments.model, arguments.device)
-    embedding = recognizer.voice(arguments.recordings, None)
+    check_output(output, arguments.recordings, overwrite=arguments.overwrite)
+    recognize = load_pipeline(arguments.model, arguments.device)
+    embedding, warnings = recognize.voice_of(arguments.recordings, arguments.channel)
     output.parent.mkdir(parents=True, exist_ok=True)
-    save_voice(output, embedding, recognizer.model, output.stem)
+    save_voice(output, embedding, recognize.model, output.stem)
     count = len(arguments.recordings)
     print(f"{output}: the voice of {count} recording{'s' if count > 1 else ''}")
+    for warning in warnings:
+        print(f"tse-ser: warning: {warning['message']}", file=sys.stderr)

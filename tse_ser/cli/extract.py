@@ -4,27 +4,32 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import fcntl
+import errno
 import hashlib
 import json
 import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
+import filelock
 import torch
-from torch import Tensor
 from tqdm import tqdm
 
+from modeling import TargetSpeakerEmotionPipeline
 from tse_ser.cli.errors import CommandError
-from tse_ser.cli.recognition import Recognizer, write_speech
+from tse_ser.cli.recognition import labels_of, load_pipeline, speaker_of, write_partial_speech
 from tse_ser.cli.results_table import ResultsTable
 
 RESULTS_NAME = "results.csv"
 SETTINGS_NAME = "settings.json"
+LOCK_NAME = ".lock"
+# What disks of a network say that know no locks.
+NO_LOCKS = {errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.EINVAL}
 # What recordings are called, readable or not: a file that cannot be read is to be recorded.
 AUDIO_SUFFIXES = {
     *(".wav", ".wave", ".flac", ".ogg", ".oga", ".opus", ".mp3", ".aif", ".aiff", ".au", ".w64"),
-    *(".m4a", ".aac", ".wma", ".amr", ".webm", ".mp4", ".mov", ".mkv"),
+    *(".caf", ".m4a", ".aac", ".wma", ".amr", ".webm", ".mp4", ".mov", ".mkv"),
 }
 
 
@@ -38,33 +43,36 @@ def extract(arguments: argparse.Namespace) -> int:
         `int`: how many files could not be used, those of earlier runs included.
 
     Raises:
-        CommandError: a folder is missing, empty or in use, or holds results of other settings.
+        CommandError: a folder is missing, empty or in use, holds results of other settings, or
+            recordings would be overwritten.
         ValueError: the enrollment cannot be used.
+        OSError: the output cannot be written.
     """
-    input_dir, output_dir = arguments.input, arguments.output
+    input_dir, output_dir = arguments.input.expanduser(), arguments.output.expanduser()
     if not input_dir.is_dir():
         raise CommandError(f"--input {input_dir} is no folder: name the folder of the recordings")
-    if output_dir.resolve() == input_dir.resolve():
-        raise CommandError("--output must not be --input: its recordings would be overwritten")
     files = find_recordings(input_dir, output_dir)
-    recognizer = Recognizer(arguments.model, arguments.device)
-    embedding = recognizer.voice(arguments.enrollment, arguments.voice)
+    check_outputs(files, input_dir, output_dir, arguments.enrollment or [])
+    recognize = load_pipeline(arguments.model, arguments.device)
+    warnings = speaker_of(recognize, arguments.enrollment, arguments.voice, arguments.channel)
     settings = {
-        "model": model_digest(recognizer.model),
+        "model": model_digest(recognize.model),
         "voice": files_digest([arguments.voice] if arguments.voice else arguments.enrollment),
+        "channel": str(arguments.channel),
     }
     output_dir.mkdir(parents=True, exist_ok=True)
     with only_run_in(output_dir):
         check_settings(output_dir, settings)
-        with ResultsTable(
-            output_dir / RESULTS_NAME, recognizer.labels, recognizer.judges_presence
-        ) as table:
+        with ResultsTable(output_dir / RESULTS_NAME, labels_of(recognize)) as table:
+            forget_changed(table, files, input_dir, output_dir)
             if arguments.retry_failed:
-                table.forget_failed()
+                table.forget(table.failed)
             missing = [name for name in files if name not in table]
             bar = tqdm(missing, desc="extracting", unit="file", disable=None)
             for name in bar:
-                extract_file(name, input_dir, output_dir, recognizer, embedding, table)
+                extract_file(
+                    name, input_dir, output_dir, recognize, arguments.channel, table, warnings
+                )
             num_failed = len(table.failed & set(files))
     print(
         f"{len(files) - num_failed} of {len(files)} recordings are extracted, {len(missing)} of "
@@ -110,53 +118,124 @@ def find_recordings(input_dir: Path, output_dir: Path) -> list[str]:
     return sorted(found)
 
 
+def check_outputs(
+    files: Sequence[str], input_dir: Path, output_dir: Path, more_inputs: Sequence[Path]
+) -> None:
+    """Refuses to write over anything that is read.
+
+    Args:
+        files (`Sequence[str]`): the recordings, relative to `input_dir`.
+        input_dir (`Path`): folder of the recordings.
+        output_dir (`Path`): folder of the results.
+        more_inputs (`Sequence[Path]`): the enrollments.
+
+    Raises:
+        CommandError: an output is an input.
+    """
+    inputs = {(input_dir / name).resolve() for name in files}
+    inputs |= {path.expanduser().resolve() for path in more_inputs}
+    for name in files:
+        if (output_dir / output_name(name)).resolve() in inputs:
+            raise CommandError(
+                f"--output {output_dir}: {output_name(name)} there is a recording that would be "
+                "overwritten: name another folder, it must not be --input"
+            )
+
+
 def output_name(name: str) -> str:
     """The name of the extracted speech: that of the recording, ending in .wav."""
     return name if name.lower().endswith(".wav") else f"{name}.wav"
+
+
+def file_stamp(path: Path) -> str:
+    """Size in bytes and time of the last change, by which a replaced recording is noticed."""
+    state = path.stat()
+    return f"{state.st_size}:{state.st_mtime_ns}"
+
+
+def forget_changed(
+    table: ResultsTable, files: Sequence[str], input_dir: Path, output_dir: Path
+) -> None:
+    """Takes rows away whose recording was replaced, or whose speech is gone.
+
+    Args:
+        table (`ResultsTable`): rows of earlier runs.
+        files (`Sequence[str]`): the recordings that are there.
+        input_dir (`Path`): folder of the recordings.
+        output_dir (`Path`): folder of the results.
+    """
+    changed = {
+        name
+        for name in files
+        if name in table
+        and (
+            table.value(name, "stamp") != file_stamp(input_dir / name)
+            or (name not in table.failed and not (output_dir / output_name(name)).is_file())
+        )
+    }
+    for name in changed - table.failed:
+        # Ours, and first of all: what lies there without a row is somebody else's.
+        (output_dir / output_name(name)).unlink(missing_ok=True)
+    table.forget(changed)
 
 
 def extract_file(
     name: str,
     input_dir: Path,
     output_dir: Path,
-    recognizer: Recognizer,
-    embedding: Tensor,
+    recognize: TargetSpeakerEmotionPipeline,
+    channel: int | str,
     table: ResultsTable,
+    warnings: Sequence[dict[str, Any]] = (),
 ) -> None:
-    """Extracts from one recording: its speech, then its row.
+    """Extracts from one recording: its row, then its speech under its name.
+
+    In this order, a run that is cut off leaves a row without speech, which is done again, and no
+    speech without a row, which would pass for a file of somebody else.
 
     Args:
         name (`str`): path relative to `input_dir`.
         input_dir (`Path`): folder of the recordings.
         output_dir (`Path`): folder of the results.
-        recognizer (`Recognizer`): the model.
-        embedding (`torch.Tensor` of shape `(1, embedding_size)`): the target speaker's.
+        recognize (`TargetSpeakerEmotionPipeline`): the model; it means the voice "target".
+        channel (`int` or `str`): of recordings with several.
         table (`ResultsTable`): gets the row.
+        warnings (`Sequence[dict]`): about the enrollment.
+
+    Raises:
+        OSError: the output cannot be written, which concerns all recordings.
     """
+    output = output_dir / output_name(name)
+    stamp = file_stamp(input_dir / name)
+    if output.exists():
+        table.add_failed(
+            name, f"{output} is there already, and not of this command: move it away", stamp
+        )
+        return
     try:
-        mixture = recognizer.read(input_dir / name)
-        found = recognizer.recognize(mixture, embedding)
+        result: dict[str, Any] = recognize(
+            {"mixture": input_dir / name, "voice": "target"}, channel=channel, return_extracted=True
+        )
     # Whatever one recording does to the model, memory that does not suffice included, is its own.
     except (ValueError, RuntimeError, MemoryError) as error:
-        table.add_failed(name, str(error) or type(error).__name__)
+        table.add_failed(name, str(error) or type(error).__name__, stamp)
         return
-    # A disk that is full, though, is everybody's.
-    write_speech(output_dir / output_name(name), found.extracted, recognizer.sampling_rate)
-    duration_seconds = len(mixture) / recognizer.sampling_rate
-    table.add_done(
-        name, duration_seconds, output_name(name), found.probabilities, found.target_present
-    )
+    extracted = result.pop("extracted")
+    partial = write_partial_speech(output, extracted["array"], extracted["sampling_rate"])
+    result["warnings"] = [*warnings, *result["warnings"]]
+    table.add_done(name, output_name(name), result, stamp)
+    partial.replace(output)
 
 
 def check_settings(output_dir: Path, settings: dict[str, str]) -> None:
-    """Records model and voice in the folder, or checks that they are those of the earlier run.
+    """Records what results depend on in the folder, or checks that it is as in the earlier run.
 
     Args:
         output_dir (`Path`): folder of the results.
         settings (`dict[str, str]`): what the results depend on, and its digest.
 
     Raises:
-        CommandError: the folder holds results of another model or voice.
+        CommandError: the folder holds results of another model, voice or channel.
     """
     path = output_dir / SETTINGS_NAME
     if not path.is_file():
@@ -164,9 +243,12 @@ def check_settings(output_dir: Path, settings: dict[str, str]) -> None:
         partial.write_text(json.dumps(settings) + "\n", encoding="utf-8")
         partial.replace(path)
         return
-    found = json.loads(path.read_text(encoding="utf-8"))
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise CommandError(f"{path} is no file of this command: name another --output") from error
     for what, digest in settings.items():
-        if found.get(what) != digest:
+        if not isinstance(found, dict) or found.get(what) != digest:
             raise CommandError(
                 f"--output {output_dir} holds results of another {what}: name another folder, or "
                 "delete this one"
@@ -184,22 +266,35 @@ def model_digest(model: torch.nn.Module) -> str:
 
 def files_digest(paths: Sequence[Path]) -> str:
     """A digest of the recordings of a speaker, or of the voice that was made from them."""
-    digests = [hashlib.sha256(path.read_bytes()).hexdigest() for path in paths]
+    digests = [hashlib.sha256(path.expanduser().read_bytes()).hexdigest() for path in paths]
     return hashlib.sha256(" ".join(digests).encode()).hexdigest()
 
 
 @contextlib.contextmanager
 def only_run_in(output_dir: Path) -> Iterator[None]:
-    """Holds a folder for this run.
+    """Holds a folder for this run; by a file that is there or not where the disk knows no locks.
 
     Raises:
         CommandError: another run holds it.
     """
-    with (output_dir / ".lock").open("w") as lock:
+    path = output_dir / LOCK_NAME
+    lock: filelock.BaseFileLock = filelock.FileLock(path)
+    try:
         try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise CommandError(
-                f"--output {output_dir}: another run works there, wait for its end"
-            ) from error
+            lock.acquire(timeout=0)
+        except (OSError, NotImplementedError) as error:
+            if isinstance(error, filelock.Timeout) or (
+                isinstance(error, OSError) and error.errno not in NO_LOCKS
+            ):
+                raise
+            lock = filelock.SoftFileLock(path.with_suffix(".soft"))
+            lock.acquire(timeout=0)
+    except filelock.Timeout as error:
+        raise CommandError(
+            f"--output {output_dir}: another run works there, wait for its end (after a crash, "
+            f"delete {error.lock_file})"
+        ) from error
+    try:
         yield
+    finally:
+        lock.release()

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import argparse
+import errno
+import io
 import sys
 from collections.abc import Sequence
+from importlib.metadata import version
 from pathlib import Path
 from typing import NoReturn
 
@@ -23,7 +26,8 @@ mixture):
   tse-ser enroll --model MODEL --recordings alice1.wav alice2.wav --output alice.safetensors
   tse-ser extract --model MODEL --input recordings --voice alice.safetensors --output alice_only
 
-Files may have any sampling rate and several channels; wav, flac, ogg and mp3 are read."""
+Files may have any sampling rate and several channels; wav, flac, ogg and mp3 are read, and m4a, mp4
+and webm where PyAV is installed (pip install 'tse-ser[av]')."""
 EXIT_CODES = """\
 exit codes:
   0    everything is done
@@ -33,9 +37,10 @@ exit codes:
 PREDICT = """\
 The emotions of the target speaker in one recording, the likeliest first.
 
-A recording longer than 30 s is extracted window by window, and its emotions are the mean over
-windows of 4 s. Shorter ones give what `pipeline` gives: models hear the first seconds of the
-extracted speech, as many as they were trained on (most often 7.5)."""
+All of the speaker's speech in the recording counts, whatever its length: silence and the speech of
+others are left out. --window_seconds adds the course and never moves the overall answer. Where
+there is too little speech, the speaker is not heard, or no emotion is likelier than all others
+together, the first line says so. The answer is that of `pipeline`."""
 PREDICT_EXAMPLES = """\
 examples:
   tse-ser predict --model MODEL --mixture meeting.wav --enrollment alice.wav
@@ -56,12 +61,14 @@ EXTRACT = """\
 The target speaker's speech, and the emotions, from every recording in a folder.
 
 OUTPUT gets the folders and names of the input (a name that does not end in .wav gets that ending)
-and results.csv, a row a file: file, status (ok, failed), reason, duration_seconds, output, emotion
-and a column of probabilities for each emotion. Models without a classifier give no emotions; models
-with a presence_threshold add target_present (yes, no).
+and results.csv, a row a file: file, status (ok, failed), reason, stamp (its size and time), output,
+duration_seconds, speech_seconds, answer, target_present (yes, no), speaker_similarity,
+mixture_similarity, removed_db, warnings, emotion and a column of probabilities for each emotion.
+Models without a classifier give no emotions.
 
-The same command again goes on where a run was cut off. A file that cannot be used is recorded with
-the reason and left behind; --retry_failed tries it again."""
+The same command again goes on where a run was cut off, and does again what was replaced or deleted
+since. No file is overwritten that this command did not write. A file that cannot be used is
+recorded with the reason and left behind; --retry_failed tries it again."""
 EXTRACT_EXAMPLES = """\
 examples:
   tse-ser extract --model MODEL --input recordings --voice alice.safetensors --output alice_only
@@ -87,16 +94,39 @@ def main(argv: Sequence[str] | None = None) -> int:
     Returns:
         `int`: exit code, see `EXIT_CODES`.
     """
+    for stream in (sys.stdout, sys.stderr):
+        # Names of files are bytes to the system, not always text.
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
     try:
         arguments = build_parser().parse_args(argv)
         return run(arguments)
     except (ValueError, OSError, RuntimeError) as error:
-        message = " ".join(str(error).split())
-        print(f"tse-ser: error: {message or type(error).__name__}", file=sys.stderr)
+        print(f"tse-ser: error: {describe(error)}", file=sys.stderr)
         return CANNOT
     except KeyboardInterrupt:
         print("tse-ser: interrupted: extract goes on with the same command", file=sys.stderr)
         return INTERRUPTED
+
+
+def describe(error: Exception) -> str:
+    """What went wrong, in one line that names the file.
+
+    Args:
+        error (`Exception`): what was raised.
+
+    Returns:
+        `str`: the line.
+    """
+    if isinstance(error, OSError) and error.strerror:
+        place = f"{error.filename}: " if error.filename else ""
+        hint = {
+            errno.ENOSPC: ": make room on the disk, the same command goes on",
+            errno.EACCES: ": you may not write there, name another --output",
+            errno.EROFS: ": nothing can be written there, name another --output",
+        }.get(error.errno or 0, "")
+        return f"{place}{error.strerror}{hint}"
+    return " ".join(str(error).split()) or type(error).__name__
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -129,6 +159,7 @@ def build_parser() -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
+    parser.add_argument("--version", action="version", version=f"tse-ser {version('tse-ser')}")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     _add_predict(commands)
     _add_enroll(commands)
@@ -144,6 +175,7 @@ def _add_predict(commands: argparse._SubParsersAction[OneLineParser]) -> None:
     parser.add_argument(
         "--output", type=Path, help="write the extracted speech here (16-bit .wav or .flac)"
     )
+    _add_overwrite(parser)
     parser.add_argument("--json", action="store_true", help="print JSON, for programs")
     parser.add_argument(
         "--window_seconds",
@@ -160,6 +192,7 @@ def _add_enroll(commands: argparse._SubParsersAction[OneLineParser]) -> None:
         "--recordings", required=True, nargs="+", type=Path, help="the speaker alone"
     )
     parser.add_argument("--output", required=True, type=Path, help="the voice, a .safetensors file")
+    _add_overwrite(parser)
 
 
 def _add_extract(commands: argparse._SubParsersAction[OneLineParser]) -> None:
@@ -189,7 +222,19 @@ def _command(
     )
     parser.add_argument("--model", required=True, help="model folder, or its name on the Hub")
     parser.add_argument("--device", help="cpu, cuda, cuda:1, ...; a GPU where there is one")
+    parser.add_argument(
+        "--channel",
+        type=_channel,
+        default="mean",
+        help="of recordings with several: a number from 0, mean (default) or louder",
+    )
     return parser
+
+
+def _add_overwrite(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--overwrite", action="store_true", help="replace --output where it is there already"
+    )
 
 
 def _add_speaker(parser: argparse.ArgumentParser) -> None:
@@ -206,6 +251,14 @@ def _positive_seconds(text: str) -> float:
     if not 0 < seconds < float("inf"):
         raise argparse.ArgumentTypeError(f"must be a number of seconds above 0, got {text}")
     return seconds
+
+
+def _channel(text: str) -> int | str:
+    if text in ("mean", "louder"):
+        return text
+    if not text.isdecimal():
+        raise argparse.ArgumentTypeError(f"must be a number from 0, mean or louder, got {text}")
+    return int(text)
 
 
 def _positive_count(text: str) -> int:

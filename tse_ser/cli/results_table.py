@@ -5,12 +5,19 @@ from __future__ import annotations
 import csv
 import io
 import os
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from types import TracebackType
+from typing import Any
 
 from tse_ser.cli.errors import CommandError
 
-COLUMNS = ["file", "status", "reason", "duration_seconds", "output"]
+COLUMNS = [
+    *("file", "status", "reason", "stamp", "output", "duration_seconds", "speech_seconds"),
+    *("answer", "target_present", "speaker_similarity", "mixture_similarity", "removed_db"),
+    "warnings",
+]
+WORDS = {True: "yes", False: "no"}
 DONE, FAILED = "ok", "failed"
 
 
@@ -22,17 +29,16 @@ class ResultsTable:
     Args:
         path (`Path`): the file; it is begun where it is missing.
         labels (`list[str]`): emotions, each of which has a column of probabilities.
-        judges_presence (`bool`): whether there is a column that tells if the target was there.
 
     Raises:
         CommandError: the file has other columns.
     """
 
-    def __init__(self, path: Path, labels: list[str], judges_presence: bool = False) -> None:
+    def __init__(self, path: Path, labels: list[str]) -> None:
         self.path = path
         self.labels = labels
         emotions = ["emotion", *(f"probability_{label}" for label in labels)] if labels else []
-        self.columns = [*COLUMNS, *emotions, *(["target_present"] if judges_presence else [])]
+        self.columns = [*COLUMNS, *emotions]
         self._rows = self._read()
         self._file = self._rewritten()
 
@@ -56,45 +62,54 @@ class ResultsTable:
         """Recordings that could not be used."""
         return {name for name, row in self._rows.items() if row[1] == FAILED}
 
-    def forget_failed(self) -> None:
-        """Takes the rows of recordings away that could not be used."""
+    def value(self, name: str, column: str) -> str:
+        """What the row of a recording says."""
+        return self._rows[name][self.columns.index(column)]
+
+    def forget(self, names: Collection[str]) -> None:
+        """Takes the rows of recordings away.
+
+        Args:
+            names (`Collection[str]`): their paths within the input.
+        """
+        if not names:
+            return
         self._file.close()
-        self._rows = {name: row for name, row in self._rows.items() if row[1] == DONE}
+        self._rows = {name: row for name, row in self._rows.items() if name not in names}
         self._file = self._rewritten()
 
-    def add_done(
-        self,
-        name: str,
-        duration_seconds: float,
-        output: str,
-        probabilities: dict[str, float],
-        target_present: bool | None = None,
-    ) -> None:
+    def add_done(self, name: str, output: str, result: Mapping[str, Any], stamp: str) -> None:
         """Adds the row of a recording.
 
         Args:
             name (`str`): its path within the input.
-            duration_seconds (`float`): its length.
             output (`str`): path of the extracted speech within the output.
-            probabilities (`dict[str, float]`): of the table's emotions.
-            target_present (`bool`, *optional*): for the column that tells it.
+            result (`Mapping`): the pipeline's details.
+            stamp (`str`): what tells this state of the recording from a later one.
         """
-        row = [name, DONE, "", f"{duration_seconds:.3f}", output]
+        values: dict[str, Any] = {
+            **{column: result.get(column) for column in COLUMNS},
+            "warnings": " ".join(warning["code"] for warning in result["warnings"]),
+            "file": name,
+            "status": DONE,
+            "stamp": stamp,
+            "output": output,
+        }
         if self.labels:
-            likeliest = max(probabilities, key=lambda label: probabilities[label])
-            row += [likeliest, *(f"{probabilities[label]:.6f}" for label in self.labels)]
-        if target_present is not None:
-            row.append("yes" if target_present else "no")
-        self._add(row)
+            values["emotion"] = result["emotions"][0]["label"]
+            for emotion in result["emotions"]:
+                values[f"probability_{emotion['label']}"] = emotion["score"]
+        self._add([_as_text(values.get(column)) for column in self.columns])
 
-    def add_failed(self, name: str, reason: str) -> None:
+    def add_failed(self, name: str, reason: str, stamp: str) -> None:
         """Adds the row of a recording that could not be used.
 
         Args:
             name (`str`): its path within the input.
             reason (`str`): why, and what to do.
+            stamp (`str`): what tells this state of the recording from a later one.
         """
-        row = [name, FAILED, " ".join(reason.split())]
+        row = [name, FAILED, " ".join(reason.split()), stamp]
         self._add(row + [""] * (len(self.columns) - len(row)))
 
     def _add(self, row: list[str]) -> None:
@@ -131,6 +146,15 @@ class ResultsTable:
             os.fsync(file.fileno())
         partial.replace(self.path)
         return self.path.open("a", encoding="utf-8", errors="surrogateescape", newline="")
+
+
+def _as_text(value: Any) -> str:
+    """A cell: numbers to six places, yes and no, and nothing where nothing is known."""
+    if value is None:
+        return ""
+    if isinstance(value, bool):
+        return WORDS[value]
+    return f"{value:.6f}" if isinstance(value, float) else str(value)
 
 
 def _as_line(row: list[str]) -> str:

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from transformers import PreTrainedConfig, PreTrainedModel
 
-from modeling.saving import CONVERSION_FACTS_NAME
+from tse_ser.saving import CONVERSION_FACTS_NAME
 
 UNKNOWN_LICENSE = "unknown"
 USAGE = {

@@ -21,7 +21,6 @@ from transformers import pipeline
 from transformers.utils.logging import disable_progress_bar
 
 from data_builders.schema import EMOTIONS, SAMPLING_RATE
-from modeling import save_with_code
 from tse_ser.evaluation.evaluate_checkpoint import (
     EvaluationOptions,
     load_condition,
@@ -30,6 +29,7 @@ from tse_ser.evaluation.evaluate_checkpoint import (
 from tse_ser.evaluation.metrics.si_sdr.si_sdr import scale_invariant_sdr
 from tse_ser.evaluation.prediction import run_model
 from tse_ser.evaluation.study import Cell, Step, StudyError, load_study, plan_study
+from tse_ser.saving import save_with_code
 
 # The cells are found by what the tables call them.
 JOINT = {"method": "TSE-SER-ft"}

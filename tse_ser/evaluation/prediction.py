@@ -14,6 +14,7 @@ from transformers import PreTrainedModel
 
 from data_builders.schema import common_rate
 from modeling import TseSerFeatureExtractor, speaker_similarity
+from modeling.feature_extraction_tse_ser import spread_stretches
 from tse_ser.evaluation.metrics.si_sdr.si_sdr import scale_invariant_sdr
 
 SI_SDR_FIELDS = ("si_sdr_mixture_db", "si_sdr_extracted_db", "si_sdri_db")
@@ -86,13 +87,14 @@ def run_model(
 
     Returns:
         The model's outputs that are there, as float32 tensors on the CPU: `logits` of shape
-        `(num_examples, num_labels)`, `extracted_values` of shape `(num_examples, num_samples)`,
-        `speaker_similarity` of shape `(num_examples,)`.
+        `(num_examples, num_labels)`, `extracted_values` of shape `(num_examples, num_samples)`, in
+        the places that it has in the mixtures, `speaker_similarity` of shape `(num_examples,)`.
 
     Raises:
         ValueError: the model is made for another rate, or a waveform cannot be used.
     """
-    features = TseSerFeatureExtractor(sampling_rate=model.config.sampling_rate)(
+    feature_extractor = TseSerFeatureExtractor(sampling_rate=model.config.sampling_rate)
+    features = feature_extractor(
         [example["mixture"] for example in examples],
         enrollments=[example["enrollment"] for example in examples] if extracts(model) else None,
         sampling_rate=common_rate(examples),
@@ -106,6 +108,16 @@ def run_model(
             outputs["speaker_embeddings"],
             features.get("attention_mask"),
         )
+    if "extracted_values" in outputs:
+        # The front end left out what is no speech.
+        placed = []
+        for example, values in zip(
+            examples, outputs["extracted_values"].float().cpu(), strict=True
+        ):
+            heard = feature_extractor.prepare(example["mixture"])
+            whole = spread_stretches(values.numpy(), heard.stretches, heard.num_samples)
+            placed.append(torch.from_numpy(whole[: heard.num_samples]))
+        outputs["extracted_values"] = torch.nn.utils.rnn.pad_sequence(placed, batch_first=True)
     names = ("logits", "extracted_values", "speaker_similarity")
     return {name: outputs[name].float().cpu() for name in names if outputs.get(name) is not None}
 

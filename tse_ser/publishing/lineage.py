@@ -9,9 +9,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from modeling.saving import TRAINING_FACTS_NAME as FACTS_NAME
 from tse_ser.conversion.checkpoint_card import CONVERSION_FACTS_NAME
 from tse_ser.publishing.errors import PublishingError
+from tse_ser.saving import TRAINING_FACTS_NAME as FACTS_NAME
 
 EARLIER_KEY = "earlier_stages"
 # The arguments of a training that name our own models.

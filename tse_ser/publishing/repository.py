@@ -11,7 +11,6 @@ from typing import Any
 
 import torch
 
-from modeling.saving import load_saved, save_with_code
 from tse_ser.conversion.checkpoint_card import CONVERSION_FACTS_NAME
 from tse_ser.publishing.cards import CARD_NAME, render_card
 from tse_ser.publishing.checks import check_repository, list_files
@@ -20,6 +19,7 @@ from tse_ser.publishing.facts import CardFacts, PublishingOptions, collect_facts
 from tse_ser.publishing.lineage import EARLIER_KEY, FACTS_NAME, Lineage, without_local_paths
 from tse_ser.publishing.results import published_cells
 from tse_ser.publishing.stages import is_conversion
+from tse_ser.saving import load_saved, save_with_code
 
 ENDPOINT_DIR = Path(__file__).resolve().parents[2] / "deploy" / "endpoint"
 ENDPOINT_FILES = ("handler.py", "requirements.txt")

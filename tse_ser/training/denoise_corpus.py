@@ -297,9 +297,11 @@ def extracted_examples(
         of shape `(num_samples,)`).
     """
     job.dataset.set_epoch(job.epoch)
-    collate = TseSerCollator(
-        TseSerFeatureExtractor(sampling_rate=model.config.sampling_rate), "extraction"
+    # Whole mixtures: what is written is cut when a classifier hears it.
+    feature_extractor = TseSerFeatureExtractor(
+        sampling_rate=model.config.sampling_rate, keep_speech_only=False
     )
+    collate = TseSerCollator(feature_extractor, "extraction")
     loader = DataLoader(
         Subset(job.dataset, share(job, state)),
         batch_size=denoise_args.batch_size,

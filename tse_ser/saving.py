@@ -1,4 +1,4 @@
-"""A model saved with all that loads it elsewhere: weights, preprocessor, code, and its pipeline."""
+"""A model saved with all that loads it elsewhere: weights, code, preprocessor, and its facts."""
 
 import os
 import shutil
@@ -12,8 +12,7 @@ from transformers import (
     PreTrainedModel,
 )
 
-from .feature_extraction_tse_ser import TseSerFeatureExtractor
-from .pipeline_tse_ser import TargetSpeakerEmotionPipeline
+from modeling import TseSerFeatureExtractor
 
 # What a training writes beside a model; whoever publishes or trains it further reads it.
 TRAINING_FACTS_NAME = "training_facts.json"
@@ -34,8 +33,7 @@ def save_with_code(
     """
     Save a model such that `trust_remote_code=True` loads it where this package is not installed.
 
-    The combined model is saved as a pipeline, so that `pipeline(model=output_dir)` works too. The
-    facts of a training or of a conversion go along from folder to folder.
+    The facts of a training or of a conversion go along from folder to folder.
 
     Args:
         model (`PreTrainedModel`, `str` or `os.PathLike`): one of the three models, or its folder.
@@ -57,12 +55,8 @@ def save_with_code(
     elif feature_extractor is None:
         feature_extractor = TseSerFeatureExtractor(sampling_rate=model.config.sampling_rate)
     _forget_folders(model.config)
-    if model.config.model_type == "tse_ser":
-        recognize = TargetSpeakerEmotionPipeline(model=model, feature_extractor=feature_extractor)
-        recognize.save_pretrained(folder)
-    else:
-        model.save_pretrained(folder)
-        feature_extractor.save_pretrained(folder)
+    model.save_pretrained(folder)
+    feature_extractor.save_pretrained(folder)
     return folder
 
 
