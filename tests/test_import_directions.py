@@ -56,6 +56,7 @@ LIBRARIES = {
         "filelock",
         "huggingface_hub",
         "pyarrow",
+        "pyloudnorm",
         "yaml",
     },
     "tse_ser/evaluation/metrics": {"evaluate", "datasets", "numpy"},
