@@ -348,7 +348,8 @@ def _scan_header(path: Path, key: str, copies: Path) -> ScannedFile:
 def _scan_file(path: Path, key: str, copies: Path) -> ScannedFile:
     channels, rate, needs_copy = _decode(path)
     samples = channels[:, 0]
-    if np.abs(channels - channels[:, :1]).max() > NOTHING_AMPLITUDE:
+    is_mono = channels.shape[1] == 1
+    if not is_mono and np.abs(channels - channels[:, :1]).max() > NOTHING_AMPLITUDE:
         raise CorpusError(
             f"{channels.shape[1]} channels that differ; convert it to mono, or keep one channel"
         )
