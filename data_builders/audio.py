@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import tempfile
 from math import gcd
 from pathlib import Path
 
@@ -11,6 +10,7 @@ import numpy as np
 import scipy.signal
 import soundfile
 
+from data_builders.files import whole_file
 from data_builders.schema import SAMPLING_RATE, CorpusError
 
 GATE_DB = -35.0
@@ -123,8 +123,5 @@ def write_audio(path: Path, samples: np.ndarray) -> None:
         path (`Path`): file to write; its folder is made.
         samples (`np.ndarray` of shape `(num_samples,)`): waveform at 16 kHz.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    descriptor, temporary = tempfile.mkstemp(dir=path.parent, suffix=".part")
-    with os.fdopen(descriptor, "wb") as file:
-        soundfile.write(file, samples, SAMPLING_RATE, format="WAV", subtype="FLOAT")
-    os.replace(temporary, path)
+    with whole_file(path) as unfinished:
+        soundfile.write(unfinished, samples, SAMPLING_RATE, format="WAV", subtype="FLOAT")

@@ -142,7 +142,9 @@ def _make_planner(
         targets,
         None if interferers is None else _join_split(read(interferers), split, options),
         speakers_utterances,
-        noise=None if noise_folder is None else NoiseFolder(noise_folder, cache_dir),
+        noise=None
+        if noise_folder is None
+        else NoiseFolder(noise_folder, cache_dir, strict=options.strict_corpora),
         classes=options.classes,
         **options.drawing_keywords(),
     )

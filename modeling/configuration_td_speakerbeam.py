@@ -43,6 +43,8 @@ class TdSpeakerBeamConfig(PreTrainedConfig):
         norm_type (`str`): `gln` (global), `cln` (per frame), `cgln` (cumulative) or `bn` (batch).
         input_norm_type (`str`, *optional*): norm before the bottleneck; `None` takes `norm_type`.
         norm_eps (`float`): what the layer norms add to the variance. Batch norm adds 1e-5.
+        input_norm_eps (`float`, *optional*): what the norm before the bottleneck adds; `None` takes
+            `norm_eps`.
         conv_bias (`bool`): whether the networks' convolutions have biases.
         initial_filters (`str`): what encoder and decoder are before training: `random`, or
             `fourier`, a windowed Fourier transform and its inverse, which learns faster from few
@@ -95,6 +97,7 @@ class TdSpeakerBeamConfig(PreTrainedConfig):
     norm_type: str = "gln"
     input_norm_type: str | None = None
     norm_eps: float = 1e-8
+    input_norm_eps: float | None = None
     conv_bias: bool = True
     initial_filters: str = "random"
     encoder_activation: str | None = None
@@ -147,10 +150,12 @@ class TdSpeakerBeamConfig(PreTrainedConfig):
                 f"`max_snr_db` must be above 0 or None, got {self.max_snr_db}: nothing would be "
                 "rewarded."
             )
-        if not self.norm_eps > 0:
-            raise ValueError(
-                f"`norm_eps` must be above 0, got {self.norm_eps}: silence would divide by zero."
-            )
+        for name in ("norm_eps", "input_norm_eps"):
+            epsilon = getattr(self, name)
+            if epsilon is not None and not epsilon > 0:
+                raise ValueError(
+                    f"`{name}` must be above 0, got {epsilon}: silence would divide by zero."
+                )
         if self.skip_channels < 0:
             raise ValueError(
                 f"`skip_channels` must be 0 (no skip branch) or more, got {self.skip_channels}."

@@ -20,6 +20,7 @@ from transformers.utils.generic import ModelOutput
 from .configuration_shift_cnn import ShiftCnnConfig
 from .input_checks import check_batch_size, check_waveform
 from .log_mel import LogMelSpectrogram
+from .readable_weights import ReadableWeightsMixin
 from .shift_cnn_head import ShiftCnnHead, temporal_shift
 from .signal_losses import masked_center
 from .speech_encoders import (
@@ -122,7 +123,7 @@ def check_checkpointing(config: ShiftCnnConfig, checkpoint: Callable[..., Any]) 
         )
 
 
-class ShiftCnnPreTrainedModel(PreTrainedModel):
+class ShiftCnnPreTrainedModel(ReadableWeightsMixin, PreTrainedModel):
     """Weight initialisation and loading."""
 
     config: ShiftCnnConfig

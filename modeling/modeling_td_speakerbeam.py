@@ -28,6 +28,7 @@ from .log_mel_statistics import LogMelStatisticsEncoder
 from .long_recordings import LongRecordingMixin
 from .modeling_campplus import CamPlusPlusSpeakerEncoder
 from .modeling_ge2e import Ge2eSpeakerEncoder
+from .readable_weights import ReadableWeightsMixin
 from .signal_losses import extraction_losses, si_snr
 from .streaming import StreamingMixin
 from .temporal_conv_network import ACTIVATIONS, TemporalConvNetwork
@@ -133,7 +134,7 @@ class EmbeddingProjection(nn.Linear):
         return part.repeat(self.out_features // self.part_size)
 
 
-class TdSpeakerBeamPreTrainedModel(PreTrainedModel):
+class TdSpeakerBeamPreTrainedModel(ReadableWeightsMixin, PreTrainedModel):
     """Weight initialisation and loading."""
 
     config: TdSpeakerBeamConfig

@@ -27,6 +27,7 @@ from .modeling_shift_cnn import (
 )
 from .modeling_td_speakerbeam import TdSpeakerBeamForSpeechExtraction
 from .pipeline_tse_ser import TASK, TargetSpeakerEmotionPipeline
+from .readable_weights import ReadableWeightsMixin
 from .voices import speaker_similarity
 
 
@@ -66,7 +67,7 @@ class TseSerOutput(ModelOutput):
     target_present: Tensor | None = None
 
 
-class TseSerPreTrainedModel(PreTrainedModel):
+class TseSerPreTrainedModel(ReadableWeightsMixin, PreTrainedModel):
     """Loading; each of the two models inside initialises its own weights."""
 
     config: TseSerConfig

@@ -163,7 +163,7 @@ class TemporalConvNetwork(nn.Module):
         keep_freed_memory()
         self.adaptation_layers = list(adaptation_layers)
         input_norm = NORMS[config.input_norm_type or config.norm_type]
-        self.input_norm = input_norm(config.num_filters, config.norm_eps)
+        self.input_norm = input_norm(config.num_filters, config.input_norm_eps or config.norm_eps)
         self.bottleneck = PointwiseConv(
             config.num_filters, config.bottleneck_channels, config.conv_bias
         )

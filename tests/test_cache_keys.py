@@ -130,3 +130,18 @@ def test_a_replaced_file_with_an_absolute_path_is_measured_again(tmp_path: Path)
         row = load_corpus("folder", tmp_path / "own", tmp_path / "cache")[0]
         assert row["duration_seconds"] == 0.5 + seconds
         assert len(read_audio(row["path"])) == round((0.5 + seconds) * 16_000)
+
+
+def test_a_table_in_parquet_is_read_where_a_link_leads_now(tmp_path: Path) -> None:
+    link = tmp_path / "link"
+    for speaker in "ab":
+        root = tmp_path / speaker
+        root.mkdir()
+        soundfile.write(root / "1.wav", burst(1), 16_000)
+        rows = [{"path": "1.wav", "speaker_id": speaker}]
+        datasets.Dataset.from_list(rows).to_parquet(str(root / "metadata.parquet"))
+        os.utime(root / "metadata.parquet", ns=(SAME_TIME_NS, SAME_TIME_NS))
+        link.unlink(missing_ok=True)
+        link.symlink_to(root)
+        corpus = load_corpus("folder", link, tmp_path / "cache")
+        assert corpus["speaker_id"][:] == [f"folder_{speaker}"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 from pathlib import Path
 from typing import Any
@@ -10,12 +11,16 @@ import pytest
 import torch
 from safetensors.torch import load_file
 from tiny_models import relative_error
-from torch import Tensor
+from torch import Tensor, nn
 from transformers import AutoModel
 
 from modeling import TdSpeakerBeamForSpeechExtraction
 from tse_ser.conversion.checkpoint_conversion import from_espnet, main
-from tse_ser.conversion.public_parameter_names import ESPNET_NAMES, name_map
+from tse_ser.conversion.public_parameter_names import (
+    ESPNET_GROUP_NORM_NAMES,
+    ESPNET_NAMES,
+    name_map,
+)
 
 CASES = ["recipe_librimix16k", "spk_emb", "x_BN_k5", "x_no_skip_muladd"]
 STATES: dict[str, Any] = {
@@ -81,6 +86,56 @@ def test_outputs_and_gradients_equal_espnet(vectors_dir: Path, case: str, precis
         assert gradient is not None
         error = relative_error(gradient.float().reshape(expected.shape), expected)
         assert error < gradient_tolerance, name
+
+
+class GroupNorm(nn.Module):
+    """What ESPnet puts into each block for "GN"."""
+
+    def __init__(self, num_channels: int, state: dict[str, Tensor]) -> None:
+        super().__init__()
+        self.norm = nn.GroupNorm(1, num_channels, eps=1e-8)
+        self.norm.load_state_dict(state)
+
+    def forward(self, hidden_states: Tensor, frame_mask: Tensor | None = None) -> Tensor:
+        assert frame_mask is None
+        return self.norm(hidden_states)
+
+
+@pytest.mark.parametrize("level", [1.0, 1e-4], ids=["loud", "quiet"])
+@pytest.mark.parametrize("case", ["recipe_librimix16k", "x_no_skip_muladd"])
+def test_group_norm_with_one_group_is_torchs(vectors_dir: Path, case: str, level: float) -> None:
+    config, state, io = espnet_case(vectors_dir, case)
+    config["extractor_conf"]["norm_type"] = "GN"
+    block_norms = {name.rpartition(".")[0] for name in state if ".network.2." in name}
+    block_norms = {name for name in block_norms if f"{name}.gamma" in state}
+    parts = {"weight": "gamma", "bias": "beta"}
+    public = {
+        name: value for name, value in state.items() if name.rpartition(".")[0] not in block_norms
+    }
+    own = {
+        name: {part: state[f"{name}.{other}"].flatten() for part, other in parts.items()}
+        for name in block_norms
+    }
+    public |= {f"{name}.{part}": value for name in own for part, value in own[name].items()}
+    model = from_espnet(config, public).double()
+    reference = copy.deepcopy(model)
+    names = name_map(ESPNET_GROUP_NORM_NAMES, model.config)
+    for name, norm in own.items():
+        ours = str(names[f"{name}.weight"]).rpartition(".")[0]
+        reference.set_submodule(ours, GroupNorm(len(norm["weight"]), norm).double())
+    # The norm before the bottleneck is not the group norm, and keeps ESPnet's own epsilon.
+    frames = torch.randn(1, model.config.num_filters, 50, dtype=torch.float64) * level
+    mean, variance = frames.mean(1, keepdim=True), frames.var(1, keepdim=True, unbiased=False)
+    input_norm = model.mask_estimator.input_norm
+    expected = (frames - mean) / (variance + 2.0**-23).sqrt() * input_norm.weight[:, None]
+    assert relative_error(input_norm(frames), expected + input_norm.bias[:, None]) < 1e-6
+    with torch.no_grad():
+        for _, argument in enrollments(io, config["extractor_conf"]["use_spk_emb"]):
+            argument = {key: level * value.double() for key, value in argument.items()}
+            mixture = level * io["mixture"].double()
+            extracted = model(mixture, **argument).extracted_values
+            wanted = reference(mixture, **argument).extracted_values
+            assert relative_error(extracted, wanted) < 1e-12
 
 
 def espnet_names(model: Any) -> list[tuple[str, str]]:

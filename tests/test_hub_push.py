@@ -73,6 +73,10 @@ print(json.dumps({name: rows.num_rows for name, rows in load_dataset("lab/mixtur
 """
 
 
+# What the owner of a repository put there by hand.
+OWN_FILES = {"train_my_way.py": b"print(1)", "scripts/serve.py": b"print(2)", "notes.txt": b"mine"}
+
+
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("pushing")
@@ -85,7 +89,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         soundfile.write(folder / f"{name}.wav", noise, RATE)
     corpora = write_corpora(folder / "corpora")
     for split in ("test", "train"):
-        write_plan(folder / f"{split}.parquet", split=split, **usual_keywords(corpora))
+        keywords = usual_keywords(corpora, interferers=["ravdess", "emodb"])
+        write_plan(folder / f"{split}.parquet", split=split, **keywords)
     return folder
 
 
@@ -115,6 +120,10 @@ def pushes(server: HubServer, folder: Path) -> dict[str, list[tuple[int, str]]]:
     push("lab/model", 1, "same", "--public", *sample)
     push("lab/model", 1, "shy")
     push("lab/hidden", 1, "one")
+    owned = Repository("lab/owned", "model", private=True)
+    owned.commit("main", OWN_FILES | {"results.json": b"[]"}, "by hand")
+    server.repositories["model", "lab/owned"] = owned
+    push("lab/owned", 1, "one")
     for route, status in (("preupload", 403), ("lfs", 403), ("commit", 500), ("commit", None)):
         repository = f"lab/{route}-{status or 'cut'}"
         server.fail(route, repository, status)
@@ -165,6 +174,15 @@ def test_a_push_makes_one_commit_of_everything(
         "training_facts.json",
     } <= repository.files().keys()
     assert server.unknown_requests == []
+
+
+def test_what_the_owner_put_there_stays_and_what_an_earlier_upload_left_goes(
+    server: HubServer, pushes: dict[str, list[tuple[int, str]]]
+) -> None:
+    files = server.model("lab/owned").files()
+    assert pushes["lab/owned"][0][0] == 0
+    assert {name: files.get(name) for name in OWN_FILES} == OWN_FILES
+    assert "model.safetensors" in files and "results.json" not in files
 
 
 def test_branches_and_pull_requests_leave_main_alone(

@@ -115,7 +115,5 @@ def test_the_filter_delays_nothing_and_leaves_what_is_below() -> None:
 
 @pytest.mark.parametrize("lowpass_hz", [0.0, -1.0, 8000.0, float("nan")])
 def test_what_is_no_cutoff_is_refused(lowpass_hz: float, corpora: Path) -> None:
-    with pytest.raises(
-        ValueError, match=r"lowpass_hz: expected a (number above 0|frequency between 0 and 8000 Hz)"
-    ):
+    with pytest.raises(ValueError, match="lowpass_hz: expected a"):
         mixtures_of(corpora, lowpass_hz=lowpass_hz)

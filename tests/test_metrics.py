@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import socket
+import tracemalloc
 from pathlib import Path
 
 import evaluate
@@ -100,6 +101,30 @@ def test_si_sdr_module_averages_examples_of_different_lengths(si_sdr: evaluate.M
     assert scores["si_sdr"] == pytest.approx(np.mean(extracted))
     assert scores["si_sdri"] == pytest.approx(np.mean(extracted) - np.mean(mixed))
     assert scores["si_sdri"] > 5
+
+
+def test_si_sdr_module_takes_no_more_memory_than_a_row(si_sdr: evaluate.Metric) -> None:
+    waveforms = list(np.random.default_rng(0).standard_normal((50, 16_000)).astype(np.float32))
+    targets = waveforms[1:] + waveforms[:1]
+    tracemalloc.start()
+    scores = si_sdr.compute(predictions=waveforms, references=targets, mixtures=waveforms)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert scores["si_sdri"] == 0.0
+    # A row in float64, and what is computed of it; all of them would be 12.8 MB.
+    assert peak < 12 * waveforms[0].size * 8
+
+
+def test_si_sdr_module_gives_the_same_for_batches_that_are_added(si_sdr: evaluate.Metric) -> None:
+    estimate, target = noisy_pair()
+    for cut in (slice(0, 1500), slice(0, None), slice(100, 900)):
+        si_sdr.add_batch(predictions=[estimate[cut]], references=[target[cut]])
+    assert si_sdr.compute() == si_sdr.compute(
+        predictions=[estimate[:1500], estimate, estimate[100:900]],
+        references=[target[:1500], target, target[100:900]],
+    )
+    with pytest.raises(ValueError, match="1 predictions for 2 references"):
+        si_sdr.compute(predictions=[estimate], references=[target, target])
 
 
 def test_si_sdr_module_has_no_improvement_without_mixtures(si_sdr: evaluate.Metric) -> None:

@@ -28,10 +28,16 @@ from tse_ser.publishing.licenses import (
     choose_license,
     conditions,
 )
-from tse_ser.publishing.lineage import read_lineage, without_local_paths
+from tse_ser.publishing.lineage import (
+    PRIVATE_DATA,
+    STAGE_ARGUMENTS,
+    published_facts,
+    read_lineage,
+)
 from tse_ser.publishing.results import Result, paper_figures, published_cells, read_results
 from tse_ser.publishing.samples import Samples
 from tse_ser.publishing.stages import corpora_of, describe_stage
+from tse_ser.training.facts import write_facts
 
 GOLDEN = Path(__file__).with_name("cards") / "tse_ser.md"
 # Under licences that contradict each other: the card of such a model states its own terms.
@@ -368,24 +374,82 @@ def test_an_encoder_or_a_checkpoint_of_others_is_named(tmp_path: Path) -> None:
         read_lineage(tmp_path)
 
 
-def test_no_folder_of_this_machine_leaves_it() -> None:
-    told = without_local_paths(
-        {
-            "recipe": "/data/anna/recipe.yaml",
-            "corpus_dir": "/corpora",
-            "targets": ["folder:metadata=/data/anna/calls.csv,name=calls"],
-            "windows": "C:\\Users\\anna\\model",
-            "home": "~/models/extractor",
-            "kept": ["recipes/ravdess/2_joint.yaml", "lab/model", "https://example.com/a", 3, None],
-        }
-    )
-    assert told == {
-        "recipe": "recipe.yaml",
-        "targets": ["folder:metadata=calls.csv,name=calls"],
-        "windows": "model",
-        "home": "extractor",
-        "kept": ["recipes/ravdess/2_joint.yaml", "lab/model", "https://example.com/a", 3, None],
+# Parts of paths that a person may have: spaces, commas and equal signs among them.
+SECRET = st.text("anna Müller,=:.-_ß", min_size=3, max_size=12).map("Zq{}qZ".format)
+
+
+@given(
+    parts=st.lists(SECRET, min_size=1, max_size=3),
+    root=st.sampled_from(["/home/", "~/", "C:\\Users\\", "../", "sub/", "\\\\server\\"]),
+)
+def test_no_folder_of_this_machine_leaves_it(parts: list[str], root: str) -> None:
+    separator = "\\" if "\\" in root else "/"
+    folder = root + separator.join(parts)
+    facts = facts_of([*JOINT, "--noise_dir", folder + separator + "rain"])
+    facts["recipe"] = f"{folder}{separator}recipe.yaml"
+    for key in (*STAGE_ARGUMENTS, "encoder_name_or_path", "speaker_encoder_dir"):
+        facts["model"][key] = f"{folder}{separator}extractor"
+    facts["data"]["targets"] = ["ravdess", f"folder:metadata={folder}{separator}a.csv,name=calls"]
+    for key in PRIVATE_DATA:
+        facts["data"][key] = folder
+    facts["data"]["a_new_option"] = facts["a_new_fact"] = folder
+    facts["data"]["corpus_dirs"] = {"ravdess": folder}
+    facts["machine"]["host"] = facts["versions"][folder] = facts["last_log"] = folder
+    facts["training"]["optim"] = folder
+    told = published_facts(facts)
+    assert "Zq" not in json.dumps(told) and "qZ" not in json.dumps(told)
+    assert told["recipe"] == "recipe.yaml"
+    assert told["model"]["model_name_or_path"] == "extractor"
+    assert told["data"]["targets"][0] == "ravdess"
+    assert told["data"]["targets"][1].endswith("a.csv,name=calls")
+    assert corpora_of(told)[-1] == "noise"
+    assert published_facts(told) == told
+
+
+def test_every_fact_of_a_training_is_published_or_kept_by_decision() -> None:
+    facts = facts_of([*JOINT, "--encoder_name_or_path", "facebook/hubert-base-ls960"])
+    told = published_facts(facts)
+    assert facts.keys() == told.keys()
+    assert facts["data"].keys() - told["data"].keys() <= {*PRIVATE_DATA, "interferer_draw"}
+    assert facts["model"].keys() - told["model"].keys() == {
+        *("extractor_config", "classifier_config", "speaker_encoder_dir")
     }
+    assert facts["training"].keys() == told["training"].keys()
+    assert told["model"]["encoder_name_or_path"] == "facebook/hubert-base-ls960"
+    for section in ("data", "training", "model"):
+        assert told[section] == {key: facts[section][key] for key in told[section]}
+    assert published_facts(CONVERTED) == CONVERTED
+    local = {**CONVERTED, "checkpoint": "/home/anna b/valid.pth", "source_model": None}
+    assert published_facts(local)["checkpoint"] == "valid.pth"
+
+
+def test_a_training_that_went_on_in_its_own_folder_keeps_what_was_before(tmp_path: Path) -> None:
+    extraction = facts_of(["--stage", "extraction", *RAVDESS])
+    own = ["--model_name_or_path", str(tmp_path)]
+    longer = facts_of(["--stage", "extraction", *RAVDESS, *own, "--learning_rate", "1e-5"])
+    write_facts(extraction, tmp_path)
+    write_facts(longer, tmp_path)
+    assert list(read_lineage(tmp_path).stages) == [extraction, longer]
+    write_facts({**longer, "minutes": 20.0}, tmp_path)  # resumed after its end
+    assert list(read_lineage(tmp_path).stages) == [extraction, {**longer, "minutes": 20.0}]
+    # Facts of before that was so.
+    (tmp_path / "training_facts.json").write_text(json.dumps(longer))
+    with pytest.raises(PublishingError, match="wrote over the facts of the training before"):
+        read_lineage(tmp_path)
+    kept = tmp_path / "kept" / tmp_path.name
+    kept.mkdir(parents=True)
+    write_facts(extraction, kept)
+    assert list(read_lineage(tmp_path, [kept]).stages) == [extraction, longer]
+
+
+def test_a_folder_that_is_gone_is_no_model_of_the_hub(tmp_path: Path) -> None:
+    classification = ["--stage", "classification", "--condition", "clean", *RAVDESS]
+    relative = ["--encoder_name_or_path", "encoders/hubert"]
+    folder = write_training(tmp_path / "classifier", None, [*classification, *relative])
+    with pytest.raises(PublishingError, match="encoders/hubert, which is no model of the Hub that"):
+        read_lineage(folder)
+    named = read_lineage(folder, base_models=["facebook/hubert-large-ll60k"])
+    assert named.base_models == ("facebook/hubert-large-ll60k",)
 
 
 def test_only_cells_that_measured_this_checkpoint_count(tmp_path: Path) -> None:

@@ -14,8 +14,14 @@ import soundfile
 from corpus_layouts import burst, write_asterisk, write_emodb, write_librispeech, write_ravdess
 
 from data_builders import load_corpus
+from data_builders.audio import read_audio, resample
 from data_builders.corpora import corpus_table, scan
-from data_builders.corpora.scan import AUDIO_SUFFIXES, list_files, scan_audio_files
+from data_builders.corpora.scan import (
+    AUDIO_SUFFIXES,
+    LOSSY_SUFFIXES,
+    list_files,
+    scan_audio_files,
+)
 from data_builders.schema import CorpusError
 
 
@@ -106,6 +112,32 @@ def test_other_code_makes_a_table_anew(tmp_path: Path, monkeypatch: pytest.Monke
     second = load_corpus("emodb", root, tmp_path / "cache")
     assert first.cache_files != second.cache_files
     assert first[:] == second[:]
+
+
+@pytest.mark.parametrize("suffix", AUDIO_SUFFIXES)
+@pytest.mark.parametrize("rate", [16_000, 48_000])
+def test_every_format_that_libsndfile_writes_is_read(
+    suffix: str, rate: int, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    formats = {".ogg": ("OGG", "VORBIS"), ".oga": ("OGG", "VORBIS"), ".opus": ("OGG", "OPUS")}
+    formats |= {".aif": ("AIFF", None), ".aifc": ("AIFF", None), ".snd": ("AU", None)}
+    formats |= {".sph": ("NIST", None)}
+    kind, subtype = formats.get(suffix, (suffix[1:].upper(), None))
+    samples = burst(3, rate, active_seconds=1.0)
+    soundfile.write(tmp_path / f"a{suffix}", samples, rate, format=kind, subtype=subtype)
+    (tmp_path / "metadata.csv").write_text(f"path,speaker_id\na{suffix},anna\n")
+    row = load_corpus("folder", tmp_path, tmp_path / "cache")[0]
+    assert row["duration_seconds"] == pytest.approx(len(samples) / rate, abs=1e-3)
+    heard = read_audio(row["path"])
+    assert len(heard) == round(16_000 * row["duration_seconds"])
+    # Rendering begins anywhere, and hears the same.
+    np.testing.assert_array_equal(read_audio(row["path"], 5_000, 9_000), heard[5_000:9_000])
+    is_original = Path(row["path"]) == tmp_path / f"a{suffix}"
+    assert is_original == (rate == 16_000 and suffix not in LOSSY_SUFFIXES)
+    expected = resample(samples, rate)
+    tolerance = 0.6 if suffix in LOSSY_SUFFIXES else 2e-2
+    assert np.linalg.norm(heard - expected[: len(heard)]) < tolerance * np.linalg.norm(expected)
+    assert "left out" not in caplog.text
 
 
 def test_links_are_followed_but_not_in_circles(tmp_path: Path) -> None:

@@ -2,6 +2,8 @@
 
 import os
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from transformers import (
@@ -54,9 +56,9 @@ def save_with_code(
         _copy_facts(source, folder)
     elif feature_extractor is None:
         feature_extractor = TseSerFeatureExtractor(sampling_rate=model.config.sampling_rate)
-    _forget_folders(model.config)
-    model.save_pretrained(folder)
-    feature_extractor.save_pretrained(folder)
+    with _folders_forgotten(model.config):
+        model.save_pretrained(folder)
+        feature_extractor.save_pretrained(folder)
     return folder
 
 
@@ -112,11 +114,25 @@ def _copy_facts(source: Path, folder: Path) -> None:
             shutil.copyfile(source / name, folder / name)
 
 
-def _forget_folders(config: PreTrainedConfig) -> None:
-    """Where parts were loaded from says nothing elsewhere, and tells the names of folders here."""
+@contextmanager
+def _folders_forgotten(config: PreTrainedConfig) -> Iterator[None]:
+    """Where parts were loaded from says nothing elsewhere, and tells the names of folders here; the
+    model at hand keeps it."""
+    configs = list(_with_sub_configs(config))
+    names = [one.name_or_path for one in configs]
+    try:
+        for one in configs:
+            one.name_or_path = ""
+        yield
+    finally:
+        for one, name in zip(configs, names, strict=True):
+            one.name_or_path = name
+
+
+def _with_sub_configs(config: PreTrainedConfig) -> Iterator[PreTrainedConfig]:
+    yield config
     for name in config.sub_configs:
-        _forget_folders(getattr(config, name))
-    config.name_or_path = ""
+        yield from _with_sub_configs(getattr(config, name))
 
 
 __all__ = ["load_saved", "save_with_code"]

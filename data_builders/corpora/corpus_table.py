@@ -24,6 +24,7 @@ from data_builders.corpora.scan import (
     scan_audio_files,
     write_arrow,
 )
+from data_builders.files import whole_file
 from data_builders.schema import UTTERANCE_FEATURES, CorpusError
 
 logger = logging.getLogger(__name__)
@@ -152,7 +153,8 @@ def load_table(
                 # Files outside the folder, which its listing does not show.
                 "elsewhere": {file.path: file.key for file in chosen if os.path.isabs(file.path)},
             }
-            _facts_file(table).write_text(json.dumps(facts), encoding="utf-8")
+            with whole_file(_facts_file(table)) as unfinished:
+                unfinished.write_text(json.dumps(facts), encoding="utf-8")
             write_arrow(table, columns, datasets.Features(features))
     for line in facts["report"]:
         logger.warning("%s: %s", corpus, line)

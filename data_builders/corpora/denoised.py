@@ -11,6 +11,7 @@ import logging
 from pathlib import Path
 
 import datasets
+import pyarrow.parquet as pq
 
 from data_builders.corpora.corpus_table import require_folder
 from data_builders.corpora.scan import copies_folder, find_file, keep_usable, scan_audio_files
@@ -44,9 +45,8 @@ def load_denoised(
             f"denoised: {root} holds no {METADATA_FILE}; write the set with "
             f"python -m tse_ser.training.denoise_corpus"
         )
-    metadata = datasets.Dataset.from_parquet(
-        str(metadata_path), cache_dir=str(cache_dir / "datasets"), keep_in_memory=True
-    )
+    # Not by `from_parquet`, which keeps tables under their path and time.
+    metadata = datasets.Dataset(pq.read_table(metadata_path))
     missing_columns = sorted({*UTTERANCE_FEATURES, "split"} - set(metadata.column_names))
     if missing_columns:
         raise CorpusError(f"{metadata_path}: the columns {missing_columns} are missing")

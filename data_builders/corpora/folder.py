@@ -21,6 +21,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 import datasets
+import pyarrow.parquet as pq
 
 from data_builders.corpora.corpus_table import Description, load_table, require_folder
 from data_builders.corpora.folds import SPLITS
@@ -98,7 +99,7 @@ def load_folder(
     splits: dict[str, dict[str, str]] = {}
 
     def describe(report: list[str]) -> list[tuple[FoundFile, Description]]:
-        columns = _read_table(table, cache_dir)
+        columns = _read_table(table)
         _check_columns(table, columns)
         unused = [column for column in columns if column not in {*UTTERANCE_FEATURES, "split"}]
         if unused:
@@ -145,15 +146,13 @@ def _find_table(name: str, root: Path, metadata: str | None) -> Path:
     return found[0]
 
 
-def _read_table(table: Path, cache_dir: Path) -> dict[str, list[str]]:
+def _read_table(table: Path) -> dict[str, list[str]]:
     """Column to values; what is not told is ""."""
     if table.suffix.lower() == ".parquet":
-        read = datasets.Dataset.from_parquet(
-            str(table), cache_dir=str(cache_dir / "datasets"), keep_in_memory=True
-        )
+        # Not by `datasets`, which keeps tables under their path and time.
         return {
             column: ["" if value is None else str(value).strip() for value in values]
-            for column, values in read[:].items()
+            for column, values in pq.read_table(table).to_pydict().items()
         }
     try:
         with table.open(encoding="utf-8-sig", newline="") as file:

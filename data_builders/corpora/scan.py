@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import hashlib
 import os
-import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -24,6 +23,7 @@ from datasets.arrow_writer import ArrowWriter
 from datasets.utils import tqdm
 
 from data_builders.audio import find_speech, resample, write_audio
+from data_builders.files import whole_file
 from data_builders.schema import SAMPLING_RATE, CorpusError
 
 # What libsndfile reads: first the formats that keep every sample, then those that do not.
@@ -348,7 +348,8 @@ def _scan_header(path: Path, key: str, copies: Path) -> ScannedFile:
 def _scan_file(path: Path, key: str, copies: Path) -> ScannedFile:
     channels, rate, needs_copy = _decode(path)
     samples = channels[:, 0]
-    if np.abs(channels - channels[:, :1]).max() > NOTHING_AMPLITUDE:
+    is_mono = channels.shape[1] == 1
+    if not is_mono and np.abs(channels - channels[:, :1]).max() > NOTHING_AMPLITUDE:
         raise CorpusError(
             f"{channels.shape[1]} channels that differ; convert it to mono, or keep one channel"
         )
@@ -453,9 +454,9 @@ def write_arrow(path: Path, columns: Mapping[str, list[Any]], features: datasets
         columns (`Mapping[str, list]`): values by column, equally many.
         features (`datasets.Features`): their types.
     """
-    descriptor, temporary = tempfile.mkstemp(dir=path.parent, suffix=".part")
-    os.close(descriptor)
-    with ArrowWriter(path=temporary, features=features) as writer:
+    with (
+        whole_file(path) as unfinished,
+        ArrowWriter(path=str(unfinished), features=features) as writer,
+    ):
         writer.write_batch(dict(columns))
         writer.finalize()
-    os.replace(temporary, path)

@@ -6,7 +6,6 @@ import hashlib
 import json
 import logging
 import os
-import tempfile
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import NamedTuple
@@ -24,6 +23,7 @@ from data_builders.corpora.scan import (
     keep_usable,
     list_files,
 )
+from data_builders.files import whole_file
 from data_builders.mixtures.lowpass import HALF_LENGTH, lowpass
 from data_builders.mixtures.mixing import mean_power
 from data_builders.schema import SAMPLING_RATE, CorpusError
@@ -211,10 +211,8 @@ def _scan(
             report: list[str] = []
             usable = keep_usable("noise_dir", root, files, results, report, strict=strict)
             kept = {files[position].path: recording for position, recording in usable}, report
-            descriptor, temporary = tempfile.mkstemp(dir=folder, suffix=".part")
-            with os.fdopen(descriptor, "w", encoding="utf-8") as file:
-                json.dump(kept, file)
-            os.replace(temporary, store)
+            with whole_file(store) as unfinished:
+                unfinished.write_text(json.dumps(kept), encoding="utf-8")
     recordings, report = kept
     for line in report:
         logger.warning("noise_dir: %s", line)

@@ -25,8 +25,17 @@ from modeling.feature_extraction_tse_ser import TseSerFeatureExtractor
 from modeling.modeling_shift_cnn import ShiftCnnForEmotionClassification
 from modeling.modeling_td_speakerbeam import TdSpeakerBeamForSpeechExtraction
 from tse_ser.conversion.checkpoint_card import UNKNOWN_LICENSE, write_card
-from tse_ser.conversion.public_configurations import asteroid_config, espnet_config
-from tse_ser.conversion.public_parameter_names import ASTEROID_NAMES, ESPNET_NAMES, name_map
+from tse_ser.conversion.public_configurations import (
+    asteroid_config,
+    espnet_config,
+    has_group_norm,
+)
+from tse_ser.conversion.public_parameter_names import (
+    ASTEROID_NAMES,
+    ESPNET_GROUP_NORM_NAMES,
+    ESPNET_NAMES,
+    name_map,
+)
 
 SHIFTSER_RULES: tuple[tuple[str, str], ...] = (
     (r"^specaugment\.masked_spec_embed$", "masked_spec_embed"),
@@ -146,7 +155,8 @@ def from_espnet(
             names it.
     """
     model = TdSpeakerBeamForSpeechExtraction(espnet_config(config, sampling_rate))
-    _load(model, state_dict, name_map(ESPNET_NAMES, model.config))
+    names = ESPNET_GROUP_NORM_NAMES if has_group_norm(config) else ESPNET_NAMES
+    _load(model, state_dict, name_map(names, model.config))
     return model.eval()
 
 

@@ -25,8 +25,11 @@ ESPNET_EXTRACTOR = {
     "use_spk_emb": False,
     "spk_emb_dim": 256,
 }
-ESPNET_NORMS = {"gLN": "gln", "cLN": "cln", "BN": "bn"}
+# Group norm with one group is the global norm, under torch's names and with an epsilon of its own.
+ESPNET_GROUP_NORM = "GN"
+ESPNET_NORMS = {"gLN": "gln", "cLN": "cln", "BN": "bn", ESPNET_GROUP_NORM: "gln"}
 ESPNET_NORM_EPSILON = 2.0**-23
+ESPNET_GROUP_NORM_EPSILON = 1e-8
 ASTEROID_MODEL = {
     "n_filters": REQUIRED,
     "kernel_size": REQUIRED,
@@ -126,7 +129,8 @@ def espnet_config(config: Mapping[str, Any], sampling_rate: int = 16000) -> TdSp
         num_repeats=extractor["stack"],
         norm_type=_choice("extractor_conf.norm_type", extractor["norm_type"], ESPNET_NORMS),
         input_norm_type="cln",
-        norm_eps=ESPNET_NORM_EPSILON,
+        norm_eps=ESPNET_GROUP_NORM_EPSILON if has_group_norm(config) else ESPNET_NORM_EPSILON,
+        input_norm_eps=ESPNET_NORM_EPSILON if has_group_norm(config) else None,
         conv_bias=False,
         encoder_activation="relu",
         share_encoder=share_encoder,
@@ -140,6 +144,17 @@ def espnet_config(config: Mapping[str, Any], sampling_rate: int = 16000) -> TdSp
         external_embedding_dim=extractor["spk_emb_dim"],
         sampling_rate=sampling_rate,
     )
+
+
+def has_group_norm(config: Mapping[str, Any]) -> bool:
+    """
+    Whether the blocks of an ESPnet extractor have torch's group norm.
+
+    Args:
+        config: ESPnet's training configuration.
+    """
+    norm: str = config.get("extractor_conf", {}).get("norm_type", ESPNET_EXTRACTOR["norm_type"])
+    return norm == ESPNET_GROUP_NORM
 
 
 def asteroid_config(model_args: Mapping[str, Any]) -> TdSpeakerBeamConfig:

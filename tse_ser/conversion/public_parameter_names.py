@@ -1,7 +1,7 @@
 """What the parameters of an extractor are called in checkpoints of asteroid's and ESPnet's form."""
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 
@@ -30,6 +30,7 @@ class PublicNames:
             block in its stack) to fill in.
         block_parts: our name of a module in a block -> the public one.
         causal_block_parts: those of `block_parts` that differ where the convolutions are causal.
+        block_norm_parameters: our name of a parameter of a layer norm in a block -> the public one.
     """
 
     parameters: dict[str, str]
@@ -39,6 +40,7 @@ class PublicNames:
     block: str
     block_parts: dict[str, str]
     causal_block_parts: dict[str, str]
+    block_norm_parameters: dict[str, str]
 
 
 ASTEROID_NAMES = PublicNames(
@@ -71,6 +73,7 @@ ASTEROID_NAMES = PublicNames(
     },
     # There the convolution is wrapped together with a trim of its look-ahead.
     causal_block_parts={"depthwise_conv": "shared_block.3.0"},
+    block_norm_parameters=LAYER_NORM_PARAMETERS,
 )
 ESPNET_NAMES = PublicNames(
     parameters={
@@ -108,6 +111,11 @@ ESPNET_NAMES = PublicNames(
         "depthwise_norm": "net.3.net.3",
         "residual_conv": "net.3.net.4",
     },
+    block_norm_parameters=LAYER_NORM_PARAMETERS,
+)
+# The blocks' norms are torch's own; the norm before them is not.
+ESPNET_GROUP_NORM_NAMES = replace(
+    ESPNET_NAMES, block_norm_parameters={"weight": "weight", "bias": "bias"}
 )
 
 
@@ -128,7 +136,8 @@ def public_name(name: str, public: PublicNames, config: TdSpeakerBeamConfig) -> 
         is_first = layer is None
         norm_type = (config.input_norm_type if is_first else None) or config.norm_type
         if norm_type != "bn":
-            parameter = LAYER_NORM_PARAMETERS[parameter]
+            names = LAYER_NORM_PARAMETERS if is_first else public.block_norm_parameters
+            parameter = names[parameter]
     parameter = parameter.replace("branch_layers.", "transform.")
     path = public.networks[network]
     if layer is None:

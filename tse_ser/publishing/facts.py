@@ -12,7 +12,7 @@ from tse_ser.conversion.checkpoint_card import PIPELINE_TAGS, TITLES, usage
 from tse_ser.publishing.corpora import Corpus, find_corpora, known_facts
 from tse_ser.publishing.errors import PublishingError
 from tse_ser.publishing.licenses import License, LicensedPart, choose_license
-from tse_ser.publishing.lineage import Lineage, read_lineage, without_local_paths
+from tse_ser.publishing.lineage import Lineage, published_facts, read_lineage
 from tse_ser.publishing.results import Result, read_results
 from tse_ser.publishing.samples import Samples
 from tse_ser.publishing.stages import Stage, corpora_of, describe_stage, is_conversion, targets_of
@@ -125,7 +125,7 @@ def collect_facts(
         languages=tuple(sorted({one for corpus in targets for one in corpus.languages})),
         corpora=corpora,
         parts=parts,
-        stages=tuple(describe_stage(without_local_paths(stage)) for stage in lineage.stages),
+        stages=tuple(describe_stage(published_facts(stage)) for stage in lineage.stages),
         base_models=lineage.base_models,
         results=_results(model_dir, config.model_type, options),
         samples=options.samples,

@@ -9,18 +9,43 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from data_builders.corpora import CORPUS_OPTIONS
 from tse_ser.conversion.checkpoint_card import CONVERSION_FACTS_NAME
+from tse_ser.publishing.corpora import known_facts
 from tse_ser.publishing.errors import PublishingError
 from tse_ser.saving import TRAINING_FACTS_NAME as FACTS_NAME
+from tse_ser.training.facts import EARLIER_KEY, PROTOCOL_ARGUMENTS
 
-EARLIER_KEY = "earlier_stages"
 # The arguments of a training that name our own models.
 STAGE_ARGUMENTS = ("model_name_or_path", "extractor_name_or_path", "classifier_name_or_path")
 HUB_ID = re.compile(r"[\w][\w.-]*/[\w.-]+")
-# A folder from the root of a machine, wherever it stands in a text; no address of the web.
-ABSOLUTE_PATH = re.compile(r"(?<![\w:/.])(?:[A-Za-z]:\\|[/~])[^\s,;\"'=]+")
-# Where the data lie here is nobody's business.
-LOCAL_FOLDERS = ("corpus_dir", "corpus_dirs", "cache_dir")
+# What is published of the facts of a training, besides the names of models and corpora. Where
+# things lie on this machine is nobody's business; a fact that is not listed here stays here.
+PLAIN_FACTS = (
+    *("num_processes", "num_examples", "num_parameters", "minutes", "epochs", "steps"),
+    *("best_step", "best_metric", "first_log", "last_log", "last_validation"),
+    *("optimistic", "best_on_test", "versions"),
+)
+MODEL_FACTS = ("trainable_encoder_layers", "extraction_loss_weight", "classification_loss_weight")
+MACHINE_FACTS = ("cpu", "cores", "gpu")
+DATA_FACTS = (
+    *("fold", "protocol", "condition", "emotions", "num_speakers", "gender_state"),
+    *("interferer_draw", "interferer_emotions", "interferer_languages", "snr_distribution"),
+    *("snr_range_db", "snr_mean_std_db", "eval_snr_range_db", "segment_seconds"),
+    *("eval_segment_seconds", "enrollment_seconds", "enrollment_emotion", "trim_silence"),
+    *("lowpass_hz", "speed_factors", "noise_snr_range_db", "reverberation", "rt60_range_seconds"),
+    *("clean_share", "absent_share", "mixing_seed", "fresh_mixtures", "max_examples"),
+    *("max_train_examples", "max_eval_examples", "librimix_subset", "librimix_eval_subset"),
+    *("test_speakers", "validation_speakers", "strict_corpora"),
+)
+# Options of the data that name folders; whether there was noise, and a recipe, is told.
+PRIVATE_DATA = (
+    *("corpus_dir", "corpus_dirs", "cache_dir", "denoised_dir"),
+    *("librimix_metadata_dir", "librispeech_dir"),
+)
+CORPUS_NAMES = ("targets", "interferers")
+# Words and numbers as options, versions and processors have them; no path has only these.
+PLAIN_TEXT = re.compile(r"[^/\\~]*")
 
 
 @dataclass(frozen=True)
@@ -58,23 +83,102 @@ def read_lineage(
     return _Reader(earlier_stages, base_models).read(model_dir)
 
 
-def without_local_paths(value: Any) -> Any:
-    """The same facts with nothing in them that names a folder of this machine.
+def published_facts(facts: Mapping[str, Any]) -> dict[str, Any]:
+    """The facts of a training or a conversion that go to the Hub: those that are listed here.
+
+    Args:
+        facts (`Mapping[str, Any]`): as a training or a conversion wrote them.
+
+    Returns:
+        `dict[str, Any]`: numbers and words under their names; of a file or folder the last name,
+        of a corpus its name and options. Where data lie, and what nobody listed, is left out.
+    """
+    if "form" in facts:
+        return {
+            "form": plain_values(facts["form"]),
+            "checkpoint": _last_name(facts["checkpoint"]),
+            "license": plain_values(facts["license"]),
+            "source_model": _model_name(facts["source_model"]),
+        }
+    told: dict[str, Any] = {}
+    if "recipe" in facts:
+        recipes = facts["recipe"]
+        told["recipe"] = (
+            [_last_name(one) for one in recipes]
+            if isinstance(recipes, list)
+            else _last_name(recipes)
+        )
+    if "model" in facts:
+        model = facts["model"]
+        named = [key for key in (*STAGE_ARGUMENTS, "encoder_name_or_path") if key in model]
+        told["model"] = {key: _model_name(model[key]) for key in named} | _listed(
+            model, MODEL_FACTS
+        )
+    if "data" in facts:
+        data = facts["data"]
+        told["data"] = {key: _corpus_names(data[key]) for key in CORPUS_NAMES if key in data}
+        told["data"] |= _listed(data, DATA_FACTS)
+        told["data"]["noise_dir"] = "noise" if data.get("noise_dir") else None
+    if "training" in facts:
+        told["training"] = _listed(facts["training"], (*PROTOCOL_ARGUMENTS, "condition"))
+    if "machine" in facts:
+        told["machine"] = _listed(facts["machine"], MACHINE_FACTS)
+    return told | _listed(facts, PLAIN_FACTS)
+
+
+def _listed(facts: Mapping[str, Any], names: Iterable[str]) -> dict[str, Any]:
+    return {name: plain_values(facts[name]) for name in dict.fromkeys(names) if name in facts}
+
+
+def plain_values(value: Any) -> Any:
+    """Numbers and words, without anything that may be a path.
 
     Args:
         value (`Any`): plain values, as read from JSON.
 
     Returns:
-        `Any`: paths from the root are cut to the file's name, folders of data are left out.
+        `Any`: the same, with None in place of every text that has a slash, a backslash or a tilde.
     """
     if isinstance(value, Mapping):
-        kept = {key: one for key, one in value.items() if key not in LOCAL_FOLDERS}
-        return {key: without_local_paths(one) for key, one in kept.items()}
-    if isinstance(value, list):
-        return [without_local_paths(one) for one in value]
-    if isinstance(value, str):
-        return ABSOLUTE_PATH.sub(lambda found: re.split(r"[\\/]", found.group())[-1], value)
+        return {
+            str(key): plain_values(one)
+            for key, one in value.items()
+            if plain_values(str(key)) is not None
+        }
+    if isinstance(value, list | tuple):
+        return [plain_values(one) for one in value]
+    if isinstance(value, str) and PLAIN_TEXT.fullmatch(value) is None:
+        return None
     return value
+
+
+def _last_name(path: str | None) -> str | None:
+    """The last part of a path, of whichever system."""
+    return None if path is None else re.split(r"[\\/]", path.rstrip("\\/"))[-1].lstrip("~")
+
+
+def _model_name(name: str | None) -> str | None:
+    """A model of the Hub by its id, a folder by its last name."""
+    if name is None or (HUB_ID.fullmatch(name) and not Path(name).exists()):
+        return name
+    return _last_name(name)
+
+
+def _corpus_names(names: str | Sequence[str] | None) -> Any:
+    """Corpora with their options; of a table, wherever it lies, its last name."""
+    if isinstance(names, list | tuple):
+        return [_corpus_names(name) for name in names]
+    if names is None or plain_values(names) is not None:
+        return names
+    corpus, _, text = names.partition(":")
+    known = "|".join(CORPUS_OPTIONS.get(corpus, {}))
+    options = []
+    # A path may hold commas and equal signs of its own.
+    for option in re.split(rf",(?=(?:{known})=)", text) if known else []:
+        key, _, value = option.partition("=")
+        is_id = key == "hub" and HUB_ID.fullmatch(value)
+        options.append(f"{key}={value if is_id else _last_name(value)}")
+    return ":".join([_last_name(corpus) or "", *[",".join(options)] * bool(options)])
 
 
 class _Reader:
@@ -88,7 +192,7 @@ class _Reader:
         unique = {json.dumps(stage, sort_keys=True): stage for stage in stages}
         return Lineage(tuple(unique.values()), tuple(dict.fromkeys(self._base_models)))
 
-    def _stages(self, model_dir: Path) -> list[dict[str, Any]]:
+    def _stages(self, model_dir: Path, later: tuple[Path, ...] = ()) -> list[dict[str, Any]]:
         """Facts of the folder's model and of those before it, the earliest first."""
         facts = read_facts(model_dir)
         before: list[dict[str, Any]] = facts.pop(EARLIER_KEY, None) or []
@@ -96,15 +200,25 @@ class _Reader:
             model = facts.get("model", {})
             for argument in STAGE_ARGUMENTS:
                 if model.get(argument):
-                    before += self._started_from(model_dir, argument, model[argument])
+                    before += self._started_from(
+                        model_dir, argument, model[argument], (*later, model_dir.resolve())
+                    )
         for stage in [*before, facts]:
             self._note_encoder(model_dir, stage)
         return [*before, facts]
 
-    def _started_from(self, model_dir: Path, argument: str, name: str) -> list[dict[str, Any]]:
+    def _started_from(
+        self, model_dir: Path, argument: str, name: str, later: tuple[Path, ...]
+    ) -> list[dict[str, Any]]:
         folder = self._earlier.get(Path(name).name, Path(name))
+        if folder.resolve() in later:
+            raise PublishingError(
+                f"{model_dir / FACTS_NAME}: the training went on in the folder that it started "
+                f"from, {folder}, and wrote over the facts of the training before: keep those, "
+                f"put them into a folder called {folder.name!r}, and name it by --earlier_stages"
+            )
         if folder.is_dir():
-            return self._stages(folder)
+            return self._stages(folder, later)
         if name in self._given:
             return []
         raise PublishingError(
@@ -120,13 +234,14 @@ class _Reader:
         name = facts.get("model", {}).get("encoder_name_or_path")
         if not name:
             return
-        if HUB_ID.fullmatch(name) and not Path(name).is_dir():
+        if name in known_facts()["speech_encoders"] and not Path(name).is_dir():
             self._base_models.append(name)
         elif not self._given:
+            # A name such as encoders/hubert may be a model of the Hub, or a folder that is gone.
             raise PublishingError(
-                f"{model_dir / FACTS_NAME}: the speech encoder came from the folder "
-                f"{Path(name).name}: name the model on the Hub that it is by --base_model, for "
-                "example --base_model openai/whisper-tiny.en"
+                f"{model_dir / FACTS_NAME}: the speech encoder came from {_model_name(name)}, "
+                "which is no model of the Hub that is known here: name the model that it is by "
+                "--base_model, for example --base_model openai/whisper-tiny.en"
             )
 
 

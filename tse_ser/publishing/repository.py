@@ -16,7 +16,7 @@ from tse_ser.publishing.cards import CARD_NAME, render_card
 from tse_ser.publishing.checks import check_repository, list_files
 from tse_ser.publishing.errors import PublishingError
 from tse_ser.publishing.facts import CardFacts, PublishingOptions, collect_facts
-from tse_ser.publishing.lineage import EARLIER_KEY, FACTS_NAME, Lineage, without_local_paths
+from tse_ser.publishing.lineage import EARLIER_KEY, FACTS_NAME, Lineage, published_facts
 from tse_ser.publishing.results import published_cells
 from tse_ser.publishing.stages import is_conversion
 from tse_ser.saving import load_saved, save_with_code
@@ -137,7 +137,7 @@ def _size(size_bytes: float) -> str:
 
 
 def _write_facts(folder: Path, facts: CardFacts, lineage: Lineage) -> None:
-    *earlier, own = (without_local_paths(stage) for stage in lineage.stages)
+    *earlier, own = (published_facts(stage) for stage in lineage.stages)
     name = CONVERSION_FACTS_NAME if is_conversion(own) else FACTS_NAME
     # With what came before, so that a copy of the repository can be trained on and published.
     _write_json(folder / name, {**own, EARLIER_KEY: earlier} if earlier else own)

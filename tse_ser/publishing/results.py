@@ -12,7 +12,7 @@ from huggingface_hub import EvalResult
 
 from tse_ser.publishing.corpora import base_name, find_corpora, listed, titles
 from tse_ser.publishing.errors import PublishingError
-from tse_ser.publishing.lineage import read_json, without_local_paths
+from tse_ser.publishing.lineage import plain_values, read_json
 from tse_ser.publishing.stages import BEST_ON_TEST, snr_words
 
 PAPER_RESULTS = Path(__file__).resolve().parent.parent / "evaluation" / "paper_results.json"
@@ -123,7 +123,7 @@ def published_cells(results: Iterable[Result]) -> list[dict[str, Any]]:
     for result in results:
         left_out = LEFT_OUT | ({"wa"} if "wa_checkpoint" in result.cell else set())
         kept = {key: value for key, value in result.cell.items() if key not in left_out}
-        cells.append(without_local_paths(kept))
+        cells.append(plain_values(kept))
     return cells
 
 

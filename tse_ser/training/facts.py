@@ -14,6 +14,8 @@ from tse_ser.machine import describe_versions
 from tse_ser.options import TrainingOptions, data_facts
 
 FACTS_NAME = "training_facts.json"
+# The facts of the trainings before, the earliest first, where a file holds them too.
+EARLIER_KEY = "earlier_stages"
 # The training arguments that a result depends on; the rest is on the checkpoint.
 PROTOCOL_ARGUMENTS = (
     "stage",
@@ -89,6 +91,8 @@ def training_facts(
 def write_facts(facts: Mapping[str, Any], output_dir: str | Path) -> Path:
     """Writes facts beside a model.
 
+    A training that started from the model in this folder keeps the facts of the one before.
+
     Args:
         facts (`Mapping[str, Any]`): what `training_facts` gives.
         output_dir (`str` or `Path`): the model's folder.
@@ -97,6 +101,14 @@ def write_facts(facts: Mapping[str, Any], output_dir: str | Path) -> Path:
         `Path`: the file.
     """
     path = Path(output_dir) / FACTS_NAME
+    started_from = facts["model"].get("model_name_or_path")
+    if path.is_file() and started_from and Path(started_from).resolve() == path.parent.resolve():
+        before = json.loads(path.read_text(encoding="utf-8"))
+        earlier = before.pop(EARLIER_KEY, [])
+        # The same training, resumed after its end, is one.
+        if any(before.get(key) != facts[key] for key in ("model", "data", "training")):
+            earlier = [*earlier, before]
+        facts = {**facts, EARLIER_KEY: earlier}
     path.write_text(json.dumps(facts, indent=2) + "\n", encoding="utf-8")
     return path
 
