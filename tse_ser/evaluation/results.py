@@ -116,8 +116,8 @@ def read_results(path: str | Path) -> Results:
         facts = json.loads(path.with_suffix(".json").read_text(encoding="utf-8"))
     except (OSError, pa.ArrowInvalid, ValueError) as error:
         raise ValueError(
-            f"{path}: expected the results of a study and {path.with_suffix('.json').name} beside
-            it, " f"as `python -m tse_ser.evaluation.results` writes them ({error})"
+            f"{path}: expected the results of a study and {path.with_suffix('.json').name} "
+            f"beside it, as `python -m tse_ser.evaluation.results` writes them ({error})"
         ) from None
     utterances = utterances.astype(dict.fromkeys(TEXTS, "str"))
     known = utterances["label"].notna() & utterances["prediction"].notna()
@@ -197,8 +197,8 @@ def study_facts(
         "classes": every[0]["classes"],
         "machines": sorted({_machine(run["machine"]) for run in [*every, *trainings]}),
         "versions": every[0]["versions"],
-        "training_minutes": round(sum(training["minutes"] for training in trainings), 1),
-        "scoring_minutes": round(sum(test["minutes"] for test in every), 1),
+        "training_minutes": round(sum(training["minutes"] for training in trainings), 2),
+        "scoring_minutes": round(sum(test["minutes"] for test in every), 2),
         "optimistic": any(test["optimistic"] for test in every),
     }
     # Under protocol `best_on_test` WA is of another epoch than the predictions.
