@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -17,7 +19,7 @@ from tse_ser.evaluation.bootstrap import (
 )
 
 
-def utterances(correct: dict[str, tuple[str, float | None]], fold: int = 1) -> pd.DataFrame:
+def utterances(correct: Mapping[str, tuple[str, float | None]], fold: int = 1) -> pd.DataFrame:
     """Rows by utterance id: its class, and 1 where it was recognised; each has a speaker."""
     rows = [
         {"fold": fold, "unit": name, "label": label, "correct": right, "speaker_id": f"s{name}"}

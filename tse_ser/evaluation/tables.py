@@ -231,9 +231,7 @@ def conditions_table(results: Results) -> Table:
     runs = results.runs[results.runs["condition_label"].notna()]
     labels = ["condition_label", "condition_value", "system", "train_set", "test_set"]
     headings = ["Condition", "Value", "System", "Train set", "Test set"]
-    groups = sorted(
-        runs.fillna({name: "" for name in labels}).groupby(labels), key=_condition_order
-    )
+    groups = sorted(runs.fillna(dict.fromkeys(labels, "")).groupby(labels), key=_condition_order)
     rows = []
     for key, ours in groups:
         difference, values = _against_usual(results, ours)
