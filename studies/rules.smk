@@ -11,6 +11,7 @@ import shlex
 import sys
 from fnmatch import fnmatchcase
 from pathlib import Path
+from types import SimpleNamespace
 
 import yaml
 from snakemake.exceptions import WorkflowError
@@ -124,6 +125,31 @@ def step_options(wildcards):
     )
 
 
+def first_runs():
+    """Each step that is run, with how often, and the folder and arguments of the first time."""
+    needed = {name for test in TESTS.values() for name in test["from"].values()}
+    for name in list(STEPS)[::-1] * len(STEPS):
+        if name in needed:
+            needed |= set(STEPS[name].get("from", {}).values())
+    for name, entry in STEPS.items():
+        if name in needed and program(name) != "folder":
+            repeat = entry.get("repeat", ["fold", "seed"])
+            fold, seed = (
+                values[0] if key in repeat else "all"
+                for key, values in (("fold", FOLDS), ("seed", SEEDS))
+            )
+            path = folder(name, fold, seed)
+            options = step_options(SimpleNamespace(step=name, fold=fold, seed=seed))
+            runs = (len(FOLDS) if "fold" in repeat else 1) * (len(SEEDS) if "seed" in repeat else 1)
+            yield {
+                "step": name,
+                "program": program(name),
+                "runs": runs,
+                "folder": path,
+                "arguments": ["--config", recipe(name), *shlex.split(options), "--output_dir", path],
+            }
+
+
 def test_options(wildcards):
     """The options of a test's command."""
     entry = TESTS[wildcards.test]
@@ -202,7 +228,7 @@ wildcard_constraints:
     seed=r"\d+|all",
 
 
-localrules: study, results, tables, figures, report
+localrules: study, costs, results, tables, figures, report
 
 
 rule train:
@@ -276,9 +302,17 @@ rule study:
             "protocol": config["protocol"],
             "tests": {name: test["labels"] for name, test in TESTS.items()},
             "results": [os.path.relpath(path, OUT) for path in RESULTS],
+            "steps": list(first_runs()),
         },
     run:
         Path(output[0]).write_text(json.dumps(params.study, indent=2) + "\n", encoding="utf-8")
+
+
+rule costs:
+    input:
+        f"{OUT}/study.json",
+    shell:
+        "{PYTHON} -m tse_ser.training.costs --study {input} {PLACES}"
 
 
 rule results:
