@@ -15,7 +15,7 @@ SPEECH = ["--targets", "generated", "--interferers", "generated_pool"]
 EXTRACTION = [
     *("--config", "recipes/generated/1_extraction.yaml", "--max_train_examples", "18"),
     *("--num_train_epochs", "3", "--per_device_train_batch_size", "4"),
-    *("--gradient_accumulation_steps", "2"),
+    *("--gradient_accumulation_steps", "2", "--segment_seconds", "0.5"),
 ]
 
 
@@ -51,7 +51,7 @@ def test_steps_hours_and_disk_are_those_of_the_recipes(tmp_path: Path) -> None:
     extractor, denoised, classified, total = table.to_dict("records")
     # Four full batches of 18 examples, two an update, three epochs, five runs.
     assert extractor["Optimizer steps"] == 5 * 3 * 2
-    assert extractor["Hours of audio"] == pytest.approx(5 * 3 * 2 * 8 * 1.5 / 3600)
+    assert extractor["Hours of audio"] == pytest.approx(5 * 3 * 2 * 8 * 0.5 / 3600)
     assert extractor["Minutes so far"] == total["Minutes so far"] == 7.5
     # The set is not written yet: two mixtures of each of 24 targets, eight a batch.
     assert classified["Optimizer steps"] == 2 * 24 // 8
