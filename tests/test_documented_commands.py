@@ -87,7 +87,7 @@ def write_folder_corpora(sandbox: Path) -> None:
 def sandbox(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A working folder as the pages assume it, with tiny models and corpora."""
     sandbox = tmp_path_factory.mktemp("reader")
-    for name in ("recipes", "docs", "deploy", "pretrained", *ROOT_FILES):
+    for name in ("recipes", "studies", "docs", "deploy", "pretrained", *ROOT_FILES):
         (sandbox / name).symlink_to(REPOSITORY / name)
     demo = sandbox / "results" / "demo"
     save_with_code(tiny_tse_ser(), demo / "checkpoint", TseSerFeatureExtractor())

@@ -1,6 +1,6 @@
 """What the trainings of a study will cost: optimizer steps, hours of audio and disk.
 
-    snakemake -s studies/paper/Snakefile --cores 1 --config corpus_dir=DIR costs
+    snakemake costs -s studies/paper/Snakefile --cores 1 --config corpus_dir=DIR
 
 The rule calls this module with the `study.json` of the study. The counts come from the recipes and
 the corpora; what cannot be known from here is said to be unknown. Beside them stand the minutes of
