@@ -14,10 +14,11 @@ import numpy as np
 from transformers import PreTrainedModel
 
 from data_builders.schema import EMOTIONS
-from tse_ser.evaluation.evaluate_checkpoint import EvaluationArguments, load_condition, load_model
+from tse_ser.evaluation.evaluate_checkpoint import load_condition, load_model
 from tse_ser.evaluation.metrics.si_sdr.si_sdr import scale_invariant_sdr
 from tse_ser.evaluation.prediction import run_model
 from tse_ser.evaluation.results import RUN, Results
+from tse_ser.options import EvaluationOptions
 
 PLACES = ("corpus_dir", "corpus_dirs", "cache_dir")
 
@@ -79,7 +80,7 @@ def checkpoint(path: Path, name: str) -> str | None:
 
 def settings_of(
     path: Path, test: Mapping[str, Any], places: Mapping[str, Any]
-) -> EvaluationArguments:
+) -> EvaluationOptions:
     """The settings of a test, with the folders of this machine.
 
     Args:
@@ -87,11 +88,11 @@ def settings_of(
         places (mapping): of `corpus_dir`, `corpus_dirs` and `cache_dir`, what is needed.
 
     Returns:
-        `EvaluationArguments`: what was scored on what.
+        `EvaluationOptions`: what was scored on what.
     """
-    names = {field.name for field in fields(EvaluationArguments)}
+    names = {field.name for field in fields(EvaluationOptions)}
     classifier = test["classifier_checkpoint"]
-    return EvaluationArguments(
+    return EvaluationOptions(
         **{name: test[name] for name in names & test.keys()},
         **places,
         model=checkpoint(path, test["checkpoint"]) or "",

@@ -29,9 +29,9 @@ from modeling import (
     TdSpeakerBeamConfig,
     TdSpeakerBeamForSpeechExtraction,
 )
-from tse_ser.training.arguments import ModelArguments, parse_arguments
+from tse_ser.options import ModelOptions, read_training_options
 from tse_ser.training.build_model import read_config
-from tse_ser.training.denoise_corpus import parse_arguments as parse_denoising
+from tse_ser.training.denoise_corpus import parse_arguments as read_denoising_options
 from tse_ser.training.denoise_corpus import plan_jobs
 from tse_ser.training.load_datasets import load_datasets
 
@@ -92,10 +92,11 @@ class CostEstimator:
         return estimate([*step["arguments"], *self._places], step["folder"])
 
     def _training(self, arguments: Sequence[str], folder: str) -> Cost:
-        model, data, training = parse_arguments(arguments)
+        options = read_training_options(arguments)
+        model, data, training = options.model, options.data, options.training
         cost = Cost()
         lengths = self._lengths.get(str(data.denoised_dir))
-        if lengths is None or training.condition != "denoised":
+        if lengths is None or data.condition != "denoised":
             try:
                 lengths = _lengths(load_datasets(data, training)[0], data.segment_seconds)
             except (ValueError, OSError) as error:  # a corpus is not there
@@ -122,7 +123,7 @@ class CostEstimator:
         return cost
 
     def _denoising(self, arguments: Sequence[str], folder: str) -> Cost:
-        data, denoising = parse_denoising(arguments)
+        data, denoising = read_denoising_options(arguments)
         try:
             jobs = plan_jobs(data, denoising.mixtures_per_utterance)
         except (ValueError, OSError) as error:
@@ -136,7 +137,7 @@ class CostEstimator:
         hours = num_samples / SAMPLING_RATE / 3600
         return Cost(0, hours, num_samples * BYTES_PER_WEIGHT / 1e9)
 
-    def _sizes_of(self, model: ModelArguments, stage: str) -> dict[str, tuple[int, int]]:
+    def _sizes_of(self, model: ModelOptions, stage: str) -> dict[str, tuple[int, int]]:
         """Weights of each part, all and trained; a part of unknown size is missing."""
         sizes = {}
         for part in PARTS[stage]:
@@ -147,7 +148,7 @@ class CostEstimator:
                 self.problems[f"size of the {part}: {str(error).splitlines()[0]}"] = None
         return sizes
 
-    def _size_of(self, part: str, source: str | None, model: ModelArguments) -> tuple[int, int]:
+    def _size_of(self, part: str, source: str | None, model: ModelOptions) -> tuple[int, int]:
         if source in self._sizes:
             return self._sizes[source][part]
         if source is not None:
