@@ -76,8 +76,8 @@ def test_learning_curves_are_those_of_the_longest_history_of_each_run(tmp_path: 
             (folder / "trainer_state.json").write_text(json.dumps({"log_history": history[:step]}))
     results = study(tmp_path, {"joint": (JOINT, [evaluation(records(MOST))])})
     loss, accuracy = study_figures(results)["learning_curves_sc_clean"].axes
-    drawn = [line.get_xdata() for line in loss.lines if len(line.get_xdata())]
-    assert [x.tolist() for x in drawn] == [[1, 2, 3]] * 2
+    drawn = [np.asarray(line.get_xdata()).tolist() for line in loss.lines]
+    assert [x for x in drawn if x] == [[1, 2, 3]] * 2
     assert accuracy.get_title("left") == "Accuracy in validation (%)"
 
 

@@ -82,7 +82,7 @@ def write_study(
         facts = folder / "steps" / f"step{index}" / "fold-1_seed-0" / "training_facts.json"
         facts.parent.mkdir(parents=True)
         facts.write_text(json.dumps({"minutes": spent, "machine": MACHINE}))
-    study = {"study": "tiny", "protocol": protocol, "results": names}
+    study: dict[str, Any] = {"study": "tiny", "protocol": protocol, "results": names}
     study["tests"] = {name: test_labels for name, (test_labels, _) in tests.items()}
     (folder / "study.json").write_text(json.dumps(study))
     collect_results(folder / "study.json", folder / "tiny.parquet")
