@@ -74,8 +74,8 @@ def run_demo(path: Path, index: int = 0) -> None:
     mixed = load_condition(settings)[index]
     unaided = run_model(load_model(settings_of(*baseline, {}).model), [mixed])
     example = extract_example(model, mixed)
-    write_waveforms(example.waveforms, folder)
-    write_sample(folder, checkpoint / "sample")
+    _write_waveforms(example.waveforms, folder)
+    _write_sample(folder, checkpoint / "sample")
     print(f"One test mixture: {example.title} over it")
     print(f"  true emotion                              {example.true_emotion}")
     print(f"  before: SC trained on mixtures            {heard(probabilities(unaided))}")
@@ -89,25 +89,15 @@ def run_demo(path: Path, index: int = 0) -> None:
     print(f"Tables, curves and sound on one page, to open in a browser: {folder / 'report.html'}")
 
 
-def write_waveforms(waveforms: Mapping[str, np.ndarray], folder: Path) -> None:
-    """Writes 32-bit float WAV files that can be compared by ear.
-
-    Args:
-        waveforms: arrays of shape `(num_samples,)` at 16 kHz by file name.
-        folder: to write into.
-    """
+def _write_waveforms(waveforms: Mapping[str, np.ndarray], folder: Path) -> None:
+    """Writes 32-bit float WAV files that can be compared by ear."""
     gain = PEAK / max(np.abs(waveform).max() for waveform in waveforms.values())
     for name, waveform in waveforms.items():
         soundfile.write(folder / f"{name}.wav", gain * waveform, SAMPLING_RATE, subtype="FLOAT")
 
 
-def write_sample(folder: Path, sample_dir: Path) -> None:
-    """Puts the written mixture and enrollment beside a model, as 16-bit WAV files.
-
-    Args:
-        folder: that `write_waveforms` wrote into.
-        sample_dir: folder to write.
-    """
+def _write_sample(folder: Path, sample_dir: Path) -> None:
+    """Puts the written mixture and enrollment beside a model, as 16-bit WAV files."""
     sample_dir.mkdir(exist_ok=True)
     for name in ("mixture.wav", "enrollment.wav"):
         waveform, rate = soundfile.read(folder / name)

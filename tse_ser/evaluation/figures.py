@@ -78,7 +78,7 @@ def study_figures(results: Results) -> dict[str, Figure]:
         if first["tables"] and own["correct"].notna().any():
             title = f"{first['system']}: {first['train_set']} → {first['test_set']}{mark}"
             classes = results.facts["classes"]
-            figures[f"confusion_{test}"] = plot_confusion(confusion(own, classes), classes, title)
+            figures[f"confusion_{test}"] = _plot_confusion(confusion(own, classes), classes, title)
     for name, curves, x_label, title in (
         ("ua_against_snr", snr_curves(results), "Input SNR (dB)", "UA against input SNR"),
         (
@@ -89,9 +89,9 @@ def study_figures(results: Results) -> dict[str, Figure]:
         ),
     ):
         if not curves.empty:
-            figures[name] = plot_accuracy_curves(curves, x_label, title + mark)
+            figures[name] = _plot_accuracy_curves(curves, x_label, title + mark)
     for step, histories in step_histories(results.path.parent).items():
-        figures[f"learning_curves_{step}"] = plot_learning_curves(histories, title=step)
+        figures[f"learning_curves_{step}"] = _plot_learning_curves(histories, title=step)
     return figures
 
 
@@ -163,17 +163,8 @@ def step_histories(folder: Path) -> dict[str, list[list[dict[str, float]]]]:
     return histories
 
 
-def plot_confusion(counts: np.ndarray, classes: Sequence[str], title: str) -> Figure:
-    """Confusion matrix: counts, coloured by the share of the true class.
-
-    Args:
-        counts (`np.ndarray` of shape `(num_classes, num_classes)`): rows are true classes.
-        classes (sequence of `str`): their names.
-        title (`str`): above the matrix.
-
-    Returns:
-        `Figure`: not saved yet.
-    """
+def _plot_confusion(counts: np.ndarray, classes: Sequence[str], title: str) -> Figure:
+    """Confusion matrix: counts, coloured by the share of the true class."""
     with plt.rc_context(STYLE):
         figure, axes = plt.subplots(figsize=(5.0, 4.0))
         shares = 100 * counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
@@ -198,17 +189,8 @@ def plot_confusion(counts: np.ndarray, classes: Sequence[str], title: str) -> Fi
     return figure
 
 
-def plot_accuracy_curves(curves: pd.DataFrame, x_label: str, title: str) -> Figure:
-    """UA over a condition, a line a system, with 95 % bootstrap intervals as bands.
-
-    Args:
-        curves (`DataFrame`): what `snr_curves` gives.
-        x_label (`str`): what the condition is, with its unit.
-        title (`str`): above the axes.
-
-    Returns:
-        `Figure`: not saved yet.
-    """
+def _plot_accuracy_curves(curves: pd.DataFrame, x_label: str, title: str) -> Figure:
+    """UA over a condition, a line a system, with 95 % bootstrap intervals as bands."""
     with plt.rc_context(STYLE):
         figure, axes = plt.subplots(figsize=(5.6, 3.6))
         for (name, points), color in zip(curves.groupby("system"), cycle(COLORS), strict=False):
@@ -221,18 +203,10 @@ def plot_accuracy_curves(curves: pd.DataFrame, x_label: str, title: str) -> Figu
     return figure
 
 
-def plot_learning_curves(
+def _plot_learning_curves(
     histories: Sequence[Sequence[Mapping[str, float]]], title: str = ""
 ) -> Figure:
-    """Losses and validation scores over epochs, a line a run.
-
-    Args:
-        histories (sequence of sequences of mappings): `log_history` of each run's trainer state.
-        title (`str`): above the panels.
-
-    Returns:
-        `Figure`: with a panel for each kind of curve that is there; not saved yet.
-    """
+    """Losses and validation scores over epochs, a line a run."""
     logged = {key for history in histories for entry in history for key in entry}
     panels = [panel for panel in CURVE_PANELS if logged & panel[2].keys()] or [CURVE_PANELS[0]]
     with plt.rc_context(STYLE):
@@ -253,15 +227,8 @@ def plot_learning_curves(
     return figure
 
 
-def plot_example(example: Example) -> Figure:
-    """Spectrograms of mixture, extracted speech and target on one scale, with the emotions.
-
-    Args:
-        example (`Example`): waveforms and emotions.
-
-    Returns:
-        `Figure`: not saved yet.
-    """
+def _plot_example(example: Example) -> Figure:
+    """Spectrograms of mixture, extracted speech and target on one scale, with the emotions."""
     titles = {
         name: f"{name.title()}: SI-SDR {example.si_sdr_db[name]:.1f} dB, "
         f"predicted {next(iter(example.heard[name]))}".replace("-0.0", "0.0")
@@ -321,7 +288,7 @@ def write_figures(
     """
     figures = study_figures(results)
     for example in extract_examples(results, (0,), places):
-        figures["example"] = plot_example(example)
+        figures["example"] = _plot_example(example)
     folder = Path(output_dir)
     folder.mkdir(parents=True, exist_ok=True)
     for name, figure in figures.items():

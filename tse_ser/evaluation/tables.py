@@ -110,12 +110,12 @@ def build_section(results: Results) -> Section:
     """
     paper = json.loads(PAPER_RESULTS.read_text(encoding="utf-8"))
     mark = " (optimistic)" if results.facts["optimistic"] else ""
-    tables = [accuracy_table(results, name, table) for name, table in paper["tables"].items()]
+    tables = [_accuracy_table(results, name, table) for name, table in paper["tables"].items()]
     tables += [
-        extraction_table(results, paper["extraction"]),
-        differences_table(results, paper),
-        conditions_table(results),
-        interferer_table(results),
+        _extraction_table(results, paper["extraction"]),
+        _differences_table(results, paper),
+        _conditions_table(results),
+        _interferer_table(results),
     ]
     tables = [
         Table(table.name, table.title + mark, table.frame, table.text_columns)
@@ -137,18 +137,8 @@ def build_section(results: Results) -> Section:
     )
 
 
-def accuracy_table(results: Results, name: str, table: Mapping[str, Any]) -> Table:
-    """One of Tables II to VI.
-
-    Args:
-        results (`Results`): of the study.
-        name (`str`): "II" to "VI".
-        table (mapping): the paper's: `title`, `columns`, and `rows` with `wa_percent`,
-        `ua_percent`.
-
-    Returns:
-        `Table`: the paper's rows, then ours that it does not have.
-    """
+def _accuracy_table(results: Results, name: str, table: Mapping[str, Any]) -> Table:
+    """One of Tables II to VI."""
     rows = [
         {
             **_labels(row, table["columns"]),
@@ -165,16 +155,8 @@ def accuracy_table(results: Results, name: str, table: Mapping[str, Any]) -> Tab
     return _table(f"table_{name.lower()}", title, rows, len(table["columns"]))
 
 
-def extraction_table(results: Results, table: Mapping[str, Any]) -> Table:
-    """SI-SDR before and after extraction, by method and gender state.
-
-    Args:
-        results (`Results`): of the study.
-        table (mapping): the paper's, with `si_sdr_mixture_db` and `si_sdri_db`.
-
-    Returns:
-        `Table`: in dB.
-    """
+def _extraction_table(results: Results, table: Mapping[str, Any]) -> Table:
+    """SI-SDR before and after extraction, by method and gender state."""
     rows = [
         {
             **_labels(row, table["columns"]),
@@ -190,16 +172,8 @@ def extraction_table(results: Results, table: Mapping[str, Any]) -> Table:
     return _table("extraction", table["title"], rows, len(table["columns"]))
 
 
-def differences_table(results: Results, paper: Mapping[str, Any]) -> Table:
-    """The differences that the paper claims, ours paired by utterance.
-
-    Args:
-        results (`Results`): of the study.
-        paper (mapping): the content of `paper_results.json`.
-
-    Returns:
-        `Table`: points of UA, or dB.
-    """
+def _differences_table(results: Results, paper: Mapping[str, Any]) -> Table:
+    """The differences that the paper claims, ours paired by utterance."""
     rows = []
     for difference in paper["differences"]:
         in_decibels = difference["unit"] == "dB"
@@ -219,15 +193,8 @@ def differences_table(results: Results, paper: Mapping[str, Any]) -> Table:
     return _table("differences", "Differences that the tables claim", rows, 2)
 
 
-def conditions_table(results: Results) -> Table:
-    """Tests beyond the paper's tables: a row a condition, its value, and a system.
-
-    Args:
-        results (`Results`): of the study.
-
-    Returns:
-        `Table`: empty without such tests.
-    """
+def _conditions_table(results: Results) -> Table:
+    """Tests beyond the paper's tables: a row a condition, its value, and a system."""
     runs = results.runs[results.runs["condition_label"].notna()]
     labels = ["condition_label", "condition_value", "system", "train_set", "test_set"]
     headings = ["Condition", "Value", "System", "Train set", "Test set"]
@@ -252,15 +219,8 @@ def conditions_table(results: Results) -> Table:
     return _table("conditions", "Beyond the tables", rows, 5)
 
 
-def interferer_table(results: Results) -> Table:
-    """SI-SDRi by the corpus of the interferer and by its gender beside the target's.
-
-    Args:
-        results (`Results`): of the study.
-
-    Returns:
-        `Table`: a row a method, in dB.
-    """
+def _interferer_table(results: Results) -> Table:
+    """SI-SDRi by the corpus of the interferer and by its gender beside the target's."""
     runs = _extractions(results)
     utterances = results.of(runs[runs["gender_state"] == "any"]).drop(columns="method")
     utterances = utterances.merge(runs[["test", "fold", "seed", "method"]])
