@@ -2,7 +2,7 @@
 #   make demo       the whole study on the generated corpus, into results/demo
 #   make test       the tests (offline)
 #   make test-published   a pushed model in a new environment, the Space in a browser (online)
-#   make test-studies     the paper's study from end to end, tiny: shared, killed, on two machines
+#   make test-studies     a study from end to end, tiny: killed, and started again
 #   make quality    ruff and mypy; `make style` lets ruff mend what it can
 # Another Python: make test PYTHON=python3.12 (3.11 or newer).
 
@@ -30,12 +30,14 @@ $(STAMP): pyproject.toml
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[demo,dev]'
 	@touch $@
 
-# Made for two CPU cores, and the same everywhere: a GPU is left alone.
+# Made for two CPU cores, and the same everywhere: a GPU is left alone. The lock of the operating system
+# stands in for Snakemake's own, which a killed run would leave behind.
 demo: export CUDA_VISIBLE_DEVICES =
 demo: $(STAMP)
-	@$(BIN)/python -m tse_ser.evaluation.experiment --study recipes/generated/study.yaml --output_dir $(DEMO_DIR) \
-		--accelerate_config recipes/accelerate/cpu_2_processes.yaml
-	@$(BIN)/python -m tse_ser.evaluation.demo --study recipes/generated/study.yaml --output_dir $(DEMO_DIR)
+	@mkdir -p $(DEMO_DIR)
+	@flock $(DEMO_DIR)/.lock $(BIN)/snakemake -s studies/demo/Snakefile --cores 2 --config output_dir=$(DEMO_DIR) \
+		--nolock --rerun-incomplete --show-failed-logs
+	@$(BIN)/python -m tse_ser.evaluation.demo $(DEMO_DIR)/demo.parquet
 
 test: $(STAMP)
 	@HF_HUB_OFFLINE=1 $(BIN)/python -m pytest --quiet -n 2 --dist loadfile
@@ -50,9 +52,9 @@ test-published: $(STAMP)
 	@HF_HUB_OFFLINE=1 $(BIN)/python -m pytest --quiet -m slow tests/test_space_browser.py \
 		tests/test_hub_push.py tests/test_hub_fresh_environment.py
 
-# The paper's whole study, tiny, killed and shared: every training of it in a process of its own.
+# A tiny study with real trainings, killed on its way: it ends with the tables of one that was not.
 test-studies: $(STAMP)
-	@HF_HUB_OFFLINE=1 $(BIN)/python -m pytest --quiet -m slow tests/test_study_end_to_end.py
+	@HF_HUB_OFFLINE=1 $(BIN)/python -m pytest --quiet -m slow tests/test_studies_resume.py
 
 quality: $(STAMP)
 	@$(BIN)/ruff check

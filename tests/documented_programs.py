@@ -23,7 +23,16 @@ EXTERNAL_MODULES = {"pip", "pytest", "venv"}
 PYTHONS = {"python", "python3", ".venv/bin/python"}
 # What stands at the root of the repository: a path below has to exist.
 ROOT_FOLDERS = (
-    *("benchmarks/", "deploy/", "docs/", "model_cards/", "pretrained/", "recipes/", "tests/"),
+    *(
+        "benchmarks/",
+        "deploy/",
+        "docs/",
+        "model_cards/",
+        "pretrained/",
+        "recipes/",
+        "studies/",
+        "tests/",
+    ),
 )
 MISSING = re.compile(r"arguments are required|one of the arguments .* is required")
 
@@ -231,23 +240,29 @@ def parse_denoising(arguments: list[str]) -> None:
     parse_arguments(arguments)
 
 
-def parse_study(arguments: list[str]) -> None:
-    """tse_ser.evaluation.experiment: its flags, and whether the study can be read."""
-    from tse_ser.evaluation.experiment import parse_arguments
-    from tse_ser.evaluation.study import load_study
+def check_snakemake(arguments: list[str]) -> None:
+    """`snakemake -s studies/NAME/Snakefile ...`: its flags, and the keys and files they name."""
+    from snakemake.cli import get_argument_parser
 
-    load_study(parse_arguments(arguments).study)
+    read: list[Any] = []
+    parsed_by(lambda words: read.append(get_argument_parser().parse_args(words)), arguments)
+    # The placeholders of the page have no folder: what is asked for is the plan, no file.
+    rules = (REPOSITORY / "studies" / "rules.smk").read_text(encoding="utf-8")
+    for setting in read[0].config:
+        key = setting.partition("=")[0]
+        if f'"{key}"' not in rules:
+            raise CommandProblemError(f"no study has a key {key!r}")
 
 
 CHECKS: dict[str, Callable[[list[str]], None]] = {
     "accelerate": check_accelerate,
     "make": check_make,
     "pip": check_pip,
+    "snakemake": check_snakemake,
     "tse-ser": check_tse_ser,
 }
 PARSERS: dict[str, Callable[[list[str]], None]] = {
     "train.py": parse_training,
     "tse_ser.training.denoise_corpus": parse_denoising,
-    "tse_ser.evaluation.experiment": parse_study,
 }
 PROGRAMS = {*CHECKS, *PYTHONS, *EXTERNAL}

@@ -87,7 +87,7 @@ def write_folder_corpora(sandbox: Path) -> None:
 def sandbox(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A working folder as the pages assume it, with tiny models and corpora."""
     sandbox = tmp_path_factory.mktemp("reader")
-    for name in ("recipes", "docs", "deploy", "pretrained", *ROOT_FILES):
+    for name in ("recipes", "studies", "docs", "deploy", "pretrained", *ROOT_FILES):
         (sandbox / name).symlink_to(REPOSITORY / name)
     demo = sandbox / "results" / "demo"
     save_with_code(tiny_tse_ser(), demo / "checkpoint", TseSerFeatureExtractor())
@@ -243,7 +243,9 @@ def test_links_between_pages_lead_somewhere() -> None:
         ("python -m evaluation.nothing", "no module"),
         ("python nothing.py", "no file"),
         ("python deploy/space/app.py --modle M", "modle"),
-        ("python -m tse_ser.evaluation.tables --reslts results", "required|unrecognized"),
+        ("python -m tse_ser.evaluation.tables results.parquet --outptu o", "required|unrecognized"),
+        ("snakemake -s studies/nothing/Snakefile -n", "does not exist"),
+        ("snakemake -s studies/demo/Snakefile --cores 2 --config flods=[1]", "flods"),
         ("python -m tse_ser.evaluation.evaluate_checkpoint --model M --conditon noisy", "conditon"),
         ("accelerate launch train.py --config recipes/nothing.yaml", "does not exist"),
         ("accelerate launch train.py --stge joint", "stage"),

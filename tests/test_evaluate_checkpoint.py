@@ -198,10 +198,6 @@ def test_clean_and_denoised_hear_the_utterance_alone(
     # The gender state is that of the mixtures before: the denoised set has no interferer.
     assert load_calls[-1]["gender_state"] == "any"
     assert denoised["gender_state"] == "same"
-    labelled = evaluate_checkpoint(
-        {"gender_state": "different"}, model=model, condition="denoised", denoised_dir=str(tmp_path)
-    )
-    assert labelled["gender_state"] == "different"
 
 
 @pytest.mark.parametrize(
@@ -248,10 +244,8 @@ def test_a_model_with_other_classes_is_refused(tmp_path: Path) -> None:
 def test_the_file_holds_the_result_and_a_record_an_utterance(
     load_calls: list[dict[str, Any]], checkpoints: dict[str, str], tmp_path: Path
 ) -> None:
-    output_file = tmp_path / "cells" / "sb_sc.json"
-    cell = {"name": "sb_sc", "tables": ["IV"], "model": "SB_SC", "method": "TSE-SER-base"}
+    output_file = tmp_path / "tests" / "sb_sc.json"
     result = evaluate_checkpoint(
-        cell,
         model=checkpoints["combined"],
         targets=["fake"],
         interferers=["ravdess"],
@@ -263,7 +257,6 @@ def test_the_file_holds_the_result_and_a_record_an_utterance(
     )
     written = json.loads(output_file.read_text())
     assert written == result
-    assert written.items() >= cell.items()
     assert written["seed"] == 3
     assert written["targets"] == ["fake"]
     assert written["noise_dir"] == "wham"
@@ -292,10 +285,10 @@ def test_the_file_holds_the_result_and_a_record_an_utterance(
     assert [path.name for path in output_file.parent.iterdir()] == ["sb_sc.json"]
 
 
-def test_a_clean_cell_has_records_without_what_it_does_not_know(
+def test_a_clean_test_has_records_without_what_it_does_not_know(
     load_calls: list[dict[str, Any]], checkpoints: dict[str, str], tmp_path: Path
 ) -> None:
-    output_file = tmp_path / "cell.json"
+    output_file = tmp_path / "test.json"
     evaluate_checkpoint(model=checkpoints["classifier"], condition="clean", output=str(output_file))
     records = json.loads(output_file.read_text())["utterances"]
     expected = {"utterance_id", "speaker_id", "label", "prediction", "probabilities"}
@@ -404,7 +397,7 @@ def test_the_command_line_scores_the_generated_corpus(
     tmp_path: Path,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    output_file = tmp_path / "cell.json"
+    output_file = tmp_path / "test.json"
     command = ["--model", checkpoints["combined"], "--interferers", "generated_pool"]
     command += ["--gender_state", "different", "--max_examples", "3"]
     main([*command, "--output", str(output_file)])

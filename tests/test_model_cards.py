@@ -474,6 +474,18 @@ def test_only_cells_that_measured_this_checkpoint_count(tmp_path: Path) -> None:
     assert alone.wa_percent is None
 
 
+def test_a_study_says_what_its_tests_are_called(tmp_path: Path) -> None:
+    model = tmp_path / "steps" / "sb_plus_sc" / "fold-1_seed-0"
+    model.mkdir(parents=True)
+    labels = {"tables": ["IV"], "system": "SB+SC", "method": "TSE-SER-ft"}
+    (tmp_path / "study.json").write_text(json.dumps({"tests": {"joint": labels}}))
+    bare = dict.fromkeys(["name", *labels])  # as an evaluation by hand, which knows no tables
+    path = tmp_path / "tests" / "joint" / "fold-1_seed-0.json"
+    write_cell(path, "../../steps/sb_plus_sc/fold-1_seed-0", **bare)
+    (result,) = read_results(tmp_path, model, "tse_ser")
+    assert result.paper == {"ua_percent": 68.27, "wa_percent": 67.02, "si_sdri_db": 12.9}
+
+
 def test_the_papers_figure_is_that_of_the_same_row() -> None:
     paper = json.loads(
         (Path(__file__).parents[1] / "tse_ser" / "evaluation" / "paper_results.json").read_text()
@@ -484,7 +496,7 @@ def test_the_papers_figure_is_that_of_the_same_row() -> None:
         "x",
         tables=["V"],
         method="TSE-SER-base",
-        model="SB_SC",
+        system="SB_SC",
         train_set="Denoised",
         test_set="Denoised",
         gender_state="same",

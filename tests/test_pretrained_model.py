@@ -19,7 +19,7 @@ REPOSITORY = Path(__file__).resolve().parent.parent
 FOLDER = REPOSITORY / "pretrained" / "tse-ser-ft-ravdess"
 LABELS = ("neutral", "happy", "sad", "angry")
 MAX_BYTES = 12_000_000
-# What the model was trained for; as in recipes/ravdess/study.yaml.
+# What the model was trained for; as in studies/ravdess/config.yaml.
 MIXING: dict[str, Any] = {
     "targets": ["ravdess"],
     "interferers": ["ravdess", "emodb", "asterisk"],

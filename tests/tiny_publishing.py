@@ -55,7 +55,7 @@ def cell_of(checkpoint: str, **changed: Any) -> dict[str, Any]:
     return {
         "name": "sb_plus_sc",
         "tables": ["IV"],
-        "model": "SB+SC",
+        "system": "SB+SC",
         "method": "TSE-SER-ft",
         "checkpoint": checkpoint,
         "classifier_checkpoint": None,

@@ -1,26 +1,24 @@
-"""Bootstrap intervals over test utterances, of one result or of the difference of two.
+"""Bootstrap intervals of a study's numbers, over test utterances or over their speakers.
 
-Utterances are drawn anew within each fold and class, so that every sample has as many of each as
-the test sets have. Correctness is averaged over seeds first, and a difference is that of the same
-utterance under both models (paired). The interval says how far the test utterances decide the
-number; it says nothing of another training, which the deviation over folds and seeds does.
+Over utterances, these are drawn anew within each fold and class, so that every sample has as many
+of each as the test sets have. Over speakers, whole speakers are drawn, from all folds together:
+utterances of one speaker are alike, so this interval is the wider and the safer one where speakers
+are few. Correctness is averaged over seeds first, and a difference is that of the same utterance
+under both models (paired). An interval says how far the test set decides the number; it says
+nothing of another training, which the deviation over folds and seeds does.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
-
-from data_builders.schema import IGNORED_LABEL
+import pandas as pd
 
 NUM_SAMPLES = 10_000
 LEVEL = 0.95
-Cells = Sequence[Mapping[str, Any]]
-# Values by utterance id, by fold and class.
-Strata = Mapping[tuple[int, int], Mapping[str, float]]
+# What an utterance is known by: `unit` is the one that was mixed, in a denoised set as well.
+UNIT = ["fold", "label", "unit", "speaker_id"]
 
 
 @dataclass(frozen=True)
@@ -37,80 +35,41 @@ class Interval:
     high: float
 
 
-def correct(record: Mapping[str, Any]) -> float | None:
-    """1 where an utterance was recognised, 0 where not, None where that is unknown.
-
-    Args:
-        record (mapping): one of a cell's `utterances`.
-
-    Returns:
-        `float` or None.
-    """
-    if "prediction" not in record or record["label"] == IGNORED_LABEL:
-        return None
-    return float(record["prediction"] == record["label"])
-
-
-def si_sdri_db(record: Mapping[str, Any]) -> float | None:
-    """SI-SDRi of an utterance in dB, None where it is unknown.
-
-    Args:
-        record (mapping): one of a cell's `utterances`.
-
-    Returns:
-        `float` or None.
-    """
-    return record.get("si_sdri_db")
-
-
-def utterance_values(
-    cells: Cells, value: Callable[[Mapping[str, Any]], float | None] = correct
-) -> Strata:
+def utterance_values(utterances: pd.DataFrame, column: str) -> pd.DataFrame:
     """A value of every test utterance, averaged over seeds.
 
     Args:
-        cells (sequence of mappings): one model on one test set, a cell a fold and seed.
-        value (callable): takes it from a record.
+        utterances (`DataFrame`): rows of one system on one test set, see
+            `tse_ser.evaluation.results`.
+        column (`str`): the value, such as "correct" or "si_sdri_db"; rows without it are left out.
 
     Returns:
-        Values by utterance id, by (fold, class); empty where the cells have no records. An
-        utterance of a denoised set goes by the id of the one that was extracted.
+        `DataFrame`: columns `fold`, `label`, `unit`, `speaker_id` and `value`, by fold.
     """
-    collected: dict[tuple[int, int], dict[str, list[float]]] = {}
-    for cell in cells:
-        for record in cell.get("utterances", ()):
-            number = value(record)
-            if number is not None:
-                stratum = collected.setdefault((cell["fold"], record["label"]), {})
-                utterance = record.get("source_utterance_id", record["utterance_id"])
-                stratum.setdefault(utterance, []).append(number)
-    return {
-        key: {name: float(np.mean(numbers)) for name, numbers in utterances.items()}
-        for key, utterances in collected.items()
-    }
+    known = utterances[utterances[column].notna()].sort_values("fold", kind="stable")
+    values = known.astype({column: float}).groupby(UNIT, sort=False, dropna=False)[column].mean()
+    return values.rename("value").reset_index()
 
 
-def paired_differences(first: Strata, second: Strata) -> Strata:
+def paired_differences(first: pd.DataFrame, second: pd.DataFrame) -> pd.DataFrame:
     """`first` minus `second`, utterance by utterance.
 
     Args:
-        first, second (strata): what `utterance_values` gives.
+        first, second (`DataFrame`): what `utterance_values` gives.
 
     Returns:
-        Differences; empty where the two are not of the same utterances, which cannot be paired.
+        `DataFrame`: the same columns; empty where the two are not of the same utterances, which
+        cannot be paired.
     """
-    if {key: values.keys() for key, values in first.items()} != {
-        key: values.keys() for key, values in second.items()
-    }:
-        return {}
-    return {
-        key: {name: value - second[key][name] for name, value in values.items()}
-        for key, values in first.items()
-    }
+    keys = ["fold", "label", "unit"]
+    both = first.merge(second[[*keys, "value"]], on=keys, suffixes=("", "_second"))
+    if not len(first) == len(second) == len(both):
+        return first.iloc[:0]
+    return both.assign(value=both["value"] - both["value_second"])[[*UNIT, "value"]]
 
 
 def interval(
-    strata: Strata,
+    values: pd.DataFrame,
     rng: np.random.Generator,
     *,
     by_class: bool = True,
@@ -119,7 +78,7 @@ def interval(
     """Mean over folds, with the interval of a stratified bootstrap over utterances.
 
     Args:
-        strata (strata): what `utterance_values` or `paired_differences` gives.
+        values (`DataFrame`): what `utterance_values` or `paired_differences` gives.
         rng (`np.random.Generator`): draws the samples.
         by_class (`bool`): whether classes count alike within a fold, as in UA, or utterances.
         num_samples (`int`): bootstrap samples.
@@ -127,16 +86,48 @@ def interval(
     Returns:
         `Interval`: from the 2.5th to the 97.5th percentile; None where there is no utterance.
     """
-    if not strata:
+    if values.empty:
         return None
     estimate, samples = 0.0, np.zeros(num_samples)
-    for (fold, label), weight in _weights(strata, by_class).items():
-        values = np.array(list(strata[fold, label].values()))
-        estimate += weight * float(values.mean())
-        samples += weight * resampled_means(values, rng, num_samples)
-    tail = 100 * (1 - LEVEL) / 2
-    low, high = np.percentile(samples, [tail, 100 - tail])
-    return Interval(estimate, float(low), float(high))
+    num_folds = values["fold"].nunique()
+    for _, fold in values.groupby("fold"):
+        classes = fold.groupby("label", sort=False, dropna=False)["value"]
+        for _, own in classes:
+            share = 1 / classes.ngroups if by_class else len(own) / len(fold)
+            estimate += share / num_folds * float(own.mean())
+            samples += share / num_folds * resampled_means(own.to_numpy(), rng, num_samples)
+    return _interval(estimate, samples)
+
+
+def speaker_interval(
+    values: pd.DataFrame,
+    rng: np.random.Generator,
+    *,
+    by_class: bool = True,
+    num_samples: int = NUM_SAMPLES,
+) -> Interval | None:
+    """Mean over all utterances, with the interval of a cluster bootstrap over speakers.
+
+    Args:
+        values (`DataFrame`): what `utterance_values` or `paired_differences` gives.
+        rng (`np.random.Generator`): draws the samples.
+        by_class (`bool`): whether classes count alike, as in UA, or utterances.
+        num_samples (`int`): bootstrap samples; one that lacks a class is over the others.
+
+    Returns:
+        `Interval`: from the 2.5th to the 97.5th percentile; None where fewer than two speakers are
+        known.
+    """
+    if values["speaker_id"].nunique() < 2:
+        return None
+    classes = values["label"].astype(str) if by_class else pd.Series("", index=values.index)
+    by_speaker = values.groupby(["speaker_id", classes])["value"]
+    sums, counts = (part.unstack(fill_value=0) for part in (by_speaker.sum(), by_speaker.count()))
+    num_speakers = len(sums)
+    drawn = rng.multinomial(num_speakers, np.full(num_speakers, 1 / num_speakers), num_samples)
+    with np.errstate(invalid="ignore"):
+        samples = np.nanmean((drawn @ sums.to_numpy()) / (drawn @ counts.to_numpy()), axis=1)
+    return _interval(float((sums.sum() / counts.sum()).mean()), samples)
 
 
 def resampled_means(values: np.ndarray, rng: np.random.Generator, num_samples: int) -> np.ndarray:
@@ -158,13 +149,7 @@ def resampled_means(values: np.ndarray, rng: np.random.Generator, num_samples: i
     return means
 
 
-def _weights(strata: Strata, by_class: bool) -> dict[tuple[int, int], float]:
-    folds = sorted({fold for fold, _ in strata})
-    weights = {}
-    for fold in folds:
-        own = [key for key in strata if key[0] == fold]
-        total = sum(len(strata[key]) for key in own)
-        for key in own:
-            share = 1 / len(own) if by_class else len(strata[key]) / total
-            weights[key] = share / len(folds)
-    return weights
+def _interval(estimate: float, samples: np.ndarray) -> Interval:
+    tail = 100 * (1 - LEVEL) / 2
+    low, high = np.percentile(samples, [tail, 100 - tail])
+    return Interval(estimate, float(low), float(high))

@@ -1,6 +1,6 @@
 """Uses the joint model of a finished study on one held-out mixture, as a user would.
 
-    python -m tse_ser.evaluation.demo --study recipes/generated/study.yaml --output_dir results/demo
+    python -m tse_ser.evaluation.demo results/demo/demo.parquet
 
 Saves the model with its code and a sample of generated speech to `checkpoint/`, loads it back with
 `pipeline` alone, prints the emotion before and after extraction, and writes `mixture.wav`,
@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,20 +20,13 @@ import soundfile
 from transformers import pipeline
 from transformers.utils.logging import disable_progress_bar
 
-from data_builders.schema import EMOTIONS, SAMPLING_RATE
-from tse_ser.evaluation.evaluate_checkpoint import (
-    EvaluationOptions,
-    load_condition,
-    load_model,
-)
-from tse_ser.evaluation.metrics.si_sdr.si_sdr import scale_invariant_sdr
-from tse_ser.evaluation.prediction import run_model
-from tse_ser.evaluation.study import Cell, Step, StudyError, load_study, plan_study
+from data_builders.schema import SAMPLING_RATE
 from tse_ser.saving import save_with_code
+from tse_ser.evaluation.evaluate_checkpoint import load_condition, load_model
+from tse_ser.evaluation.examples import extract_example, find_test, probabilities, settings_of
+from tse_ser.evaluation.prediction import run_model
+from tse_ser.evaluation.results import read_results
 
-# The cells are found by what the tables call them.
-JOINT = {"method": "TSE-SER-ft"}
-BASELINE = {"model": "SC", "train_set": "Noisy", "test_set": "Noisy"}
 PEAK = 0.9
 
 
@@ -44,116 +37,77 @@ def main(argv: Sequence[str] | None = None) -> None:
         argv: arguments; those of the process by default.
     """
     parser = argparse.ArgumentParser(description="Use the joint model of a study on one mixture.")
-    parser.add_argument("--study", required=True, type=Path, help="YAML file of the study")
-    parser.add_argument("--output_dir", required=True, type=Path, help="folder of its results")
+    parser.add_argument(
+        "results", type=Path, help="Parquet file in the folder that the study ran in"
+    )
     parser.add_argument("--index", type=int, default=0, help="which test mixture")
     arguments = parser.parse_args(argv)
     disable_progress_bar()  # that of loading weights, in milliseconds
     try:
-        run_demo(arguments.study, arguments.output_dir.resolve(), arguments.index)
-    except StudyError as error:
+        run_demo(arguments.results, arguments.index)
+    except ValueError as error:
         sys.exit(f"error: {error}")
 
 
-def run_demo(study: Path, output_dir: Path, index: int = 0) -> None:
+def run_demo(path: Path, index: int = 0) -> None:
     """Saves, loads back and uses the joint model of a finished study.
 
     Args:
-        study: YAML file of the study.
-        output_dir: folder of its results.
+        path: Parquet file in the folder that the study ran in; the rest is written there too.
         index: which test mixture of the first fold and seed.
 
     Raises:
-        StudyError: if the study has no joint model or no noisy baseline, or is not finished.
+        ValueError: if the study has no joint model or no noisy baseline, or their models are gone.
     """
-    plan = plan_study(load_study(study), output_dir)
-    joint, baseline = find_cell(plan, JOINT), find_cell(plan, BASELINE)
-    checkpoint = save_with_code(joint.arguments["model"], output_dir / "checkpoint")
+    results, folder = read_results(path), path.parent
+    joint = find_test(results, method="TSE-SER-ft")
+    baseline = find_test(results, system="SC", train_set="Noisy", test_set="Noisy")
+    if joint is None or baseline is None:
+        raise ValueError(
+            f"{path} has no joint model (TSE-SER-ft) and SC trained on Noisy beside it"
+        )
+    settings = settings_of(*joint, {})
+    checkpoint = save_with_code(settings.model, folder / "checkpoint")
     recognize = pipeline(None, model=str(checkpoint), trust_remote_code=True)
-    model: Any = recognize.model
+    model: Any = recognize.model.eval()
 
-    example = load_condition(EvaluationOptions(**joint.arguments))[index]
-    unaided = run_model(load_model(baseline.arguments["model"]), [example])
-    bypassed = run_model(model.classifier.eval(), [example])
-    outputs = run_model(model.eval(), [example])
-    waveforms = {
-        "mixture": example["mixture"],
-        "enrollment": example["enrollment"],
-        "extracted": outputs["extracted_values"][0].numpy()[: example["target"].size],
-        "target": example["target"],
-    }
-    write_waveforms(waveforms, output_dir)
-    write_sample(output_dir, checkpoint / "sample")
-    print(f"One test mixture: {example['utterance_id']} with {example['interferer_id']} over it")
-    print(f"  true emotion                              {EMOTIONS[example['label']]}")
-    print(f"  before: SC trained on mixtures            {probabilities(unaided)}")
-    print(f"  before: SB+SC's classifier on the mixture {probabilities(bypassed)}")
-    print(f"  after:  SB+SC on the extracted speech     {probabilities(outputs)}")
-    sdr_db = {
-        name: scale_invariant_sdr(waveforms[name], example["target"])
-        for name in ("mixture", "extracted")
-    }
-    print(f"  SI-SDR {sdr_db['mixture']:.1f} dB before, {sdr_db['extracted']:.1f} dB after")
-    print(f"The waveforms: {', '.join(f'{name}.wav' for name in waveforms)} in {output_dir}")
+    mixed = load_condition(settings)[index]
+    unaided = run_model(load_model(settings_of(*baseline, {}).model), [mixed])
+    example = extract_example(model, mixed)
+    _write_waveforms(example.waveforms, folder)
+    _write_sample(folder, checkpoint / "sample")
+    print(f"One test mixture: {example.title} over it")
+    print(f"  true emotion                              {example.true_emotion}")
+    print(f"  before: SC trained on mixtures            {heard(probabilities(unaided))}")
+    print(f"  before: SB+SC's classifier on the mixture {heard(example.heard['mixture'])}")
+    print(f"  after:  SB+SC on the extracted speech     {heard(example.heard['extracted'])}")
+    mixture_db, extracted_db = (example.si_sdr_db[name] for name in ("mixture", "extracted"))
+    print(f"  SI-SDR {mixture_db:.1f} dB before, {extracted_db:.1f} dB after")
+    print(f"The waveforms: {', '.join(f'{name}.wav' for name in example.waveforms)} in {folder}")
     print(f"The model: {checkpoint}, loads from anywhere by")
     print(f"  pipeline(model={str(checkpoint)!r}, trust_remote_code=True)")
+    print(f"Tables, curves and sound on one page, to open in a browser: {folder / 'report.html'}")
 
 
-def find_cell(plan: Sequence[Step | Cell], labels: dict[str, str]) -> Cell:
-    """The first cell of a study with the given labels.
-
-    Raises:
-        StudyError: if there is none, or it was not run yet.
-    """
-    for unit in plan:
-        if isinstance(unit, Cell) and labels.items() <= unit.labels.items():
-            if not unit.path.exists():
-                raise StudyError(
-                    f"{unit.path} is missing: run `python -m tse_ser.evaluation.experiment`"
-                )
-            return unit
-    raise StudyError(f"the study has no cell with {labels}")
-
-
-def write_waveforms(waveforms: dict[str, np.ndarray], output_dir: Path) -> None:
-    """Writes 32-bit float WAV files that can be compared by ear.
-
-    Args:
-        waveforms: arrays of shape `(num_samples,)` at 16 kHz by file name. The extracted one has no
-            scale of its own (SI-SNR leaves it free), so it gets the target's level.
-        output_dir: folder to write into.
-    """
-    level = np.std(waveforms["target"]) / max(np.std(waveforms["extracted"]), 1e-8)
-    waveforms = {**waveforms, "extracted": waveforms["extracted"] * level}
+def _write_waveforms(waveforms: Mapping[str, np.ndarray], folder: Path) -> None:
+    """Writes 32-bit float WAV files that can be compared by ear."""
     gain = PEAK / max(np.abs(waveform).max() for waveform in waveforms.values())
     for name, waveform in waveforms.items():
-        path = output_dir / f"{name}.wav"
-        soundfile.write(path, gain * waveform, SAMPLING_RATE, subtype="FLOAT")
+        soundfile.write(folder / f"{name}.wav", gain * waveform, SAMPLING_RATE, subtype="FLOAT")
 
 
-def write_sample(output_dir: Path, sample_dir: Path) -> None:
-    """Puts the written mixture and enrollment beside a model, as 16-bit WAV files.
-
-    Args:
-        output_dir: folder that `write_waveforms` wrote into.
-        sample_dir: folder to write.
-    """
+def _write_sample(folder: Path, sample_dir: Path) -> None:
+    """Puts the written mixture and enrollment beside a model, as 16-bit WAV files."""
     sample_dir.mkdir(exist_ok=True)
     for name in ("mixture.wav", "enrollment.wav"):
-        waveform, rate = soundfile.read(output_dir / name)
+        waveform, rate = soundfile.read(folder / name)
         soundfile.write(sample_dir / name, waveform, rate, subtype="PCM_16")
 
 
-def probabilities(outputs: dict[str, Any]) -> str:
-    """The heard emotion and how sure the classifier is of each, most likely first.
-
-    Args:
-        outputs: with `logits` of shape `(1, num_labels)`.
-    """
-    shares = outputs["logits"][0].softmax(-1).tolist()
-    ranked = sorted(zip(EMOTIONS, shares, strict=True), key=lambda pair: -pair[1])
-    emotion = ranked[0][0]
-    return f"{emotion:8}" + " (" + ", ".join(f"{name} {share:.0%}" for name, share in ranked) + ")"
+def heard(shares: Mapping[str, float]) -> str:
+    """The most likely emotion, and how sure the classifier is of each."""
+    listed = ", ".join(f"{name} {share:.0%}" for name, share in shares.items())
+    return f"{next(iter(shares)):8} ({listed})"
 
 
 if __name__ == "__main__":

@@ -1,11 +1,11 @@
 """Scores one checkpoint on one test condition and writes the numbers as JSON.
 
     python -m tse_ser.evaluation.evaluate_checkpoint --model CHECKPOINT --condition noisy --fold 1 \
-        --gender_state same --interferers generated_pool --output cell.json
+        --gender_state same --interferers generated_pool --output test.json
     python -m tse_ser.evaluation.evaluate_checkpoint --model CHECKPOINT --config RECIPE.yaml
 
 The second scores the test split of a recipe; every option of its data is a flag too, which wins.
-The file, a cell of a table, holds a record of each utterance too, for paired comparisons later.
+The file holds a record of each utterance too, for paired comparisons later.
 `--classifier` scores an extractor and a classifier, trained apart, as one model (TSE-SER-base).
 """
 
@@ -55,16 +55,14 @@ PLACES = (
 BEST_WA_FOLDER = "best_wa"
 
 
-def evaluate_checkpoint(cell: Mapping[str, Any] | None = None, **arguments: Any) -> dict[str, Any]:
+def evaluate_checkpoint(**arguments: Any) -> dict[str, Any]:
     """Scores a checkpoint on one split and condition.
 
     Args:
-        cell (mapping, optional): what a study's cell says of itself (name, tables, model, method,
-            train_set, test_set), written in front of the numbers.
         arguments: the fields of `EvaluationOptions`, `model` at least.
 
     Returns:
-        What is written to `output`: the fields of `cell`; `checkpoint`,
+        What is written to `output`: `checkpoint`,
         `classifier_checkpoint`; `condition`, `split`, `fold`, `protocol`, `seed`, `gender_state`,
         `targets`, `interferers`, `snr_range_db`, `mixing_seed` and the other settings; `classes`;
         the numbers of `score_predictions`, again under `by_interferer_corpus` and
@@ -84,10 +82,7 @@ def evaluate_checkpoint(cell: Mapping[str, Any] | None = None, **arguments: Any)
     settings = replace(settings, emotions=classes_of(model, settings))
     rows = _predict(model, settings)
     result: dict[str, Any] = {
-        **(cell or {}),
         **_described(settings),
-        # A denoised set has no gender state to mix by, but its label may tell the mixtures'.
-        **(cell or {}),
         "classes": list(settings.classes),
         **score_predictions(rows, settings.classes),
         "by_interferer_corpus": score_groups(rows, "interferer_corpus", settings.classes),
@@ -256,7 +251,7 @@ def _write_results(path: Path, result: Mapping[str, Any]) -> None:
     text = json.dumps({**result, "utterances": []}, indent=2, allow_nan=False)
     head, _, end = text.rpartition("[]")
     lines = ",\n".join(f"    {record}" for record in records)
-    # A cell that is there counts as done, so it appears whole or not at all.
+    # A file that is there counts as done, so it appears whole or not at all.
     partial = path.with_suffix(".json.partial")
     partial.write_text(f"{head}[\n{lines}\n  ]{end}\n", encoding="utf-8")
     partial.replace(path)

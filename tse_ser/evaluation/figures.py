@@ -1,182 +1,325 @@
-"""Draws a study: confusion matrices, curves of accuracy and learning, a mixture and its speech.
+"""Draws studies: confusion matrices, curves of accuracy and learning, a mixture and its speech.
 
-    python -m tse_ser.evaluation.figures --results results/ravdess --output docs/figures \\
-        --corpus_dir DIR
+    python -m tse_ser.evaluation.figures docs/results/ravdess.parquet --output docs/figures
+
+Learning curves and the example are drawn where the study ran: beside its models.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from itertools import cycle
 from pathlib import Path
 from typing import Any
 
+import matplotlib
 import numpy as np
+import pandas as pd
+
+from data_builders.schema import SAMPLING_RATE
+from tse_ser.evaluation.bootstrap import interval, utterance_values
+from tse_ser.evaluation.examples import Example, add_places, extract_examples, places_of
+from tse_ser.evaluation.results import Results, confusion, read_results
+
+matplotlib.use("Agg")
+
 from matplotlib import pyplot as plt
 from matplotlib.figure import Figure
 
-from tse_ser.evaluation.bootstrap import Cells
-from tse_ser.evaluation.cells import load_cells
-from tse_ser.evaluation.curves import si_sdri_curves, snr_curves
-from tse_ser.evaluation.extraction_example import Places, extract_examples, joint_cell
-from tse_ser.evaluation.plots import (
-    plot_accuracy_curves,
-    plot_confusion,
-    plot_example,
-    plot_learning_curves,
+INK, MUTED = "#22262b", "#8a9099"
+COLORS = ("#1f6fb2", "#e08a1e", "#2a8a5f", "#b2453c", "#7a5ba6", "#5f6b76")
+STYLE: dict[Any, Any] = {
+    "font.size": 10,
+    "text.color": INK,
+    "axes.edgecolor": MUTED,
+    "axes.labelcolor": INK,
+    "axes.titlesize": 11,
+    "axes.titlelocation": "left",
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "xtick.color": INK,
+    "ytick.color": INK,
+    "legend.frameon": False,
+    "figure.constrained_layout.use": True,
+    "savefig.dpi": 150,
+}
+GRID: dict[str, Any] = {"axis": "y", "color": MUTED, "alpha": 0.25, "linewidth": 0.6}
+# What a panel of learning curves shows: title, unit factor, and keys of `log_history` with names.
+CURVE_PANELS = (
+    ("Loss", 1.0, {"loss": "training", "eval_loss": "validation"}),
+    ("Accuracy in validation (%)", 100.0, {"eval_ua": "UA", "eval_wa": "WA"}),
+    ("SI-SDRi in validation (dB)", 1.0, {"eval_si_sdri": "SI-SDRi"}),
 )
+SNR_LABEL = "snr_db"
+NUM_BINS = 5
+BOOTSTRAP_SEED = 0
+WINDOW_SAMPLES, HOP_SAMPLES = 512, 128
+SPECTROGRAM_RANGE_DB = 70.0
+
+
+def study_figures(results: Results) -> dict[str, Figure]:
+    """Every figure of a study but the example.
+
+    Args:
+        results (`Results`): of the study; learning curves are drawn of the `steps/` beside its
+        file.
+
+    Returns:
+        `dict[str, Figure]`: by file name without suffix, not saved yet: `confusion_<test>` of the
+        tests of the tables, folds and seeds summed up; `ua_against_snr` and `ua_against_si_sdri`
+        where there is what they show; `learning_curves_<step>`.
+    """
+    mark = " (optimistic)" if results.facts["optimistic"] else ""
+    figures = {}
+    for test, own in results.utterances.groupby("test", sort=False):
+        first = own.iloc[0]
+        if first["tables"] and own["correct"].notna().any():
+            title = f"{first['system']}: {first['train_set']} → {first['test_set']}{mark}"
+            classes = results.facts["classes"]
+            figures[f"confusion_{test}"] = _plot_confusion(confusion(own, classes), classes, title)
+    for name, curves, x_label, title in (
+        ("ua_against_snr", snr_curves(results), "Input SNR (dB)", "UA against input SNR"),
+        (
+            "ua_against_si_sdri",
+            si_sdri_curves(results),
+            "SI-SDRi of the utterance (dB)",
+            "UA against what extraction gained",
+        ),
+    ):
+        if not curves.empty:
+            figures[name] = _plot_accuracy_curves(curves, x_label, title + mark)
+    for step, histories in step_histories(results.path.parent).items():
+        figures[f"learning_curves_{step}"] = _plot_learning_curves(histories, title=step)
+    return figures
+
+
+def snr_curves(results: Results) -> pd.DataFrame:
+    """UA against the input SNR, of the tests whose condition is `snr_db`.
+
+    Args:
+        results (`Results`): of the study.
+
+    Returns:
+        `DataFrame`: columns `system`, `x` (dB), `ua`, `low` and `high` (0 to 1), in the order of x.
+    """
+    utterances = results.utterances
+    chosen = utterances[utterances["condition_label"] == SNR_LABEL]
+    points = [
+        {"system": _legend(own), "x": float(own["condition_value"].iloc[0]), **_ua(own)}
+        for _, own in chosen.groupby("test", sort=False)
+    ]
+    return pd.DataFrame(points).sort_values(["system", "x"]) if points else pd.DataFrame()
+
+
+def si_sdri_curves(results: Results, num_bins: int = NUM_BINS) -> pd.DataFrame:
+    """UA against the SI-SDRi of the single utterance, in bins of as many utterances each.
+
+    Args:
+        results (`Results`): of the study.
+        num_bins (`int`): bins, at most.
+
+    Returns:
+        `DataFrame`: as that of `snr_curves`, of the tables' mixtures with any interferer; x is the
+        mean SI-SDRi of a bin, and UA is over the classes that it has.
+    """
+    utterances = results.utterances
+    chosen = utterances[
+        utterances["si_sdri_db"].notna()
+        & utterances["correct"].notna()
+        & utterances["condition_label"].isna()
+        & utterances["gender_state"].isna()
+    ]
+    points = []
+    for _, own in chosen.groupby("test", sort=False):
+        if len(own) >= num_bins:
+            order = own.sort_values(["si_sdri_db", "label"])
+            # A bin mixes folds and seeds: its stratum is the class alone, each row for itself.
+            order = order.assign(fold=0, unit=np.arange(len(order)).astype(str))
+            for rows in np.array_split(np.arange(len(order)), num_bins):
+                part = order.iloc[rows]
+                x = float(part["si_sdri_db"].mean())
+                points.append({"system": _legend(own), "x": x, **_ua(part)})
+    return pd.DataFrame(points)
+
+
+def step_histories(folder: Path) -> dict[str, list[list[dict[str, float]]]]:
+    """What trainings logged.
+
+    Args:
+        folder (`Path`): of the study.
+
+    Returns:
+        `log_history` of each training, by step name; a step has one a fold and seed.
+    """
+    histories: dict[str, list[list[dict[str, float]]]] = {}
+    for run in sorted(folder.glob("steps/*/*/")):
+        states = [*run.glob("trainer_state.json"), *run.glob("checkpoint-*/trainer_state.json")]
+        logs = [json.loads(path.read_text(encoding="utf-8"))["log_history"] for path in states]
+        if logs:
+            # Every state holds the history up to it: the longest is the newest.
+            histories.setdefault(run.parent.name, []).append(max(logs, key=len))
+    return histories
+
+
+def _plot_confusion(counts: np.ndarray, classes: Sequence[str], title: str) -> Figure:
+    """Confusion matrix: counts, coloured by the share of the true class."""
+    with plt.rc_context(STYLE):
+        figure, axes = plt.subplots(figsize=(5.0, 4.0))
+        shares = 100 * counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
+        image = axes.imshow(shares, cmap="Blues", vmin=0, vmax=100)
+        for row, column in np.ndindex(*counts.shape):
+            axes.text(
+                column,
+                row,
+                f"{shares[row, column]:.0f} %\n({counts[row, column]})",
+                ha="center",
+                va="center",
+                # No ink of the page's colour: what lies behind it is not the page.
+                color="white" if shares[row, column] > 55 else "black",
+            )
+        axes.set_xticks(range(len(classes)), classes)
+        axes.set_yticks(range(len(classes)), classes)
+        axes.set(xlabel="Predicted", ylabel="True", title=title)
+        axes.tick_params(length=0)
+        axes.spines[:].set_visible(False)
+        bar = figure.colorbar(image, ax=axes, shrink=0.8, label="Share of the true class (%)")
+        bar.outline.set_visible(False)
+    return figure
+
+
+def _plot_accuracy_curves(curves: pd.DataFrame, x_label: str, title: str) -> Figure:
+    """UA over a condition, a line a system, with 95 % bootstrap intervals as bands."""
+    with plt.rc_context(STYLE):
+        figure, axes = plt.subplots(figsize=(5.6, 3.6))
+        for (name, points), color in zip(curves.groupby("system"), cycle(COLORS), strict=False):
+            axes.plot(points["x"], 100 * points["ua"], "o-", ms=4, color=color, label=name)
+            low, high = 100 * points["low"], 100 * points["high"]
+            axes.fill_between(points["x"], low, high, color=color, alpha=0.15, linewidth=0)
+        axes.set(xlabel=x_label, ylabel="UA (%)", title=title)
+        axes.grid(**GRID)
+        axes.legend()
+    return figure
+
+
+def _plot_learning_curves(
+    histories: Sequence[Sequence[Mapping[str, float]]], title: str = ""
+) -> Figure:
+    """Losses and validation scores over epochs, a line a run."""
+    logged = {key for history in histories for entry in history for key in entry}
+    panels = [panel for panel in CURVE_PANELS if logged & panel[2].keys()] or [CURVE_PANELS[0]]
+    with plt.rc_context(STYLE):
+        size = (4.4 * len(panels), 3.2)
+        figure, all_axes = plt.subplots(1, len(panels), figsize=size, squeeze=False)
+        for axes, (panel_title, factor, names) in zip(all_axes[0], panels, strict=True):
+            for (key, label), color in zip(names.items(), COLORS, strict=False):
+                for history in histories:
+                    points = [(log["epoch"], factor * log[key]) for log in history if key in log]
+                    marker = "o" if key.startswith("eval") else None
+                    axes.plot(*np.array(points).reshape(-1, 2).T, marker=marker, ms=3, color=color)
+                axes.plot([], [], color=color, label=label)
+            axes.set(xlabel="Epoch", title=panel_title)
+            axes.grid(**GRID)
+            if len(names) > 1:
+                axes.legend()
+        figure.suptitle(title, x=0.01, ha="left")
+    return figure
+
+
+def _plot_example(example: Example) -> Figure:
+    """Spectrograms of mixture, extracted speech and target on one scale, with the emotions."""
+    titles = {
+        name: f"{name.title()}: SI-SDR {example.si_sdr_db[name]:.1f} dB, "
+        f"predicted {next(iter(example.heard[name]))}".replace("-0.0", "0.0")
+        for name in ("mixture", "extracted")
+    }
+    titles["target"] = f"Target: true emotion {example.true_emotion}"
+    levels = [spectrogram_db(example.waveforms[name]) for name in titles]
+    top = max(level.max() for level in levels)
+    seconds = example.waveforms["target"].size / SAMPLING_RATE
+    with plt.rc_context(STYLE):
+        figure, all_axes = plt.subplots(3, 1, figsize=(7.2, 6.6), sharex=True, sharey=True)
+        for axes, level, title in zip(all_axes, levels, titles.values(), strict=True):
+            image = axes.imshow(
+                level - top,
+                origin="lower",
+                aspect="auto",
+                cmap="magma",
+                extent=(0, seconds, 0, SAMPLING_RATE / 2000),
+                vmin=-SPECTROGRAM_RANGE_DB,
+                vmax=0,
+            )
+            axes.set(title=title, ylabel="Frequency (kHz)")
+        all_axes[-1].set_xlabel("Time (s)")
+        bar = figure.colorbar(image, ax=all_axes, aspect=40, label="Level (dB re loudest)")
+        bar.outline.set_visible(False)
+        figure.suptitle(example.title, x=0.01, ha="left", fontsize=9, color=MUTED)
+    return figure
+
+
+def spectrogram_db(waveform: np.ndarray) -> np.ndarray:
+    """Power spectrogram in dB, Hann window of 32 ms, hop of 8 ms.
+
+    Args:
+        waveform (`np.ndarray` of shape `(num_samples,)`): at 16 kHz.
+
+    Returns:
+        `np.ndarray` of shape `(257, num_frames)`: lowest frequency first.
+    """
+    padded = np.pad(waveform.astype(np.float64), WINDOW_SAMPLES // 2)
+    frames = np.lib.stride_tricks.sliding_window_view(padded, WINDOW_SAMPLES)[::HOP_SAMPLES]
+    power = np.abs(np.fft.rfft(frames * np.hanning(WINDOW_SAMPLES), axis=-1)) ** 2
+    return 10 * np.log10(power.T + 1e-12)
 
 
 def write_figures(
-    results_dir: str | os.PathLike[str],
-    output_dir: str | os.PathLike[str] | None = None,
-    *,
-    corpus_dir: str | None = None,
-    corpus_dirs: list[str] | None = None,
-    cache_dir: str | None = None,
-    example_index: int = 0,
+    results: Results, output_dir: str | Path, places: Mapping[str, Any] | None = None
 ) -> list[Path]:
     """Draws all figures of a study.
 
     Args:
-        results_dir (path): folder of the study, with `cells/` and `steps/`.
-        output_dir (path, optional): default: `figures` in the folder.
-        corpus_dir, corpus_dirs, cache_dir: where the corpora of the example lie, see `Places`.
-        example_index (`int`): test utterance of the example.
+        results (`Results`): of the study.
+        output_dir (path): folder to write into.
+        places (mapping, optional): where the corpora of the example lie.
 
     Returns:
-        The PNG files: `confusion_<cell>.png` (folds and seeds summed up), `ua_against_snr.png` and
-        `ua_against_si_sdri.png` where cells have what they show, `learning_curves_<step>.png`, and
-        `example.png` where a joint model was scored and is there.
+        The PNG files: those of `study_figures`, and `example.png` where the joint model is there.
     """
-    results_dir = Path(results_dir)
-    folder = Path(output_dir) if output_dir is not None else results_dir / "figures"
+    figures = study_figures(results)
+    for example in extract_examples(results, (0,), places):
+        figures["example"] = _plot_example(example)
+    folder = Path(output_dir)
     folder.mkdir(parents=True, exist_ok=True)
-    cells = load_cells(results_dir)
-    figures = study_figures(results_dir, cells)
-    joint = joint_cell(results_dir, cells)
-    if joint is not None:
-        places = Places(corpus_dir, corpus_dirs, cache_dir)
-        (example,) = extract_examples(results_dir, joint, [example_index], places)
-        figures["example"] = plot_example(example)
     for name, figure in figures.items():
         figure.savefig(folder / f"{name}.png")
         plt.close(figure)
     return [folder / f"{name}.png" for name in figures]
 
 
-def study_figures(
-    results_dir: Path, cells: Cells, *, with_confusions: bool = True
-) -> dict[str, Figure]:
-    """Every figure of a study but the example.
-
-    Args:
-        results_dir (`Path`): folder of the study, whose `steps/` hold the learning curves.
-        cells (sequence of mappings): its cells.
-        with_confusions (`bool`): whether the confusion matrices are drawn.
-
-    Returns:
-        `dict[str, Figure]`: by file name without suffix.
-    """
-    confusions = grouped_confusions(cells) if with_confusions else {}
-    figures = {f"confusion_{name}": plot_confusion(**group) for name, group in confusions.items()}
-    mark = optimistic_mark(cells)
-    for name, curves, x_label, title in (
-        ("ua_against_snr", snr_curves(cells), "Input SNR (dB)", "UA against input SNR"),
-        (
-            "ua_against_si_sdri",
-            si_sdri_curves(cells),
-            "SI-SDRi of the utterance (dB)",
-            "UA against what extraction gained",
-        ),
-    ):
-        if curves:
-            figures[name] = plot_accuracy_curves(curves, x_label, title + mark)
-    for step, histories in step_histories(results_dir).items():
-        figures[f"learning_curves_{step}"] = plot_learning_curves(histories, title=step)
-    return figures
+def _legend(utterances: pd.DataFrame) -> str:
+    """What a system is called: with its train set where it is a classifier alone."""
+    first = utterances.iloc[0]
+    system = str(first["system"])
+    return f"{system} trained on {first['train_set']}" if system == "SC" else system
 
 
-def optimistic_mark(cells: Cells) -> str:
-    """What titles say where epochs were chosen on the test session."""
-    return " (optimistic)" if any(cell.get("optimistic") for cell in cells) else ""
-
-
-def grouped_confusions(cells: Iterable[Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
-    """Confusion matrices by cell name, those of folds and seeds summed up.
-
-    Args:
-        cells (iterable of mappings): of one study.
-
-    Returns:
-        The arguments of `plot_confusion` by name.
-    """
-    groups: dict[str, dict[str, Any]] = {}
-    for cell in cells:
-        if cell["confusion"] is not None:
-            sets = [str(cell[key]) for key in ("train_set", "test_set") if cell.get(key)]
-            title = ": ".join([cell["model"], " → ".join(sets)]) if sets else cell["model"]
-            empty = np.zeros_like(cell["confusion"])
-            title += optimistic_mark([cell])
-            group = {"confusion": empty, "classes": cell["classes"], "title": title}
-            groups.setdefault(cell["name"], group)["confusion"] += np.asarray(cell["confusion"])
-    return groups
-
-
-def step_histories(results_dir: Path) -> dict[str, list[list[dict[str, float]]]]:
-    """What trainings logged.
-
-    Args:
-        results_dir (`Path`): folder of the study.
-
-    Returns:
-        `log_history` of each training, by step name; a step has one a fold and seed.
-    """
-    histories: dict[str, list[list[dict[str, float]]]] = {}
-    for folder in sorted(results_dir.glob("steps/*/*/")):
-        states = [
-            *folder.glob("trainer_state.json"),
-            *folder.glob("checkpoint-*/trainer_state.json"),
-        ]
-        logs = [json.loads(path.read_text(encoding="utf-8"))["log_history"] for path in states]
-        if logs:
-            # Every state holds the history up to it: the longest is the newest.
-            histories.setdefault(folder.name, []).append(max(logs, key=len))
-    return histories
+def _ua(utterances: pd.DataFrame) -> dict[str, float]:
+    found = interval(utterance_values(utterances, "correct"), np.random.default_rng(BOOTSTRAP_SEED))
+    assert found is not None  # there is an utterance
+    return {"ua": found.estimate, "low": found.low, "high": found.high}
 
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Draws the figures that the command line asks for and prints their names."""
     parser = argparse.ArgumentParser(description="Draw the figures of a study.")
-    parser.add_argument("--results", required=True, help="folder of the study")
-    parser.add_argument("--output", help="folder of the figures; default: figures in that folder")
+    parser.add_argument("results", help="Parquet file of the study")
+    parser.add_argument("--output", required=True, help="folder of the figures")
     add_places(parser)
-    parser.add_argument("--example_index", type=int, default=0, help="test utterance to show")
     arguments = parser.parse_args(argv)
-    written = write_figures(
-        arguments.results,
-        arguments.output,
-        corpus_dir=arguments.corpus_dir,
-        corpus_dirs=arguments.corpus_dirs,
-        cache_dir=arguments.cache_dir,
-        example_index=arguments.example_index,
-    )
+    results = read_results(arguments.results)
+    written = write_figures(results, arguments.output, places_of(arguments))
     print("\n".join(str(path) for path in written))
-
-
-def add_places(parser: argparse.ArgumentParser) -> None:
-    """Adds the options that say where the corpora lie.
-
-    Args:
-        parser (`argparse.ArgumentParser`): of a program that runs models.
-    """
-    parser.add_argument("--corpus_dir", help="folder that holds a folder <name> for each corpus")
-    parser.add_argument(
-        "--corpus_dirs", nargs="+", help="folders of single corpora, as iemocap=/data/IEMOCAP"
-    )
-    parser.add_argument("--cache_dir", help="folder for resampled and generated speech")
 
 
 if __name__ == "__main__":

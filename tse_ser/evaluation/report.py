@@ -1,6 +1,6 @@
-"""Writes one or several studies as a page of HTML that needs nothing else: tables, curves, sound.
+"""Writes studies as one page of HTML that needs nothing else: tables, curves, sound.
 
-    python -m tse_ser.evaluation.report --results results/demo --audio 3
+    python -m tse_ser.evaluation.report results/demo/demo.parquet --output results/demo/report.html
 
 Style and drawings are inside the file and nothing is fetched. Speech that was not generated is
 embedded only where `--audio` asks for it: that of most corpora may not be passed on.
@@ -12,7 +12,7 @@ import argparse
 import base64
 import io
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,89 +24,65 @@ from matplotlib import pyplot as plt
 from matplotlib.figure import Figure
 
 from data_builders.schema import SAMPLING_RATE
-from tse_ser.evaluation.bootstrap import Cells
-from tse_ser.evaluation.cells import Folder, as_folders, joined, load_cells, names
-from tse_ser.evaluation.extraction_example import (
-    ExtractionExample,
-    Places,
-    extract_examples,
-    joint_cell,
-)
-from tse_ser.evaluation.figures import (
-    add_places,
-    grouped_confusions,
-    optimistic_mark,
-    study_figures,
-)
-from tse_ser.evaluation.metrics.si_sdr.si_sdr import scale_invariant_sdr
-from tse_ser.evaluation.plots import INK
-from tse_ser.evaluation.study_tables import build_sections
-from tse_ser.evaluation.tables import training_minutes
+from tse_ser.evaluation.examples import Example, add_places, extract_examples, places_of
+from tse_ser.evaluation.figures import INK, study_figures
+from tse_ser.evaluation.results import Results, read_results
+from tse_ser.evaluation.tables import build_section
+from tse_ser.publishing.corpora import base_name, find_corpora
 
 TEMPLATE = "report_template.html"
-NUM_FREE_AUDIO = 3
 PEAK = 0.9
 # Where an SVG file gives or uses an id.
 SVG_ID = re.compile(r'(\bid="|url\(#|href="#)')
-# Corpora whose speech has conditions that this page has to repeat.
-LICENCES = {
-    "ravdess": "RAVDESS (Livingstone and Russo): CC BY-NC-SA 4.0, mixed and extracted here; this "
-    "page may be shared under that licence only.",
-    "emodb": "EMO-DB (Burkhardt et al.): CC0-1.0.",
-    "asterisk": "Asterisk prompts: CC BY-SA 3.0 or CC BY 3.0, by voice.",
-    "librispeech": "LibriSpeech (Panayotov et al.): CC BY 4.0.",
-}
-UNKNOWN_LICENCE = (
-    "Speech of {}: under its makers' own terms; check them before you share this page."
-)
 # Speech that anybody may pass on, and how many mixtures of it a page has.
-FREE = ("generated", "generated_pool")
+FREE = {"generated", "generated_pool"}
+NUM_FREE_AUDIO = 3
 
 
 def write_report(
-    results_dirs: Folder | Sequence[Folder],
-    output_file: Folder | None = None,
+    paths: Sequence[str | Path],
+    output: str | Path,
     *,
     num_audio: int | None = None,
-    corpus_dir: str | None = None,
-    corpus_dirs: list[str] | None = None,
-    cache_dir: str | None = None,
-) -> Path:
+    places: Mapping[str, Any] | None = None,
+) -> None:
     """Writes the page.
 
     Args:
-        results_dirs (path or sequence of paths): folders of studies.
-        output_file (path, optional): HTML file; default: `report.html` in the first folder.
+        paths (sequence of paths): Parquet files of studies.
+        output (path): HTML file.
         num_audio (`int`, optional): so many test mixtures of each study are embedded, with what
             its joint model extracts, the target and the enrollment; by default three where the
             model is there and all speech was generated, else none.
-        corpus_dir, corpus_dirs, cache_dir: where the corpora lie, see `Places`.
-
-    Returns:
-        `Path`: the file.
+        places (mapping, optional): where the corpora of these mixtures lie.
 
     Raises:
         ValueError: mixtures are asked for, and no joint model is there.
     """
-    folders = as_folders(results_dirs)
-    sections = build_sections(load_cells(folders), training_minutes(folders))
-    places = Places(corpus_dir, corpus_dirs, cache_dir)
-    studies = []
-    for index, folder in enumerate(folders):
-        cells = load_cells(folder)
-        name = f": {folder.name}" if len(folders) > 1 else ""
-        study = _study(cells, folder, f"study{index}", num_audio, places)
-        studies.append({**study, "suffix": name + optimistic_mark(cells)})
+    every = [read_results(path) for path in paths]
+    studies = [
+        {
+            "suffix": f": {results.facts['study']}" if len(every) > 1 else "",
+            "figures": [
+                (name.replace("_", " "), svg_markup(figure, f"study{study}figure{index}"))
+                for index, (name, figure) in enumerate(study_figures(results).items())
+            ],
+            **_heard(results, num_audio, places),
+        }
+        for study, results in enumerate(every)
+    ]
     template = Path(__file__).with_name(TEMPLATE).read_text(encoding="utf-8")
     environment = jinja2.Environment(
         autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
-    title = "Emotion of a target speaker under interfering speech"
-    page = environment.from_string(template).render(title=title, sections=sections, studies=studies)
-    path = Path(output_file) if output_file is not None else folders[0] / "report.html"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(page, encoding="utf-8")
-    return path
+    page = environment.from_string(template).render(
+        title="Emotion of a target speaker under interfering speech",
+        sections=[build_section(results) for results in every],
+        studies=studies,
+    )
+    output = Path(output)
+    output.parent.mkdir(parents=True, exist_ok=True)
+    output.write_text(page, encoding="utf-8")
 
 
 def svg_markup(figure: Figure, prefix: str) -> Markup:
@@ -145,103 +121,56 @@ def flac_source(waveform: np.ndarray) -> str:
     return f"data:audio/flac;base64,{base64.b64encode(buffer.getvalue()).decode('ascii')}"
 
 
-def _study(
-    cells: Cells, folder: Path, prefix: str, num_audio: int | None, places: Places
+def _heard(
+    results: Results, num_audio: int | None, places: Mapping[str, Any] | None
 ) -> dict[str, Any]:
-    figures = study_figures(folder, cells, with_confusions=False)
-    study: dict[str, Any] = {
-        "confusions": [_confusion(**group) for group in grouped_confusions(cells).values()],
-        "figures": [
-            (name.replace("_", " "), svg_markup(figure, f"{prefix}figure{index}"))
-            for index, (name, figure) in enumerate(figures.items())
-        ],
-        "examples": [],
-        "licences": [],
+    """Test mixtures to listen to, and the licences of their speech."""
+    corpora = {
+        base_name(name) for kind in ("targets", "interferers") for name in results.facts[kind]
     }
-    joint = joint_cell(folder, cells)
-    if num_audio is None:
-        free = _corpora(cells) <= {*FREE} and joint is not None
-        num_audio = NUM_FREE_AUDIO if free else 0
-    if num_audio > 0:
-        if joint is None:
-            raise ValueError(
-                f"{folder} has no joint model whose checkpoint is there: leave out --audio, or "
-                "give the folder that the study ran in."
-            )
-        indices = _spread(num_audio, joint["num_examples"])
-        examples = extract_examples(folder, joint, indices, places)
-        study["examples"] = [_example(example) for example in examples]
-        study["licences"] = _licences(cells)
-    return study
-
-
-def _confusion(confusion: np.ndarray, classes: Sequence[str], title: str) -> dict[str, Any]:
-    shares = confusion / np.maximum(confusion.sum(axis=1, keepdims=True), 1)
-    rows = [
-        (name, list(zip(shares[index].tolist(), confusion[index].tolist(), strict=True)))
-        for index, name in enumerate(classes)
-    ]
-    return {"title": title, "classes": classes, "rows": rows}
-
-
-def _spread(count: int, num_examples: int) -> list[int]:
-    """So many indices, evenly over the test set: its beginning is one speaker's."""
-    count = min(count, num_examples)
-    return [index * num_examples // count for index in range(count)]
-
-
-def _example(example: ExtractionExample) -> dict[str, Any]:
-    clips: dict[str, np.ndarray] = {
-        "mixture": example.mixture,
-        "extracted": example.extracted,
-        "target": example.target,
+    wanted = num_audio
+    if wanted is None:
+        wanted = NUM_FREE_AUDIO if corpora <= FREE else 0
+    # Evenly over the test set: its beginning is one speaker's.
+    num_examples = int(results.runs["num_examples"].min())
+    indices = [index * num_examples // wanted for index in range(wanted)]
+    examples = extract_examples(results, indices, places) if wanted else []
+    if num_audio and not examples:
+        raise ValueError(
+            f"{results.path} has no joint model beside it: leave out --audio, or give the file in "
+            "the folder that the study ran in."
+        )
+    licensed = find_corpora(sorted(corpora), {name: name for name in corpora})
+    return {
+        "examples": [_example(example) for example in examples],
+        "licences": [f"{corpus.title}: {corpus.license_words}" for corpus in licensed],
     }
-    # One gain for the three, so that they can be compared by ear.
-    gain = PEAK / max(max(np.abs(clip).max() for clip in clips.values()), 1e-8)
-    clips = {name: gain * clip for name, clip in clips.items()}
-    clips["enrollment"] = example.enrollment * (PEAK / max(np.abs(example.enrollment).max(), 1e-8))
-    sdr_db = {
-        name: scale_invariant_sdr(waveform, example.target)
-        for name, waveform in (("mixture", example.mixture), ("extracted", example.extracted))
-    }
+
+
+def _example(example: Example) -> dict[str, Any]:
+    # One gain for the three that lie over each other, so that they can be compared by ear.
+    peak = max(
+        np.abs(clip).max() for name, clip in example.waveforms.items() if name != "enrollment"
+    )
+    gains = dict.fromkeys(example.waveforms, PEAK / max(peak, 1e-8))
+    gains["enrollment"] = PEAK / max(np.abs(example.waveforms["enrollment"]).max(), 1e-8)
     captions = {
-        "mixture": f"Mixture: SI-SDR {sdr_db['mixture']:.1f} dB, heard {example.mixture_emotion}",
-        "extracted": f"Extracted: SI-SDR {sdr_db['extracted']:.1f} dB, "
-        f"heard {example.extracted_emotion}",
-        "target": f"Target: {example.true_emotion}",
-        "enrollment": "Enrollment",
+        name: f"{name.title()}: SI-SDR {decibels:.1f} dB, heard {next(iter(example.heard[name]))}"
+        for name, decibels in example.si_sdr_db.items()
     }
-    return {
-        "title": f"{example.utterance_id} with {example.interferer_id}",
-        "clips": [
-            {"caption": captions[name], "source": flac_source(clip)} for name, clip in clips.items()
-        ],
-    }
-
-
-def _corpora(cells: Cells) -> set[str]:
-    return {
-        str(name).partition(":")[0]
-        for cell in cells
-        for field in ("targets", "interferers")
-        for name in names(cell[field])
-    }
-
-
-def _licences(cells: Cells) -> list[str]:
-    corpora = _corpora(cells)
-    known = [LICENCES[name] for name in sorted(corpora & LICENCES.keys())]
-    others = corpora - LICENCES.keys() - {*FREE}
-    return [*known, UNKNOWN_LICENCE.format(joined(others))] if others else known
+    captions |= {"target": f"Target: {example.true_emotion}", "enrollment": "Enrollment"}
+    clips = [
+        {"caption": caption, "source": flac_source(gains[name] * example.waveforms[name])}
+        for name, caption in captions.items()
+    ]
+    return {"title": example.title, "clips": clips}
 
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Writes the page that the command line asks for and prints its name."""
     parser = argparse.ArgumentParser(description="Write studies as one page of HTML.")
-    parser.add_argument(
-        "--results", required=True, action="append", help="folder of a study; may be given again"
-    )
-    parser.add_argument("--output", help="HTML file; default: report.html in the first folder")
+    parser.add_argument("results", nargs="+", help="Parquet files of studies")
+    parser.add_argument("--output", required=True, help="HTML file to write")
     parser.add_argument(
         "--audio",
         type=int,
@@ -250,15 +179,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     )
     add_places(parser)
     arguments = parser.parse_args(argv)
-    path = write_report(
-        arguments.results,
-        arguments.output,
-        num_audio=arguments.audio,
-        corpus_dir=arguments.corpus_dir,
-        corpus_dirs=arguments.corpus_dirs,
-        cache_dir=arguments.cache_dir,
-    )
-    print(path)
+    places = places_of(arguments)
+    write_report(arguments.results, arguments.output, num_audio=arguments.audio, places=places)
+    print(arguments.output)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""From the rows of `predict` to the numbers of a cell and to its record of each utterance."""
+"""From the rows of `predict` to the numbers of a test and to its record of each utterance."""
 
 from __future__ import annotations
 
@@ -93,7 +93,7 @@ def score_detection(similarities: np.ndarray, present: np.ndarray) -> dict[str, 
 
 
 def utterance_records(rows: Rows) -> list[dict[str, Any]]:
-    """What a cell keeps of each utterance, for paired comparisons and for curves.
+    """What a test keeps of each utterance, for paired comparisons and for curves.
 
     Args:
         rows (sequence of mappings): what `predict` returns, with `source_utterance_id` where the

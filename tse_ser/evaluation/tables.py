@@ -1,116 +1,501 @@
-"""Renders Tables II to VI and the extraction quality from the cells of one or several studies.
+"""The tables of studies: Tables II to VI of the paper, extraction, differences, and what lies
+beyond.
 
-    python -m tse_ser.evaluation.tables --results results/ravdess --output docs/results.md
+    python -m tse_ser.evaluation.tables docs/results/ravdess.parquet --output docs/results.md
 
 The rows are those of the paper (`paper_results.json`); ours stand beside its figures, and a row
-that was not run is empty. A cell that the paper does not have gets a row of its own. Beside the
-Markdown file goes one of LaTeX tables, with the suffix .tex.
+that was not run is empty. A test that the paper does not have gets a row of its own. Beside the
+Markdown file goes one of LaTeX tables, with the suffix .tex. Notes in a Markdown file beside the
+Parquet file, of the same name, are put below its tables.
 """
 
 from __future__ import annotations
 
 import argparse
-from collections.abc import Sequence
+import json
+import re
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-from tse_ser.evaluation.bootstrap import Cells
-from tse_ser.evaluation.cells import Folder, as_folders, load_cells, load_paper_results, read_json
-from tse_ser.evaluation.latex_tables import latex_document
-from tse_ser.evaluation.study_tables import build_sections
-from tse_ser.evaluation.table_words import Section, Table
+import numpy as np
+import pandas as pd
 
-__all__ = [
-    "load_cells",
-    "load_paper_results",
-    "render_tables",
-    "training_minutes",
-    "write_tables",
-]
+from tse_ser.evaluation.bootstrap import (
+    NUM_SAMPLES,
+    Interval,
+    interval,
+    paired_differences,
+    speaker_interval,
+    utterance_values,
+)
+from tse_ser.evaluation.results import Results, read_results
+
+PAPER_RESULTS = Path(__file__).with_name("paper_results.json")
+PROTOCOLS = {
+    "validated": "trained on all sessions but two, selected on one, tested on the other",
+    "paper": "trained on all sessions but the tested one, last epoch",
+    "best_on_test": "trained on all sessions but the tested one; the best epochs on that session, "
+    "one for WA and one for UA: optimistic",
+}
+HEADINGS = {
+    "system": "System",
+    "method": "Method",
+    "train_set": "Train set",
+    "test_set": "Test set",
+    "gender_state": "Gender state",
+}
+# The same draws in every run: a table that is rendered again does not change.
+BOOTSTRAP_SEED = 0
+OVER_UTTERANCES, OVER_SPEAKERS = "95 % interval", "95 % over speakers"
+# Of a condition beyond the tables: what it does to the system.
+AGAINST_USUAL, AGAINST_INTERVAL = "Against the usual", "95 % of that"
+INTERVALS_TEXT = (
+    f"95 % interval: percentiles of {NUM_SAMPLES:,} bootstrap samples of the test utterances "
+    "within fold and class; 95 % over speakers: of as many samples of whole speakers. Seeds are "
+    "averaged, and differences are paired by utterance. Both tell what the choice of the test set "
+    "does, not what another training would."
+)
+USUAL_TEXT = (
+    "Against the usual: points of UA over the same system with neutral voices, where the condition "
+    "is an emotion, else on the tables' mixtures."
+)
+# What a name in Table VI says of the gender state, which Table V has a column for.
+GENDER_SUFFIX = re.compile(r" \((same|different)\)$")
 
 
-def render_tables(cells: Cells, minutes: float | None = None) -> str:
-    """All tables of one or several studies in Markdown, corpora and protocols apart.
+@dataclass(frozen=True)
+class Table:
+    """A table as words.
+
+    Attributes:
+        name (`str`): short name, such as "table_ii".
+        title (`str`): what it shows.
+        frame (`DataFrame`): words; empty where nothing is known.
+        text_columns (`int`): the first so many columns are words, the others numbers.
+    """
+
+    name: str
+    title: str
+    frame: pd.DataFrame
+    text_columns: int
+
+
+@dataclass(frozen=True)
+class Section:
+    """The tables of one study.
+
+    Attributes:
+        title (`str`): heading.
+        paragraphs (`list[str]`): what was done, and how to read it.
+        tables (`list[Table]`): in order.
+        notes (`str`): Markdown that stands below them.
+    """
+
+    title: str
+    paragraphs: list[str]
+    tables: list[Table]
+    notes: str = ""
+
+
+def build_section(results: Results) -> Section:
+    """All tables of a study.
 
     Args:
-        cells (sequence of mappings): what `load_cells` gives.
-        minutes (`float`, optional): spent on all trainings, for the caption.
+        results (`Results`): what `read_results` gives.
 
     Returns:
-        `str`: Markdown.
+        `Section`: the tables that have a row.
     """
-    return _markdown_document(build_sections(cells, minutes))
+    paper = json.loads(PAPER_RESULTS.read_text(encoding="utf-8"))
+    mark = " (optimistic)" if results.facts["optimistic"] else ""
+    tables = [_accuracy_table(results, name, table) for name, table in paper["tables"].items()]
+    tables += [
+        _extraction_table(results, paper["extraction"]),
+        _differences_table(results, paper),
+        _conditions_table(results),
+        _interferer_table(results),
+    ]
+    tables = [
+        Table(table.name, table.title + mark, table.frame, table.text_columns)
+        for table in tables
+        if not table.frame.empty
+    ]
+    paragraphs = [_caption(results), INTERVALS_TEXT]
+    paragraphs.append(
+        f"† The paper's figures, on {paper['corpus']}, {paper['protocol']} ({paper['source']})."
+    )
+    if any(AGAINST_USUAL in table.frame for table in tables):
+        paragraphs.append(USUAL_TEXT)
+    notes = results.path.with_suffix(".md")
+    return Section(
+        title=f"Results on {', '.join(results.facts['targets'])}{mark}",
+        paragraphs=paragraphs,
+        tables=tables,
+        notes=notes.read_text(encoding="utf-8") if notes.is_file() else "",
+    )
 
 
-def write_tables(
-    results_dirs: Folder | Sequence[Folder],
-    output_file: Folder | None = None,
-    notes_file: Folder | None = None,
-) -> str:
-    """Renders the tables of one or several studies into a Markdown and a LaTeX file.
-
-    Args:
-        results_dirs (path or sequence of paths): folders of studies.
-        output_file (path, optional): Markdown file; default: `tables.md` in the first folder. The
-            LaTeX file is named like it.
-        notes_file (path, optional): Markdown to put below the tables.
-
-    Returns:
-        `str`: the Markdown that was written.
-    """
-    folders = as_folders(results_dirs)
-    sections = build_sections(load_cells(folders), training_minutes(folders))
-    text = _markdown_document(sections)
-    if notes_file is not None:
-        text += "\n" + Path(notes_file).read_text(encoding="utf-8")
-    path = Path(output_file) if output_file is not None else folders[0] / "tables.md"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(text, encoding="utf-8")
-    path.with_suffix(".tex").write_text(latex_document(sections), encoding="utf-8")
-    return text
+def _accuracy_table(results: Results, name: str, table: Mapping[str, Any]) -> Table:
+    """One of Tables II to VI."""
+    rows = [
+        {
+            **_labels(row, table["columns"]),
+            "WA (%)": _summary(100 * ours["wa"]),
+            "Paper's WA (%) †": _number(row.get("wa_percent")),
+            "UA (%)": _summary(100 * ours["ua"]),
+            **_intervals(utterance_values(results.of(ours), "correct")),
+            "Paper's UA (%) †": _number(row.get("ua_percent")),
+            "Utterances": str(ours["num_examples"].sum() or ""),
+        }
+        for row, ours in _matched(table, _in_table(results, name))
+    ]
+    title = f"Table {name}. {table['title']}"
+    return _table(f"table_{name.lower()}", title, rows, len(table["columns"]))
 
 
-def training_minutes(folders: Sequence[Path]) -> float | None:
-    """Minutes that the steps of studies took.
+def _extraction_table(results: Results, table: Mapping[str, Any]) -> Table:
+    """SI-SDR before and after extraction, by method and gender state."""
+    rows = [
+        {
+            **_labels(row, table["columns"]),
+            "Mixture SI-SDR (dB)": _summary(ours["si_sdr_mixture_db"]),
+            "Paper's mixture (dB) †": _number(row.get("si_sdr_mixture_db")),
+            "Extracted SI-SDR (dB)": _summary(ours["si_sdr_extracted_db"]),
+            "SI-SDRi (dB)": _summary(ours["si_sdri_db"]),
+            **_intervals(utterance_values(results.of(ours), "si_sdri_db"), in_decibels=True),
+            "Paper's SI-SDRi (dB) †": _number(row.get("si_sdri_db")),
+        }
+        for row, ours in _matched(table, _extractions(results))
+    ]
+    return _table("extraction", table["title"], rows, len(table["columns"]))
 
-    Args:
-        folders (sequence of `Path`): folders of studies.
 
-    Returns:
-        `float`: their sum; None where no step is on record.
-    """
-    records = [read_json(path) for folder in folders for path in folder.glob("steps/*/*/step.json")]
-    return sum(record["minutes"] for record in records) if records else None
+def _differences_table(results: Results, paper: Mapping[str, Any]) -> Table:
+    """The differences that the paper claims, ours paired by utterance."""
+    rows = []
+    for difference in paper["differences"]:
+        in_decibels = difference["unit"] == "dB"
+        metric, factor = ("si_sdri_db", 1) if in_decibels else ("ua", 100)
+        sides = [difference["first"], difference["second"]]
+        first, second = (_runs_of_row(results, paper, side) for side in sides)
+        row = {"Difference": difference["text"], "Unit": difference["unit"], "Ours": ""}
+        values = pd.DataFrame()
+        if len(first) and len(second):
+            row["Ours"] = f"{factor * (first[metric].mean() - second[metric].mean()):+.2f}"
+            values = _paired(results, first, second, in_decibels=in_decibels)
+        row |= _intervals(values, in_decibels=in_decibels)
+        row["Paper's †"] = _papers_difference(paper, sides, in_decibels=in_decibels)
+        # What the paper does not claim has a row where it was run.
+        if row["Ours"] or row["Paper's †"]:
+            rows.append(row)
+    return _table("differences", "Differences that the tables claim", rows, 2)
 
 
-def _markdown_document(sections: Sequence[Section]) -> str:
+def _conditions_table(results: Results) -> Table:
+    """Tests beyond the paper's tables: a row a condition, its value, and a system."""
+    runs = results.runs[results.runs["condition_label"].notna()]
+    labels = ["condition_label", "condition_value", "system", "train_set", "test_set"]
+    headings = ["Condition", "Value", "System", "Train set", "Test set"]
+    groups = sorted(runs.fillna(dict.fromkeys(labels, "")).groupby(labels), key=_condition_order)
+    rows = []
+    for key, ours in groups:
+        difference, values = _against_usual(results, ours)
+        rows.append(
+            {
+                **dict(zip(headings, (key[0].replace("_", " "), *key[1:]), strict=True)),
+                "WA (%)": _summary(100 * ours["wa"]),
+                "UA (%)": _summary(100 * ours["ua"]),
+                **_intervals(utterance_values(results.of(ours), "correct")),
+                AGAINST_USUAL: difference,
+                AGAINST_INTERVAL: _words(interval(values, _rng())),
+                "Mixture SI-SDR (dB)": _summary(ours["si_sdr_mixture_db"]),
+                "SI-SDRi (dB)": _summary(ours["si_sdri_db"]),
+                "Presence AUC (%)": _summary(100 * ours["auc"]),
+                "Presence EER (%)": _summary(100 * ours["eer"]),
+            }
+        )
+    return _table("conditions", "Beyond the tables", rows, 5)
+
+
+def _interferer_table(results: Results) -> Table:
+    """SI-SDRi by the corpus of the interferer and by its gender beside the target's."""
+    runs = _extractions(results)
+    utterances = results.of(runs[runs["gender_state"] == "any"]).drop(columns="method")
+    utterances = utterances.merge(runs[["test", "fold", "seed", "method"]])
+    cells: dict[str, dict[str, str]] = {}
+    for column, heading in (
+        ("interferer_corpus", "interferer from {}"),
+        ("interferer_gender", "{} gender"),
+    ):
+        means = utterances.groupby(["method", column, "fold", "seed"])["si_sdri_db"].mean()
+        for (method, value), own in means.groupby(level=["method", column]):
+            cells.setdefault(method, {"Method": method})[heading.format(value)] = _summary(own)
+    rows = [cells[method] for method in sorted(cells)]
+    return _table("interferers", "SI-SDRi (dB) by interferer", rows, 1)
+
+
+def markdown(sections: Iterable[Section]) -> str:
+    """Sections as a Markdown document."""
     parts = []
     for section in sections:
         parts += [f"# {section.title}", *section.paragraphs]
         for table in section.tables:
-            parts += [f"## {table.title}", _markdown(table)]
+            sides = ["left"] * table.text_columns
+            sides += ["right"] * (table.frame.shape[1] - table.text_columns)
+            text = table.frame.to_markdown(index=False, colalign=sides, disable_numparse=True)
+            parts += [f"## {table.title}", text]
+        parts += [section.notes.rstrip()] * bool(section.notes)
     return "\n\n".join(parts) + "\n"
 
 
-def _markdown(table: Table) -> str:
-    columns = range(len(table.header))
-    rule = [":---" if index < table.text_columns else "---:" for index in columns]
-    lines = [
-        f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in cells)} |"
-        for cells in (table.header, rule, *table.rows)
+def latex(sections: Sequence[Section]) -> str:
+    r"""Sections as LaTeX floats, for `\input` in a paper that loads booktabs."""
+    parts = ["% Needs \\usepackage{booktabs}."]
+    for index, section in enumerate(sections):
+        parts.append("\n".join(f"% {line}" for line in (section.title, *section.paragraphs)))
+        # A label is used once in a document, and a document may hold several studies.
+        prefix = f"{index + 1}:" if len(sections) > 1 else ""
+        for table in section.tables:
+            numbers = table.frame.shape[1] - table.text_columns
+            escaped = table.frame.map(_latex_words).rename(columns=_latex_words)
+            parts.append(
+                escaped.to_latex(
+                    index=False,
+                    column_format="l" * table.text_columns + "r" * numbers,
+                    caption=_latex_words(table.title),
+                    label=f"tab:{prefix}{table.name}",
+                    position="t",
+                ).rstrip()
+            )
+    return "\n\n".join(parts) + "\n"
+
+
+def write_tables(paths: Sequence[str | Path], output: str | Path) -> str:
+    """Renders the tables of studies into a Markdown and a LaTeX file.
+
+    Args:
+        paths (sequence of paths): Parquet files of studies.
+        output (path): Markdown file; the LaTeX file is named like it.
+
+    Returns:
+        `str`: the Markdown that was written.
+    """
+    sections = [build_section(read_results(path)) for path in paths]
+    output = Path(output)
+    output.parent.mkdir(parents=True, exist_ok=True)
+    text = markdown(sections)
+    output.write_text(text, encoding="utf-8")
+    output.with_suffix(".tex").write_text(latex(sections), encoding="utf-8")
+    return text
+
+
+def _caption(results: Results) -> str:
+    facts = results.facts
+    spread = (
+        " Several runs: mean ± standard deviation over folds and seeds."
+        * (len(facts["folds"]) * len(facts["seeds"]) > 1)
+    )  # fmt: skip
+    folds, seeds = (", ".join(map(str, facts[name])) for name in ("folds", "seeds"))
+    return (
+        f"Targets: {', '.join(facts['targets'])}; interferers: {', '.join(facts['interferers'])}. "
+        f"Protocol `{facts['protocol']}` ({PROTOCOLS.get(facts['protocol'], 'see the study')}); "
+        f"folds {folds}; seeds {seeds}. {', '.join(facts['machines'])}; "
+        f"{facts['training_minutes']:.0f} minutes of training, "
+        f"{facts['scoring_minutes']:.1f} minutes of scoring.{spread}"
+    )
+
+
+def _in_table(results: Results, name: str) -> pd.DataFrame:
+    """The runs of one of the paper's tables; one in a condition of its own belongs to none."""
+    runs = results.runs
+    named = runs["tables"].fillna("").str.split(", ").map(lambda names: name in names)
+    return runs[named & runs["condition_label"].isna() & runs["ua"].notna()]
+
+
+def _extractions(results: Results) -> pd.DataFrame:
+    """How well each method extracts from the tables' mixtures; a method counts once."""
+    runs = results.runs
+    runs = runs[runs["si_sdri_db"].notna() & runs["condition_label"].isna()]
+    runs = runs.assign(
+        method=runs["method"].fillna(runs["system"]),
+        gender_state=runs["gender_state"].fillna("any"),
+    )
+    return runs.drop_duplicates(["method", "gender_state", "fold", "seed"], keep="last")
+
+
+def _matched(
+    table: Mapping[str, Any], runs: pd.DataFrame
+) -> list[tuple[Mapping[str, Any], pd.DataFrame]]:
+    """The paper's rows with our runs, then our rows that the paper does not have."""
+    columns = table["columns"]
+    rows: dict[tuple[str, ...], Mapping[str, Any]] = {}
+    for row in [*table["rows"], *runs.to_dict("records")]:
+        rows.setdefault(_key(row, columns), row)
+    return [(row, _of_row(runs, key, columns)) for key, row in rows.items()]
+
+
+def _of_row(runs: pd.DataFrame, key: tuple[str, ...], columns: Sequence[str]) -> pd.DataFrame:
+    """The runs that belong to a row."""
+    found = [_key(run, columns) == key for run in runs.to_dict("records")]
+    return runs[np.array(found, dtype=bool)]
+
+
+def _key(row: Mapping[str, Any], columns: Sequence[str]) -> tuple[str, ...]:
+    """The labels that a row goes by, whatever their case."""
+    labels = [str(_known(row.get(column))).casefold() for column in columns]
+    return tuple(
+        GENDER_SUFFIX.sub("", label) if "gender_state" in columns else label for label in labels
+    )
+
+
+def _labels(row: Mapping[str, Any], columns: Sequence[str]) -> dict[str, str]:
+    return {HEADINGS[column]: str(_known(row.get(column))) for column in columns}
+
+
+def _runs_of_row(
+    results: Results, paper: Mapping[str, Any], side: Mapping[str, str]
+) -> pd.DataFrame:
+    name = side.get("table")
+    columns = [*side] if name is None else _paper_table(paper, name)["columns"]
+    if name is None:
+        runs = results.runs[results.runs["ua"].notna()]
+    else:
+        runs = _extractions(results) if name == "extraction" else _in_table(results, name)
+    return _of_row(runs, _key(side, columns), columns)
+
+
+def _papers_difference(
+    paper: Mapping[str, Any], sides: Sequence[Mapping[str, str]], *, in_decibels: bool
+) -> str:
+    figures = []
+    for side in sides:
+        if "table" not in side:
+            return ""
+        table = _paper_table(paper, side["table"])
+        wanted = _key(side, table["columns"])
+        (row,) = (row for row in table["rows"] if _key(row, table["columns"]) == wanted)
+        figures.append(row["si_sdri_db" if in_decibels else "ua_percent"])
+    return f"{figures[0] - figures[1]:+.2f}"
+
+
+def _paper_table(paper: Mapping[str, Any], name: str) -> Mapping[str, Any]:
+    table: Mapping[str, Any] = paper["extraction" if name == "extraction" else "tables"]
+    return table if name == "extraction" else table[name]
+
+
+def _against_usual(results: Results, ours: pd.DataFrame) -> tuple[str, pd.DataFrame]:
+    """UA less that of the same system in the usual case, and the values to pair."""
+    nothing = "", ours.iloc[:0]
+    # Half of the utterances have no emotion to hear where targets are absent.
+    if ours["ua"].isna().all() or ours["auc"].notna().any():
+        return nothing
+    runs = results.runs
+    same = ["system", "method", "train_set", "fold", "seed"]
+    neutral = runs[
+        (runs["condition_label"] == ours["condition_label"].iloc[0])
+        & (runs["condition_value"] == "neutral")
     ]
-    return "\n".join(lines)
+    tables = runs[
+        (runs["condition"] == "noisy")
+        & runs["tables"].notna()
+        & runs["condition_label"].isna()
+        & runs["gender_state"].isna()
+    ]
+    for others in (neutral, tables):
+        usual = others.merge(ours[same], on=same)
+        if len(usual) == len(ours):
+            break
+    else:
+        return nothing
+    if usual["test"].iloc[0] == ours["test"].iloc[0]:
+        return nothing
+    difference = f"{100 * (ours['ua'].mean() - usual['ua'].mean()):+.2f}"
+    return difference, _paired(results, ours, usual, in_decibels=False)
+
+
+def _paired(
+    results: Results, first: pd.DataFrame, second: pd.DataFrame, *, in_decibels: bool
+) -> pd.DataFrame:
+    column = "si_sdri_db" if in_decibels else "correct"
+    sides = [utterance_values(results.of(side), column) for side in (first, second)]
+    return paired_differences(*sides)
+
+
+def _intervals(values: pd.DataFrame, *, in_decibels: bool = False) -> dict[str, str]:
+    functions: dict[str, Callable[..., Interval | None]] = {
+        OVER_UTTERANCES: interval,
+        OVER_SPEAKERS: speaker_interval,
+    }
+    if values.empty:
+        return dict.fromkeys(functions, "")
+    factor = 1 if in_decibels else 100
+    return {
+        heading: _words(function(values, _rng(), by_class=not in_decibels), factor)
+        for heading, function in functions.items()
+    }
+
+
+def _rng() -> np.random.Generator:
+    # A new one for each interval, so that a row that is added changes no other.
+    return np.random.default_rng(BOOTSTRAP_SEED)
+
+
+def _words(found: Interval | None, factor: float = 100) -> str:
+    return "" if found is None else f"{factor * found.low:.1f} to {factor * found.high:.1f}"
+
+
+def _summary(values: pd.Series) -> str:
+    """Mean with the standard deviation of several runs; empty without a value."""
+    values = values.dropna()
+    if values.empty:
+        return ""
+    return f"{values.mean():.2f}" + (f" ± {values.std():.2f}" if len(values) > 1 else "")
+
+
+def _number(value: float | None) -> str:
+    return "" if value is None else f"{value:.2f}"
+
+
+def _known(value: Any) -> Any:
+    return "" if value is None or value != value else value
+
+
+def _condition_order(group: tuple[tuple[str, ...], pd.DataFrame]) -> tuple[Any, ...]:
+    label, value, *others = group[0]
+    try:
+        order: tuple[int, Any] = (0, float(value))
+    except ValueError:
+        order = (1, value)
+    return (label, order, *others)
+
+
+def _table(name: str, title: str, rows: Sequence[Mapping[str, str]], text_columns: int) -> Table:
+    """A table without the columns that are empty in every row, but for those of its words."""
+    frame = pd.DataFrame(rows).fillna("")
+    kept = [
+        column
+        for index, column in enumerate(frame)
+        if index < text_columns or (frame[column] != "").any()
+    ]
+    return Table(name, title, frame[kept], text_columns)
+
+
+def _latex_words(text: str) -> str:
+    """Words as LaTeX prints them; the minus of a number is no hyphen."""
+    escaped = re.sub(r"([&%$#_{}])", r"\\\1", text)
+    escaped = re.sub(r"(?<!\S)([+-])(?=\d)", r"$\1$", escaped)
+    return escaped.replace("±", r"$\pm$").replace("†", r"\textsuperscript{\dag}")
 
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Renders the tables that the command line asks for and prints them."""
     parser = argparse.ArgumentParser(description="Render the tables of studies.")
-    parser.add_argument(
-        "--results", required=True, action="append", help="folder of a study; may be given again"
-    )
-    parser.add_argument("--output", help="Markdown file; default: tables.md in the first folder")
-    parser.add_argument("--notes", help="Markdown file to put below the tables")
+    parser.add_argument("results", nargs="+", help="Parquet files of studies")
+    parser.add_argument("--output", required=True, help="Markdown file; beside it goes LaTeX")
     arguments = parser.parse_args(argv)
-    print(write_tables(arguments.results, arguments.output, arguments.notes))
+    print(write_tables(arguments.results, arguments.output))
 
 
 if __name__ == "__main__":

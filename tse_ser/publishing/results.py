@@ -87,9 +87,9 @@ def read_results(source: Path, model_dir: Path, model_type: str) -> tuple[Result
     Raises:
         PublishingError: nothing there was measured with this model.
     """
-    folder = source / "cells" if (source / "cells").is_dir() else source
+    folder = source / "tests" if (source / "tests").is_dir() else source
     files = [source] if source.is_file() else sorted(folder.rglob("*.json"))
-    cells = [(path, cell) for path in files if _is_cell(cell := read_json(path))]
+    cells = [(path, cell) for path in files if _is_cell(cell := _labelled(path))]
     extracts_only = model_type == "td_speakerbeam"
     own = [
         cell
@@ -205,6 +205,15 @@ def _dataset_id(cell: Mapping[str, Any]) -> str:
     name = base_name(listed(cell["targets"])[0])
     corpus = find_corpora([name], {name: name})[0]
     return corpus.hub_id or name
+
+
+def _labelled(path: Path) -> Any:
+    """What a test wrote, with the labels that its study has for it (`studies/`, `study.json`)."""
+    content, study = read_json(path), path.parent.parent.parent / "study.json"
+    if not isinstance(content, dict) or not study.is_file():
+        return content
+    labels = read_json(study)["tests"].get(path.parent.name)
+    return content if labels is None else {"name": path.parent.name, **content, **labels}
 
 
 def _is_cell(content: Any) -> bool:

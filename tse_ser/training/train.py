@@ -301,3 +301,7 @@ def save(trainer: TseSerTrainer, options: TrainingOptions) -> None:
     print(f"Saved the model to {trainer.args.output_dir}, the facts of its training to {path}")
     if facts["best_on_test"] is not None:
         print(f"Protocol best_on_test: {json.dumps(facts['best_on_test'])}")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,124 @@
+"""`make demo`, tiny, killed on its way and started again: real trainings, the same tables.
+
+`pytest -m slow tests/test_studies_resume.py` takes some minutes.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import subprocess
+import time
+from pathlib import Path
+
+import pyarrow.parquet
+import pytest
+import yaml
+
+pytestmark = pytest.mark.slow
+REPOSITORY = Path(__file__).resolve().parent.parent
+TINY = {
+    "only": ["sb_plus_sc", "sc_clean_on_noisy"],
+    "overrides": {
+        "train": {
+            "num_train_epochs": 3,
+            "max_train_examples": 16,
+            "max_eval_examples": 8,
+            "report_to": "none",
+            "use_cpu": True,
+        },
+        "evaluate": {"max_examples": 16},
+    },
+}
+# What is there when the study is killed: in a training, and between one and the next.
+MARKS = ("steps/extractor/*/checkpoint-*/trainer_state.json", "steps/sb_plus_sc/*/.made_from")
+
+
+def start(folder: Path, config: Path) -> subprocess.Popen[str]:
+    """The command of `make demo` in a session of its own, up to the tables."""
+    printed = subprocess.run(
+        ["make", "-n", "demo", f"DEMO_DIR={folder}"],
+        cwd=REPOSITORY,
+        capture_output=True,
+        text=True,
+        check=True,
+    ).stdout.replace("\\\n", " ")
+    (command,) = (line for line in printed.splitlines() if "snakemake -s studies/demo" in line)
+    folder.mkdir(parents=True, exist_ok=True)
+    return subprocess.Popen(
+        f"exec {command} --configfile {config} -- {folder}/results.md",
+        shell=True,
+        cwd=REPOSITORY,
+        env={**os.environ, "CUDA_VISIBLE_DEVICES": "", "PYTHONPATH": str(REPOSITORY)},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        start_new_session=True,
+    )
+
+
+def finish(running: subprocess.Popen[str]) -> str:
+    printed, _ = running.communicate(timeout=3600)
+    assert running.returncode == 0, printed
+    return printed
+
+
+def wait_for(folder: Path, mark: str, running: subprocess.Popen[str]) -> None:
+    deadline = time.monotonic() + 1800
+    while not [*folder.glob(mark)]:
+        assert running.poll() is None, running.communicate()[0]
+        assert time.monotonic() < deadline, f"{mark} does not appear"
+        time.sleep(0.05)
+
+
+def kill(running: subprocess.Popen[str], *, alone: bool) -> None:
+    """Kills everything that runs, as a power cut does, or Snakemake alone."""
+    if not alone:
+        os.killpg(running.pid, signal.SIGKILL)
+        running.communicate()
+        return
+    # `flock` waits for Snakemake, its only child.
+    (snakemake,) = Path(f"/proc/{running.pid}/task/{running.pid}/children").read_text().split()
+    os.kill(int(snakemake), signal.SIGKILL)
+    running.wait()
+
+
+def tables(folder: Path) -> str:
+    """The tables without what a clock wrote."""
+    text = (folder / "results.md").read_text(encoding="utf-8")
+    return re.sub(r"[\d.]+ minutes of", "minutes of", text)
+
+
+@pytest.fixture(scope="module")
+def config(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("config") / "tiny.yaml"
+    path.write_text(yaml.safe_dump(TINY))
+    return path
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory, config: Path) -> Path:
+    """The study without a stop."""
+    folder = tmp_path_factory.mktemp("whole")
+    finish(start(folder, config))
+    return folder
+
+
+@pytest.mark.parametrize("alone", [False, True])
+def test_a_study_that_is_killed_gives_the_same_tables(
+    whole: Path, config: Path, tmp_path: Path, alone: bool
+) -> None:
+    folder = tmp_path / "killed"
+    for mark in MARKS:
+        running = start(folder, config)
+        wait_for(folder, mark, running)
+        kill(running, alone=alone)
+    finish(start(folder, config))
+
+    assert tables(folder) == tables(whole)
+    one, other = (pyarrow.parquet.read_table(path / "demo.parquet") for path in (folder, whole))
+    assert one.equals(other)
+    assert "resuming from" in "".join(path.read_text() for path in (folder / "logs").iterdir())
+    # One after the other: two at once would have mixed their lines.
+    assert "nothing to be done" in finish(start(folder, config)).lower()

@@ -1,0 +1,178 @@
+"""Test mixtures of a finished study, with what its joint model extracts and hears."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+from transformers import PreTrainedModel
+
+from data_builders.schema import EMOTIONS
+from tse_ser.evaluation.evaluate_checkpoint import load_condition, load_model
+from tse_ser.evaluation.metrics.si_sdr.si_sdr import scale_invariant_sdr
+from tse_ser.evaluation.prediction import run_model
+from tse_ser.evaluation.results import RUN, Results
+from tse_ser.options import EvaluationOptions
+
+PLACES = ("corpus_dir", "corpus_dirs", "cache_dir")
+
+
+@dataclass(frozen=True)
+class Example:
+    """One test mixture, what was extracted from it, and the emotions heard.
+
+    Args:
+        waveforms (`dict[str, np.ndarray]`): `mixture`, `extracted`, `target` of shape
+            `(num_samples,)` and `enrollment`, at 16 kHz; the extracted one is scaled to fit the
+            target best.
+        si_sdr_db (`dict[str, float]`): of `mixture` and `extracted`.
+        heard (`dict[str, dict[str, float]]`): probability of each emotion, most likely first, that
+        the
+            model's classifier hears in `mixture` and `extracted`.
+        true_emotion (`str`): of the target.
+        title (`str`): what was mixed.
+    """
+
+    waveforms: dict[str, np.ndarray]
+    si_sdr_db: dict[str, float]
+    heard: dict[str, dict[str, float]]
+    true_emotion: str
+    title: str
+
+
+def find_test(results: Results, **labels: str) -> tuple[Path, dict[str, Any]] | None:
+    """The first test of a study with the given labels, in the order of its tests.
+
+    Args:
+        results (`Results`): in the folder where the study ran.
+        labels (`str`): of the test, such as `method="TSE-SER-ft"`, on the tables' mixtures.
+
+    Returns:
+        `tuple`: file and content of what `evaluate_checkpoint` wrote; None where there is no such
+        test or the models that it scored are not there any more.
+    """
+    runs = results.runs[results.runs["condition_label"].isna()]
+    for name, wanted in labels.items():
+        runs = runs[runs[name] == wanted]
+    for test, fold, seed in runs[RUN].itertuples(index=False):
+        path = results.path.parent / "tests" / test / f"fold-{fold}_seed-{seed}.json"
+        if path.is_file():
+            content = json.loads(path.read_text(encoding="utf-8"))
+            models = [content["checkpoint"], content["classifier_checkpoint"]]
+            if all(checkpoint(path, name) for name in models if name is not None):
+                return path, content
+    return None
+
+
+def checkpoint(path: Path, name: str) -> str | None:
+    """A model that a test names as seen from its file: a folder or hub id; None if it is gone."""
+    if name.startswith(".."):
+        folder = path.parent / name
+        return os.path.relpath(folder) if folder.is_dir() else None
+    return name
+
+
+def settings_of(
+    path: Path, test: Mapping[str, Any], places: Mapping[str, Any]
+) -> EvaluationOptions:
+    """The settings of a test, with the folders of this machine.
+
+    Args:
+        path, test: what `find_test` gives.
+        places (mapping): of `corpus_dir`, `corpus_dirs` and `cache_dir`, what is needed.
+
+    Returns:
+        `EvaluationOptions`: what was scored on what.
+    """
+    names = {field.name for field in fields(EvaluationOptions)}
+    classifier = test["classifier_checkpoint"]
+    return EvaluationOptions(
+        **{name: test[name] for name in names & test.keys()},
+        **places,
+        model=checkpoint(path, test["checkpoint"]) or "",
+        classifier=classifier and checkpoint(path, classifier),
+    )
+
+
+def extract_examples(
+    results: Results, indices: Sequence[int] = (0,), places: Mapping[str, Any] | None = None
+) -> list[Example]:
+    """Runs the joint model of a study on some of its test mixtures.
+
+    Args:
+        results (`Results`): in the folder where the study ran.
+        indices (sequence of `int`): which test utterances.
+        places (mapping, optional): where the corpora lie, see `settings_of`.
+
+    Returns:
+        `list[Example]`: one for each index; empty where the study has no such model.
+    """
+    found = find_test(results, method="TSE-SER-ft")
+    if found is None:
+        return []
+    settings = settings_of(*found, places or {})
+    dataset: Any = load_condition(settings)
+    model = load_model(settings.model, settings.classifier)
+    return [extract_example(model, dataset[index % len(dataset)]) for index in indices]
+
+
+def extract_example(model: PreTrainedModel, example: Mapping[str, Any]) -> Example:
+    """Runs a combined model on one mixture.
+
+    Args:
+        model (`PreTrainedModel`): extractor and classifier.
+        example (mapping): of the contract between data and models.
+
+    Returns:
+        `Example`: what came out.
+    """
+    outputs = run_model(model, [example])
+    bypassed = run_model(cast(PreTrainedModel, model.classifier), [example])
+    target = example["target"]
+    extracted = outputs["extracted_values"][0].double().numpy()[: target.size]
+    scale = extracted @ target / max(extracted @ extracted, np.finfo(float).tiny)
+    waveforms = {name: example[name] for name in ("mixture", "target", "enrollment")}
+    waveforms["extracted"] = (scale * extracted).astype(np.float32)
+    return Example(
+        waveforms=waveforms,
+        si_sdr_db={
+            name: scale_invariant_sdr(waveforms[name], target) for name in ("mixture", "extracted")
+        },
+        heard={"mixture": probabilities(bypassed), "extracted": probabilities(outputs)},
+        true_emotion=EMOTIONS[example["label"]],
+        title=f"{example['utterance_id']} with {example['interferer_id']}",
+    )
+
+
+def probabilities(outputs: Mapping[str, Any]) -> dict[str, float]:
+    """The probability of each emotion, most likely first.
+
+    Args:
+        outputs (mapping): with `logits` of shape `(1, num_labels)`.
+    """
+    shares = outputs["logits"][0].softmax(-1).tolist()
+    return dict(sorted(zip(EMOTIONS, shares, strict=True), key=lambda pair: -pair[1]))
+
+
+def add_places(parser: argparse.ArgumentParser) -> None:
+    """Adds the options that say where the corpora lie.
+
+    Args:
+        parser (`argparse.ArgumentParser`): of a program that runs models.
+    """
+    parser.add_argument("--corpus_dir", help="folder that holds a folder <name> for each corpus")
+    parser.add_argument(
+        "--corpus_dirs", nargs="+", help="folders of single corpora, as iemocap=/data/IEMOCAP"
+    )
+    parser.add_argument("--cache_dir", help="folder for resampled and generated speech")
+
+
+def places_of(arguments: argparse.Namespace) -> dict[str, Any]:
+    """What `add_places` was given."""
+    return {name: getattr(arguments, name) for name in PLACES}
