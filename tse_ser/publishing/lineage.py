@@ -166,7 +166,7 @@ def _model_name(name: str | None) -> str | None:
 
 def _corpus_names(names: str | Sequence[str] | None) -> Any:
     """Corpora with their options; of a table, wherever it lies, its last name."""
-    if isinstance(names, list | tuple):
+    if names is not None and not isinstance(names, str):
         return [_corpus_names(name) for name in names]
     if names is None or plain_values(names) is not None:
         return names
