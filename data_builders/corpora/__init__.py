@@ -116,7 +116,7 @@ def refuse_confusable(names: Iterable[str]) -> None:
     Raises:
         CorpusError: the name of one begins with that of another and "_", and one is a folder.
     """
-    prefixes = {}
+    prefixes: dict[str, bool] = {}
     for text in names:
         corpus, options = parse_corpus_name(text)
         prefix = options.get("name", corpus)
