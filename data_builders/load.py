@@ -10,7 +10,13 @@ import datasets
 import numpy as np
 
 from data_builders.audio import default_cache_dir
-from data_builders.corpora import CORPORA, SPLIT_OPTIONS, check_option, parse_corpus_name
+from data_builders.corpora import (
+    CORPORA,
+    SPLIT_OPTIONS,
+    check_option,
+    parse_corpus_name,
+    refuse_confusable,
+)
 from data_builders.corpora.folds import (
     SPLITS,
     Protocol,
@@ -117,6 +123,8 @@ def _make_planner(
 ) -> MixturePlanner:
     if split not in SPLITS:
         raise CorpusError(f"unknown split {split!r}: use one of {', '.join(SPLITS)}")
+
+    refuse_confusable([*options.targets, *(options.interferers or ())])
 
     def read(names: str | Sequence[str]) -> list[datasets.Dataset]:
         return read_corpora(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import datasets
 import numpy as np
@@ -136,13 +137,14 @@ def test_files_have_the_level_of_their_mixture(denoised: datasets.Dataset) -> No
 
 @given(st.lists(st.text("aAx_/-.0\\ é", min_size=1, max_size=150), min_size=2, unique=True))
 def test_every_target_and_epoch_has_a_file_and_an_id_of_its_own(ids: list[str]) -> None:
+    dataset: Any = None
     names = [denoise_corpus.audio_name(one, epoch) for one in ids for epoch in (0, 1, 11)]
     assert len({name.lower() for name in names}) == 3 * len(ids)
     assert all(Path(name).name == name and len(name.encode()) < 200 for name in names)
     example = {"extracted": np.ones(8), "target": np.ones(8), "mixture": np.ones(8), "file": ""}
     rows = [
         denoise_corpus.metadata_row(
-            {**example, "utterance_id": one}, denoise_corpus.Job("train", epoch, None), {one: {}}
+            {**example, "utterance_id": one}, denoise_corpus.Job("train", epoch, dataset), {one: {}}
         )
         for one in ids
         for epoch in (0, 1, 11)

@@ -218,3 +218,25 @@ def test_opus_tables_load_and_their_silent_clip_is_counted(
     with soundfile.SoundFile(row["path"]) as file:
         assert (file.samplerate, file.channels) == (16_000, 1)
         assert file.frames == round(row["duration_seconds"] * 16_000)
+
+
+@pytest.mark.parametrize(
+    ("targets", "interferers", "confusable"),
+    [
+        (["folder:name=my"], ["folder:name=my_1"], True),
+        (["folder:name=my_1", "folder:name=my"], None, True),
+        (["ravdess"], ["folder:name=ravdess_2"], True),
+        (["folder:name=my"], ["folder:name=my-1"], False),
+        (["folder:name=ravdess"], ["ravdess"], False),  # the same speakers
+        (["generated"], ["generated_pool"], False),  # whose speakers are known
+    ],
+)
+def test_folders_whose_speakers_could_be_one_are_refused(
+    targets: list[str], interferers: list[str] | None, confusable: bool, tmp_path: Path
+) -> None:
+    expected = "their speakers could be taken for each other's" if confusable else "is not a folder"
+    if targets == ["generated"]:
+        load_mixtures(targets=targets, interferers=interferers)
+        return
+    with pytest.raises(CorpusError, match=expected):
+        load_mixtures(targets=targets, interferers=interferers, corpus_dir=tmp_path)

@@ -410,7 +410,7 @@ def test_every_fact_of_a_training_is_published_or_kept_by_decision() -> None:
     facts = facts_of([*JOINT, "--encoder_name_or_path", "facebook/hubert-base-ls960"])
     told = published_facts(facts)
     assert facts.keys() == told.keys()
-    assert facts["data"].keys() - told["data"].keys() <= {*PRIVATE_DATA, "interferer_draw"}
+    assert facts["data"].keys() - told["data"].keys() <= {*PRIVATE_DATA}
     assert facts["model"].keys() - told["model"].keys() == {
         *("extractor_config", "classifier_config", "speaker_encoder_dir")
     }

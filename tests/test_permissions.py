@@ -6,6 +6,7 @@ import os
 import stat
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -54,7 +55,7 @@ def test_weights_are_readable_as_the_umask_says(umask: int, tmp_path: Path) -> N
 
 
 def test_saving_with_code_leaves_the_live_model_as_it_is(tmp_path: Path) -> None:
-    model = tiny_tse_ser()
+    model: Any = tiny_tse_ser()
     configs = [model.config, model.config.extractor_config, model.config.classifier_config]
     for number, config in enumerate(configs):
         config.name_or_path = f"/home/anna/{number}"

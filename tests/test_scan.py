@@ -119,10 +119,9 @@ def test_other_code_makes_a_table_anew(tmp_path: Path, monkeypatch: pytest.Monke
 def test_every_format_that_libsndfile_writes_is_read(
     suffix: str, rate: int, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    formats = {".ogg": ("OGG", "VORBIS"), ".oga": ("OGG", "VORBIS"), ".opus": ("OGG", "OPUS")}
-    formats |= {".aif": ("AIFF", None), ".aifc": ("AIFF", None), ".snd": ("AU", None)}
-    formats |= {".sph": ("NIST", None)}
-    kind, subtype = formats.get(suffix, (suffix[1:].upper(), None))
+    kinds = {".oga": "OGG", ".opus": "OGG", ".aif": "AIFF", ".aifc": "AIFF", ".snd": "AU"}
+    kind = (kinds | {".sph": "NIST"}).get(suffix, suffix[1:].upper())
+    subtype = "OPUS" if suffix == ".opus" else None
     samples = burst(3, rate, active_seconds=1.0)
     soundfile.write(tmp_path / f"a{suffix}", samples, rate, format=kind, subtype=subtype)
     (tmp_path / "metadata.csv").write_text(f"path,speaker_id\na{suffix},anna\n")
@@ -164,8 +163,10 @@ def test_headers_of_other_rates_are_converted_too(tmp_path: Path) -> None:
     root = write_ravdess(tmp_path / "ravdess", actors=[1], rate=48_000, suffix=".wav")
     files = list_files(root, AUDIO_SUFFIXES)
     entries = scan_audio_files(root, files, tmp_path / "cache", "a", measure_speech=False)
+    usable = [entry for entry in entries if not isinstance(entry, CorpusError)]
+    assert len(usable) == len(files)
     copies = scan.copies_folder(tmp_path / "cache", "a")
-    assert {soundfile.info(copies / entry.copy).samplerate for entry in entries} == {16_000}
+    assert {soundfile.info(copies / entry.copy).samplerate for entry in usable} == {16_000}
 
 
 @pytest.mark.parametrize("name", ["ravdess", "emodb", "asterisk"])

@@ -7,7 +7,8 @@ several values of one option are joined by "+": `iemocap:scenario=improvised`,
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import itertools
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import datasets
@@ -101,6 +102,31 @@ def parse_corpus_name(text: str) -> tuple[str, dict[str, Any]]:
         except (ValueError, KeyError) as error:
             raise CorpusError(f"{text}: {value!r} is no value of the option {option}") from error
     return name, options
+
+
+def refuse_confusable(names: Iterable[str]) -> None:
+    """Refuses folders whose speakers could be taken for each other's.
+
+    A speaker bears the name of the corpus and "_" in front: 1_2 of "my" and 2 of "my_1" would be
+    one. Corpora of the same name share their speakers by intention.
+
+    Args:
+        names (`Iterable[str]`): corpora with options or without.
+
+    Raises:
+        CorpusError: the name of one begins with that of another and "_", and one is a folder.
+    """
+    prefixes: dict[str, bool] = {}
+    for text in names:
+        corpus, options = parse_corpus_name(text)
+        prefix = options.get("name", corpus)
+        prefixes[prefix] = prefixes.get(prefix, False) or corpus == "folder"
+    for one, other in itertools.permutations(prefixes, 2):
+        if other.startswith(f"{one}_") and (prefixes[one] or prefixes[other]):
+            raise CorpusError(
+                f"corpora named {one} and {other}: their speakers could be taken for each other's; "
+                f"give the folder another name, such as name={other.replace('_', '-')}"
+            )
 
 
 def check_option(name: str, option: str) -> None:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from data_builders.corpora import CORPUS_OPTIONS
+from data_builders.corpora import known_options
 from tse_ser.conversion.checkpoint_card import CONVERSION_FACTS_NAME
 from tse_ser.publishing.corpora import known_facts
 from tse_ser.publishing.errors import PublishingError
@@ -166,15 +166,15 @@ def _model_name(name: str | None) -> str | None:
 
 def _corpus_names(names: str | Sequence[str] | None) -> Any:
     """Corpora with their options; of a table, wherever it lies, its last name."""
-    if isinstance(names, list | tuple):
+    if names is not None and not isinstance(names, str):
         return [_corpus_names(name) for name in names]
     if names is None or plain_values(names) is not None:
         return names
     corpus, _, text = names.partition(":")
-    known = "|".join(CORPUS_OPTIONS.get(corpus, {}))
+    known = "|".join(known_options(corpus))
     options = []
     # A path may hold commas and equal signs of its own.
-    for option in re.split(rf",(?=(?:{known})=)", text) if known else []:
+    for option in re.split(rf",(?=(?:{known})=)", text) if text else []:
         key, _, value = option.partition("=")
         is_id = key == "hub" and HUB_ID.fullmatch(value)
         options.append(f"{key}={value if is_id else _last_name(value)}")
