@@ -11,7 +11,6 @@ from data_builders import MixtureDataset, load_mixtures
 from data_builders.librimix.extraction import LibriMixExtractionDataset
 from data_builders.librimix.metadata import find_librimix_metadata, find_librimix_speech
 from data_builders.librimix.mixtures import LibriMixDataset
-from data_builders.load import corpus_folder
 from data_builders.options import RecipeOptions
 from data_builders.schema import CorpusError
 from tse_ser.options import TseSerTrainingArguments
@@ -121,8 +120,9 @@ class SpreadExamples(Dataset[dict[str, Any]]):
 def _folder(data: RecipeOptions, name: str) -> Path:
     """Folder of LibriMix's metadata or of LibriSpeech, by its own argument or as a corpus's."""
     argument = {"librimix": "librimix_metadata_dir", "librispeech": "librispeech_dir"}[name]
-    given = getattr(data, argument)
-    folder = Path(given) if given else corpus_folder(name, data.corpus_dir, data.corpus_dirs)
+    given = getattr(data, argument) or (data.corpus_dirs or {}).get(name)
+    below = None if data.corpus_dir is None else Path(data.corpus_dir) / name
+    folder = Path(given) if given else below
     if folder is None:
         raise CorpusError(
             f"{name}: its folder is not known: pass --{argument}, --corpus_dirs {name}=FOLDER or "
