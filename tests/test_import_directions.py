@@ -25,7 +25,12 @@ PROJECT_IMPORTS: dict[str, set[str]] = {
 # Inside tse_ser: which of its rooms each room may import besides its own.
 INNER_IMPORTS: dict[str, set[str]] = {
     "tse_ser/conversion": {"tse_ser.saving"},
-    "tse_ser/evaluation": {"tse_ser.publishing.corpora", "tse_ser.options", "tse_ser.machine", "tse_ser.saving"},
+    "tse_ser/evaluation": {
+        "tse_ser.publishing.corpora",
+        "tse_ser.options",
+        "tse_ser.machine",
+        "tse_ser.saving",
+    },
     "tse_ser/training": {
         "tse_ser.evaluation.compute_metrics",
         "tse_ser.options",

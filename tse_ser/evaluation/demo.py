@@ -21,11 +21,11 @@ from transformers import pipeline
 from transformers.utils.logging import disable_progress_bar
 
 from data_builders.schema import SAMPLING_RATE
-from tse_ser.saving import save_with_code
 from tse_ser.evaluation.evaluate_checkpoint import load_condition, load_model
 from tse_ser.evaluation.examples import extract_example, find_test, probabilities, settings_of
 from tse_ser.evaluation.prediction import run_model
 from tse_ser.evaluation.results import read_results
+from tse_ser.saving import save_with_code
 
 PEAK = 0.9
 
