@@ -54,7 +54,7 @@ test-published: $(STAMP)
 
 # A tiny study with real trainings, killed on its way: it ends with the tables of one that was not.
 test-studies: $(STAMP)
-	@HF_HUB_OFFLINE=1 $(BIN)/python -m pytest --quiet -m slow tests/test_studies_resume.py
+	@HF_HUB_OFFLINE=1 $(BIN)/python -m pytest --quiet -m slow tests/test_study_runs.py
 
 quality: $(STAMP)
 	@$(BIN)/ruff check

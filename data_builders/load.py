@@ -212,7 +212,9 @@ def corpus_folder(
         `Path` or `None`: its folder, if one was given.
     """
     folders = corpus_dirs or {}
-    corpus, options = parse_corpus_name(name)
+    corpus, _, has_options = name.partition(":")
+    # LibriMix's metadata lie in a folder of this kind too, and are no corpus.
+    options = parse_corpus_name(name)[1] if has_options else {}
     own_name = options.get("name", corpus)  # of the corpus `folder`
     for key in (name, own_name, corpus):
         if key in folders:

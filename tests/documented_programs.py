@@ -240,6 +240,13 @@ def parse_denoising(arguments: list[str]) -> None:
     parse_arguments(arguments)
 
 
+def parse_evaluation(arguments: list[str]) -> None:
+    """tse_ser.evaluation.evaluate_checkpoint, likewise."""
+    from tse_ser.options import read_evaluation_options
+
+    read_evaluation_options(arguments)
+
+
 def check_snakemake(arguments: list[str]) -> None:
     """`snakemake -s studies/NAME/Snakefile ...`: its flags, and the keys and files they name."""
     from snakemake.cli import get_argument_parser
@@ -264,5 +271,6 @@ CHECKS: dict[str, Callable[[list[str]], None]] = {
 PARSERS: dict[str, Callable[[list[str]], None]] = {
     "train.py": parse_training,
     "tse_ser.training.denoise_corpus": parse_denoising,
+    "tse_ser.evaluation.evaluate_checkpoint": parse_evaluation,
 }
 PROGRAMS = {*CHECKS, *PYTHONS, *EXTERNAL}

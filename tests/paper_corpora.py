@@ -1,11 +1,10 @@
-"""The corpora of the paper in their layouts, tiny, and its study cut down to them."""
+"""The corpora of the paper in their layouts, tiny, and what cuts its study down to them."""
 
 from __future__ import annotations
 
 import csv
 import json
 from pathlib import Path
-from typing import Any
 
 import torch
 import yaml
@@ -42,39 +41,36 @@ def _write_metadata(path: Path, speech: Path, subset: str) -> None:
             writer.writerow([name, one.as_posix(), 0.9, two.as_posix(), 1.1, "tr/a.wav", 1.0])
 
 
-def write_tiny_paper_study(folder: Path, name: str = "study") -> Path:
-    """A study that includes recipes/paper/NAME.yaml and overrides sizes and lengths: one fold."""
-    folder.mkdir(parents=True, exist_ok=True)
+def write_tiny_paper_config(folder: Path) -> Path:
+    """What studies/paper needs on top to run on these corpora: small models, one fold, one seed."""
     torch.manual_seed(0)
     encoder = save_encoder(AutoModel.from_config(encoder_config("hubert_group")), folder / "hubert")
     (folder / "extractor.json").write_text(json.dumps(EXTRACTOR_FIELDS))
-    train: dict[str, Any] = {
-        "extractor_config": str(folder / "extractor.json"),
-        "encoder_name_or_path": encoder,
-        "interferers": NOISE,
-        "num_train_epochs": 2,
-        "max_train_examples": 8,
-        "max_eval_examples": 4,
-        "per_device_train_batch_size": 4,
-        "gradient_accumulation_steps": 1,
-        "dataloader_num_workers": 0,
-        "report_to": "none",
-        "use_cpu": True,
-    }
-    denoise = {"interferers": NOISE, "max_train_examples": 8, "num_workers": 0, "use_cpu": True}
-    study = {
-        "include": [f"recipes/paper/{name}.yaml"],
+    noise = {"options": {"interferers": NOISE}}
+    drawn = ("sc_clean", "sc_noisy", "denoised", "sb_sc", "sb_plus_sc")
+    few = {"max_train_examples": 8, "use_cpu": True}
+    config = {
         "folds": [1],
         "seeds": [0],
+        "gpus": 0,
+        "data": {"interferers": NOISE},
+        "steps": dict.fromkeys(drawn, noise),
         "overrides": {
-            "train": train,
-            "denoise": denoise,
-            "evaluate": {"interferers": NOISE, "max_examples": 8},
-            # As in the study: it is ESD that interferes where the gender counts.
-            "*_same*": {"interferers": ["esd"]},
-            "*_different*": {"interferers": ["esd"]},
+            "train": {
+                **few,
+                "extractor_config": str(folder / "extractor.json"),
+                "encoder_name_or_path": encoder,
+                "num_train_epochs": 2,
+                "max_eval_examples": 4,
+                "per_device_train_batch_size": 4,
+                "gradient_accumulation_steps": 1,
+                "dataloader_num_workers": 0,
+                "report_to": "none",
+            },
+            "denoise": {**few, "num_workers": 0},
+            "evaluate": {"max_examples": 8},
         },
     }
-    path = folder / f"tiny_{name}.yaml"
-    path.write_text(yaml.safe_dump(study))
+    path = folder / "tiny.yaml"
+    path.write_text(yaml.safe_dump(config))
     return path

@@ -64,3 +64,5 @@ def test_the_folder_of_a_corpus_does_not_depend_on_its_options() -> None:
     # A folder of somebody's own is named like the corpus that it holds.
     assert corpus_folder("folder:name=cremad", "data", None) == Path("data", "cremad")
     assert corpus_folder("folder:name=cremad", "data", {"cremad": "a", "folder": "b"}) == Path("a")
+    # A folder that is no corpus: of the metadata of LibriMix.
+    assert corpus_folder("librimix", "data", None) == Path("data", "librimix")

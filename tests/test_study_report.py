@@ -41,7 +41,7 @@ def test_confusions_are_summed_over_folds(tmp_path: Path) -> None:
     counts = confusion(results.utterances, results.facts["classes"])
     # Of the fourth class none is recognised: the record says the next one, the first.
     assert counts.tolist() == [[20, 0, 0, 0], [0, 20, 0, 0], [0, 0, 20, 0], [20, 0, 0, 0]]
-    figure = study_figures(results)["confusion_joint"]
+    figure = dict(study_figures(results))["confusion_joint"]
     assert figure.axes[0].get_title("left") == "SB+SC: Noisy → Noisy"
     shown = [text.get_text() for text in figure.axes[0].texts]
     assert shown[0] == "100 %\n(20)"
@@ -64,7 +64,7 @@ def test_curves_have_a_point_a_condition_and_hold_their_interval(tmp_path: Path)
     for points in (curves, gained):
         assert (points["low"] <= points["ua"]).all()
         assert (points["ua"] <= points["high"]).all()
-    assert {"ua_against_snr", "ua_against_si_sdri"} <= study_figures(results).keys()
+    assert {"ua_against_snr", "ua_against_si_sdri"} <= dict(study_figures(results)).keys()
 
 
 def test_learning_curves_are_those_of_the_longest_history_of_each_run(tmp_path: Path) -> None:
@@ -75,7 +75,7 @@ def test_learning_curves_are_those_of_the_longest_history_of_each_run(tmp_path: 
             folder.mkdir(parents=True)
             (folder / "trainer_state.json").write_text(json.dumps({"log_history": history[:step]}))
     results = study(tmp_path, {"joint": (JOINT, [evaluation(records(MOST))])})
-    loss, accuracy = study_figures(results)["learning_curves_sc_clean"].axes
+    loss, accuracy = dict(study_figures(results))["learning_curves_sc_clean"].axes
     drawn = [np.asarray(line.get_xdata()).tolist() for line in loss.lines]
     assert [x for x in drawn if x] == [[1, 2, 3]] * 2
     assert accuracy.get_title("left") == "Accuracy in validation (%)"

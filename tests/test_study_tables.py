@@ -261,10 +261,11 @@ def test_the_latex_has_the_same_rows_and_its_own_characters_escaped(tmp_path: Pa
 
 
 def test_the_published_tables_are_those_of_the_published_results() -> None:
-    path = REPOSITORY / "docs" / "results" / "ravdess.parquet"
-    section = build_section(read_results(path))
-    assert markdown([section]) == (REPOSITORY / "docs" / "results.md").read_text(encoding="utf-8")
-    assert latex([section]) == (REPOSITORY / "docs" / "results.tex").read_text(encoding="utf-8")
+    docs = REPOSITORY / "docs"
+    paths = sorted((docs / "results").glob("*.parquet"))
+    sections = [build_section(read_results(path)) for path in paths]
+    assert markdown(sections) == (docs / "results.md").read_text(encoding="utf-8")
+    assert latex(sections) == (docs / "results.tex").read_text(encoding="utf-8")
 
 
 def test_the_papers_figures_are_those_of_its_tables() -> None:

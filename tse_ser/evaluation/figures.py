@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Mapping, Sequence
-from itertools import cycle
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import chain, cycle
 from pathlib import Path
 from typing import Any
 
@@ -59,26 +59,25 @@ WINDOW_SAMPLES, HOP_SAMPLES = 512, 128
 SPECTROGRAM_RANGE_DB = 70.0
 
 
-def study_figures(results: Results) -> dict[str, Figure]:
-    """Every figure of a study but the example.
+def study_figures(results: Results) -> Iterator[tuple[str, Figure]]:
+    """Draws every figure of a study but the example, one after the other: close it before the next.
 
     Args:
         results (`Results`): of the study; learning curves are drawn of the `steps/` beside its
         file.
 
-    Returns:
-        `dict[str, Figure]`: by file name without suffix, not saved yet: `confusion_<test>` of the
-        tests of the tables, folds and seeds summed up; `ua_against_snr` and `ua_against_si_sdri`
-        where there is what they show; `learning_curves_<step>`.
+    Yields:
+        `tuple[str, Figure]`: file name without suffix, and what is not saved yet:
+        `confusion_<test>` of the tests of the tables, folds and seeds summed up; `ua_against_snr`
+        and `ua_against_si_sdri` where there is what they show; `learning_curves_<step>`.
     """
     mark = " (optimistic)" if results.facts["optimistic"] else ""
-    figures = {}
     for test, own in results.utterances.groupby("test", sort=False):
         first = own.iloc[0]
-        if first["tables"] and own["correct"].notna().any():
+        if isinstance(first["tables"], str) and own["correct"].notna().any():
             title = f"{first['system']}: {first['train_set']} → {first['test_set']}{mark}"
             classes = results.facts["classes"]
-            figures[f"confusion_{test}"] = _plot_confusion(confusion(own, classes), classes, title)
+            yield f"confusion_{test}", _plot_confusion(confusion(own, classes), classes, title)
     for name, curves, x_label, title in (
         ("ua_against_snr", snr_curves(results), "Input SNR (dB)", "UA against input SNR"),
         (
@@ -89,10 +88,9 @@ def study_figures(results: Results) -> dict[str, Figure]:
         ),
     ):
         if not curves.empty:
-            figures[name] = _plot_accuracy_curves(curves, x_label, title + mark)
+            yield name, _plot_accuracy_curves(curves, x_label, title + mark)
     for step, histories in step_histories(results.path.parent).items():
-        figures[f"learning_curves_{step}"] = _plot_learning_curves(histories, title=step)
-    return figures
+        yield f"learning_curves_{step}", _plot_learning_curves(histories, title=step)
 
 
 def snr_curves(results: Results) -> pd.DataFrame:
@@ -286,15 +284,16 @@ def write_figures(
     Returns:
         The PNG files: those of `study_figures`, and `example.png` where the joint model is there.
     """
-    figures = study_figures(results)
-    for example in extract_examples(results, (0,), places):
-        figures["example"] = _plot_example(example)
     folder = Path(output_dir)
     folder.mkdir(parents=True, exist_ok=True)
-    for name, figure in figures.items():
-        figure.savefig(folder / f"{name}.png")
+    examples = extract_examples(results, (0,), places)
+    drawn = (("example", _plot_example(example)) for example in examples)
+    written = []
+    for name, figure in chain(study_figures(results), drawn):
+        written.append(folder / f"{name}.png")
+        figure.savefig(written[-1])
         plt.close(figure)
-    return [folder / f"{name}.png" for name in figures]
+    return written
 
 
 def _legend(utterances: pd.DataFrame) -> str:

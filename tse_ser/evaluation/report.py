@@ -65,7 +65,7 @@ def write_report(
             "suffix": f": {results.facts['study']}" if len(every) > 1 else "",
             "figures": [
                 (name.replace("_", " "), svg_markup(figure, f"study{study}figure{index}"))
-                for index, (name, figure) in enumerate(study_figures(results).items())
+                for index, (name, figure) in enumerate(study_figures(results))
             ],
             **_heard(results, num_audio, places),
         }

@@ -1,6 +1,6 @@
-"""`make demo`, tiny, killed on its way and started again: real trainings, the same tables.
+"""Whole studies, tiny, with real trainings: `make demo` killed on its way, and that of the paper.
 
-`pytest -m slow tests/test_studies_resume.py` takes some minutes.
+`pytest -m slow tests/test_study_runs.py` takes some minutes.
 """
 
 from __future__ import annotations
@@ -9,12 +9,17 @@ import os
 import re
 import signal
 import subprocess
+import sys
 import time
 from pathlib import Path
 
 import pyarrow.parquet
 import pytest
 import yaml
+from paper_corpora import write_paper_corpora, write_tiny_paper_config
+
+from tse_ser.evaluation.results import read_results
+from tse_ser.evaluation.tables import build_section
 
 pytestmark = pytest.mark.slow
 REPOSITORY = Path(__file__).resolve().parent.parent
@@ -122,3 +127,30 @@ def test_a_study_that_is_killed_gives_the_same_tables(
     assert "resuming from" in "".join(path.read_text() for path in (folder / "logs").iterdir())
     # One after the other: two at once would have mixed their lines.
     assert "nothing to be done" in finish(start(folder, config)).lower()
+
+
+def test_the_papers_study_fills_its_tables_from_one_command(tmp_path: Path) -> None:
+    corpora = write_paper_corpora(tmp_path / "corpora")
+    command = [sys.executable, "-m", "snakemake", "-s", "studies/paper/Snakefile", "--cores", "2"]
+    command += ["--nolock", "--show-failed-logs"]
+    command += ["--configfile", str(write_tiny_paper_config(tmp_path)), "--config"]
+    command += [f"corpus_dir={corpora}", f"cache_dir={tmp_path / 'cache'}"]
+    command += [f"output_dir={tmp_path / 'paper'}"]
+    done = subprocess.run(
+        command,
+        cwd=REPOSITORY,
+        env={**os.environ, "CUDA_VISIBLE_DEVICES": "", "PYTHONPATH": str(REPOSITORY)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    results = read_results(tmp_path / "paper" / "paper.parquet")
+    assert (results.runs["num_examples"] == 8).all()
+    tables = {table.name: table.frame for table in build_section(results).tables}
+    for name in ("table_ii", "table_iii", "table_iv", "table_v", "table_vi"):
+        assert (tables[name]["UA (%)"] != "").all(), name
+    assert (tables["extraction"]["SI-SDRi (dB)"] != "").all()
+    assert (tables["differences"]["Ours"] != "").all()
+    written = {path.name for path in (tmp_path / "paper").iterdir()}
+    assert {"results.md", "results.tex", "report.html", "figures"} <= written
