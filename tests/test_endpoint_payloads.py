@@ -92,7 +92,8 @@ def only_memory_is_decoded(monkeypatch: pytest.MonkeyPatch) -> None:
 
     def checked(self: Any, file: Any, *args: Any, **options: Any) -> None:
         # A part of what lies in memory.
-        assert type(file).__name__ == "FilePart" and type(file.file) is io.BytesIO
+        held = file.file if type(file).__name__ == "FilePart" else file
+        assert type(held) is io.BytesIO
         construct(self, file, *args, **options)
 
     monkeypatch.setattr(soundfile.SoundFile, "__init__", checked)
