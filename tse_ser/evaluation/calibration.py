@@ -15,6 +15,7 @@ from __future__ import annotations
 import argparse
 import itertools
 import json
+import math
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -240,7 +241,9 @@ def detection(
     if not (len(positive) and len(negative)):
         return None
     if threshold is None:
-        threshold = round(float(np.quantile(positive, false_alarm_rate)), 4)
+        # Downwards, so that no more lie below it.
+        lowest = float(np.quantile(positive, false_alarm_rate, method="lower"))
+        threshold = math.floor(lowest * 10_000) / 10_000
     return {
         "threshold": threshold,
         "num_positive": len(positive),
