@@ -20,6 +20,8 @@ import soundfile
 import torch
 from torch.nn import functional as F
 
+from .input_checks import AudioError
+
 # Two letters at least: a single one is a drive.
 URL = re.compile(r"[a-zA-Z][a-zA-Z0-9+.-]+://")
 FORMS = (
@@ -117,7 +119,7 @@ def read_recording(
         [`Recording`].
 
     Raises:
-        ValueError: a URL, an unreadable or missing file, bytes that are no audio, no samples, a
+        AudioError: a URL, an unreadable or missing file, bytes that are no audio, no samples, a
             rate below 4 or above 768 kHz, a channel that is not there, or another type.
     """
     check_channel(channel)
@@ -127,7 +129,7 @@ def read_recording(
         waveform = _collect(source, weights, sampling_rate, max_seconds)
     peak = float(np.abs(waveform).max()) if waveform.size else 0.0
     if waveform.size == 0:
-        raise ValueError("The recording is empty: pass one with speech.")
+        raise AudioError("The recording is empty: pass one with speech.", "too_short")
     if peak > 0 and source.is_full_scale:
         clipped = int((np.abs(waveform) >= CLIPPED_LEVEL).sum())
         if clipped > CLIPPED_SHARE * waveform.size:
@@ -148,13 +150,13 @@ def check_channel(channel: Any) -> None:
     Refuse what names no channel.
 
     Raises:
-        ValueError: it is neither a number of 0 or more, "mean" nor "louder".
+        AudioError: it is neither a number of 0 or more, "mean" nor "louder".
     """
     is_number = isinstance(channel, (int, np.integer)) and not isinstance(channel, bool)
     if not (channel in ("mean", "louder") if isinstance(channel, str) else is_number):
-        raise ValueError(f"`channel` must be {CHANNELS}, got {channel!r:.40}.")
+        raise AudioError(f"`channel` must be {CHANNELS}, got {channel!r:.40}.")
     if is_number and channel < 0:
-        raise ValueError(f"`channel` must be {CHANNELS}, got {channel}.")
+        raise AudioError(f"`channel` must be {CHANNELS}, got {channel}.")
 
 
 @dataclass
@@ -183,7 +185,7 @@ def _channel_weights(source: Source, channel: int | str) -> tuple[np.ndarray, li
         return np.ones(1, np.float32), []
     if isinstance(channel, (int, np.integer)):
         if channel >= count:
-            raise ValueError(
+            raise AudioError(
                 f"`channel` must be below {count}, as the recording has {count} channels, got "
                 f"{channel}: the first one is 0."
             )
@@ -254,9 +256,10 @@ def _collect(
             rate_of_resampler = rate
         seconds += len(block) / rate
         if max_seconds is not None and seconds > max_seconds:
-            raise ValueError(
+            raise AudioError(
                 f"The recording is longer than {max_seconds:g} s: pass a shorter stretch of it, as "
-                "a file that is complete."
+                "a file that is complete.",
+                "too_long",
             )
         # What float32 cannot hold becomes infinite, which the feature extractor refuses.
         with np.errstate(over="ignore", invalid="ignore"):
@@ -361,8 +364,8 @@ def _open(audio: Any, sampling_rate: int, opened: contextlib.ExitStack) -> Sourc
         content = audio.read()
         if isinstance(content, bytes):
             return _open_file(io.BytesIO(content), f"{len(content)} bytes that are no audio file")
-        raise ValueError("The open file gives text: open it for reading bytes, with mode 'rb'.")
-    raise ValueError(f"Cannot read audio from {type(audio).__name__}: pass {FORMS}.")
+        raise AudioError("The open file gives text: open it for reading bytes, with mode 'rb'.")
+    raise AudioError(f"Cannot read audio from {type(audio).__name__}: pass {FORMS}.")
 
 
 def is_rate_and_waveform(audio: Any) -> bool:
@@ -377,13 +380,13 @@ def _open_row(row: dict[str, Any], opened: contextlib.ExitStack) -> Source:
     samples = row.get("array", row.get("raw"))
     if samples is not None:
         if row.get("sampling_rate") is None:
-            raise ValueError("A waveform in a dict needs its `sampling_rate` in Hz: add it.")
+            raise AudioError("A waveform in a dict needs its `sampling_rate` in Hz: add it.")
         return _array_source(samples, row["sampling_rate"])
     if isinstance(row.get("bytes"), (bytes, bytearray)):
         return _open(row["bytes"], 0, opened)
     if isinstance(row.get("path"), (str, os.PathLike)):
         return _open_path(os.fspath(row["path"]), opened)
-    raise ValueError(f"Cannot read audio from a dict of {list(row)[:9]}: pass {FORMS}.")
+    raise AudioError(f"Cannot read audio from a dict of {list(row)[:9]}: pass {FORMS}.")
 
 
 def _array_source(samples: Any, rate: Any) -> Source:
@@ -395,23 +398,23 @@ def _array_source(samples: Any, rate: Any) -> Source:
     try:
         samples = np.asarray(samples)
     except (TypeError, ValueError) as error:
-        raise ValueError(
+        raise AudioError(
             "A waveform must be an array of numbers, of shape (num_samples,) or (num_channels, "
             f"num_samples), got {type(samples).__name__} ({error})."
         ) from error
     is_integer = samples.dtype.name in INTEGER_SCALES
     if not (is_integer or np.issubdtype(samples.dtype, np.floating)):
-        raise ValueError(
+        raise AudioError(
             f"The waveform has {samples.dtype} samples, whose full scale is not known: convert "
             "them to float in -1..1, or to int16."
         )
     if samples.ndim not in (1, 2):
-        raise ValueError(
+        raise AudioError(
             f"A waveform must be of one or two dimensions, got shape {samples.shape}: pass one "
             "recording at a time."
         )
     if samples.size == 0:
-        raise ValueError("The recording is empty: pass one with speech.")
+        raise AudioError("The recording is empty: pass one with speech.", "too_short")
     frames = samples[:, None] if samples.ndim == 1 else samples
     if samples.ndim == 2 and samples.shape[0] < samples.shape[1]:
         frames = samples.T
@@ -438,7 +441,7 @@ def _checked_rate(rate: Any) -> int:
     except (TypeError, ValueError, OverflowError):
         whole = 0
     if not MIN_SAMPLING_RATE <= whole <= MAX_SAMPLING_RATE:
-        raise ValueError(
+        raise AudioError(
             f"`sampling_rate` must be a positive number of Hz, {MIN_SAMPLING_RATE} to "
             f"{MAX_SAMPLING_RATE}, got {rate!r:.40}: pass the rate that the audio was recorded at."
         )
@@ -453,12 +456,12 @@ def _open_path(path: str, opened: contextlib.ExitStack) -> Source:
     except OSError:  # a name that is too long for one
         exists = False
     if not exists:
-        raise ValueError(f"{name} is no file: pass {FORMS}.")
+        raise AudioError(f"{name} is no file: pass {FORMS}.")
     try:
         file = Path(path).open("rb")  # noqa: SIM115  (closed with what is opened)
         opened.push(file)
     except OSError as error:
-        raise ValueError(
+        raise AudioError(
             f"{name} cannot be opened ({error.strerror}): check that you may read it, or pass "
             "another file."
         ) from error
@@ -472,7 +475,7 @@ def _local(path: str, name: str) -> str:
         if parts.netloc in ("", "localhost"):
             return unquote(parts.path)
     if URL.match(path):
-        raise ValueError(f"{name} is a URL: download it first, and pass the file.")
+        raise AudioError(f"{name} is a URL: download it first, and pass the file.")
     try:
         return os.path.expanduser(path)
     except RuntimeError:  # no such user
@@ -503,13 +506,13 @@ def _open_file(file: BinaryIO, complaint: str) -> Source:
 
     def blocks() -> Iterator[tuple[int, np.ndarray]]:
         is_cut, total = cut, 0
-        for index, (part, (rate, _, frames)) in enumerate(zip(parts, headers, strict=True)):
+        for index, (part, (rate, channels, frames)) in enumerate(zip(parts, headers, strict=True)):
             count = 0
             # Block by block: headers may claim terabytes. What comes before damage is read in small
             # blocks, as a large one is lost as a whole.
             for block_frames in (BLOCK_FRAMES, RESCUE_FRAMES):
                 try:
-                    for block in _read_blocks(part, block_frames, count):
+                    for block in _read_blocks(part, block_frames // channels or 1, count):
                         count += len(block)
                         yield rate, _with_channels(block, source.num_channels)
                     break
@@ -543,10 +546,11 @@ def _read_blocks(part: "FilePart", block_frames: int, skipped: int) -> Iterator[
             skipped = max(skipped - len(block), 0)
 
 
-def _no_audio(complaint: str, error: Exception) -> ValueError:
+def _no_audio(complaint: str, error: Exception) -> AudioError:
     reason = getattr(error, "error_string", str(error))
-    return ValueError(
-        f"{complaint}: pass wav, flac, ogg or mp3, and the whole file ({reason:.200})"
+    return AudioError(
+        f"{complaint}: pass wav, flac, ogg or mp3, and the whole file ({reason:.200})",
+        "unreadable",
     )
 
 
@@ -768,17 +772,20 @@ def _open_foreign(file: BinaryIO, kind: str, complaint: str) -> Source:
     try:
         av: Any = importlib.import_module("av")
     except ImportError as error:
-        raise ValueError(
+        raise AudioError(
             f"{complaint}: it is {kind}, which needs PyAV. Install it by pip install 'tse-ser[av]' "
             "(or pip install av), or convert the file: ffmpeg -i recording -ac 1 -ar 16000 "
-            "recording.wav"
+            "recording.wav",
+            "unreadable",
         ) from error
 
     def frames() -> Iterator[tuple[int, np.ndarray]]:
         file.seek(0)
         with av.open(file) as container:
             if not container.streams.audio:
-                raise ValueError(f"{complaint}: it has no sound: pass a recording with speech.")
+                raise AudioError(
+                    f"{complaint}: it has no sound: pass a recording with speech.", "unreadable"
+                )
             resampler = None
             for frame in container.decode(audio=0):
                 if resampler is None:

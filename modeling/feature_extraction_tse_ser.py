@@ -12,6 +12,7 @@ from typing import Any, ClassVar
 import numpy as np
 from transformers import BatchFeature, FeatureExtractionMixin
 
+from .input_checks import AudioError
 from .speech_activity import (
     HOP_SECONDS,
     SpeechActivitySettings,
@@ -177,14 +178,15 @@ class TseSerFeatureExtractor(FeatureExtractionMixin):
             [`PreparedWaveform`].
 
         Raises:
-            ValueError: stereo, empty, too short, silent or non-finite audio.
+            AudioError: stereo, empty, too short, silent or non-finite audio.
         """
         waveform = self._check(name, np.asarray(waveform), allow_silence=False)
         peak = float(np.abs(waveform).max())
         filtered = self.filter(waveform)
         if float(np.abs(filtered).max()) <= ROUNDING * peak:
-            raise ValueError(
-                f"The {name} is silent but for a constant offset: pass a recording with speech."
+            raise AudioError(
+                f"The {name} is silent but for a constant offset: pass a recording with speech.",
+                "silent",
             )
         active = active_frames(band_powers(filtered, self.sampling_rate), self._activity_settings)
         num_samples = len(filtered)
@@ -258,19 +260,20 @@ class TseSerFeatureExtractor(FeatureExtractionMixin):
 
     def _check(self, name: str, waveform: np.ndarray, allow_silence: bool) -> np.ndarray:
         if waveform.ndim != 1:
-            raise ValueError(
+            raise AudioError(
                 f"The {name} must be mono, of shape (num_samples,), got {waveform.shape}: average "
                 "its channels first."
             )
         if waveform.size == 0:
-            raise ValueError(f"The {name} is empty: pass a recording with speech.")
+            raise AudioError(f"The {name} is empty: pass a recording with speech.", "too_short")
         if waveform.size < self._min_samples:
-            raise ValueError(
+            raise AudioError(
                 f"The {name} has {waveform.size} samples, fewer than {self._min_samples} "
-                f"({self.min_duration_seconds} s): pass a longer recording."
+                f"({self.min_duration_seconds} s): pass a longer recording.",
+                "too_short",
             )
         if not np.issubdtype(waveform.dtype, np.floating):
-            raise ValueError(
+            raise AudioError(
                 f"The {name} has {waveform.dtype} samples: convert them to float in -1..1 (divide "
                 "16-bit PCM by 32768)."
             )
@@ -278,11 +281,12 @@ class TseSerFeatureExtractor(FeatureExtractionMixin):
             waveform = waveform.astype(np.float32, copy=False)
         lowest, highest = float(waveform.min()), float(waveform.max())
         if not np.isfinite(lowest + highest):
-            raise ValueError(
-                f"The {name} holds NaN or infinite samples: repair or leave out the recording."
+            raise AudioError(
+                f"The {name} holds NaN or infinite samples: repair or leave out the recording.",
+                "damaged",
             )
         if not allow_silence and max(-lowest, highest) < SILENT_PEAK:
-            raise ValueError(f"The {name} is silent: pass a recording with speech.")
+            raise AudioError(f"The {name} is silent: pass a recording with speech.", "silent")
         return waveform
 
 

@@ -7,6 +7,21 @@ from torch import Tensor
 from transformers import PreTrainedConfig
 
 
+class AudioError(ValueError):
+    """
+    Audio that cannot be used; the message names the fix.
+
+    Args:
+        message: for people.
+        reason: for programs: `unreadable`, `too_long`, `too_short`, `silent`, `damaged` or
+            `unusable`.
+    """
+
+    def __init__(self, message: str, reason: str = "unusable"):
+        super().__init__(message)
+        self.reason = reason
+
+
 def check_choice(config: PreTrainedConfig, name: str, choices: Collection[str | None]) -> None:
     """
     Refuse a field that is none of `choices`.

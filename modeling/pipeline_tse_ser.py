@@ -45,6 +45,7 @@ from transformers import AutoModelForAudioClassification, Pipeline
 
 from .audio_reading import check_channel, is_rate_and_waveform, name_of, read_recording
 from .feature_extraction_tse_ser import PreparedWaveform, join_stretches, spread_stretches
+from .input_checks import AudioError
 from .speech_activity import (
     HOP_SECONDS,
     LOUD_PERCENTILE,
@@ -132,6 +133,7 @@ class Finding:
         heard: what of `speech` the classifier hears: first sample and the one after the last.
         speech_seconds: how much the target speaks, pauses not counted.
         probabilities (`torch.Tensor` of shape `(num_labels,)`): none of an extractor alone.
+        mixture_probabilities: of the mixture, where it was asked for.
         windows: course of the emotions, where it was asked for.
         similarity: cosine of the extracted speech and the enrollment.
         mixture_similarity: cosine of the mixture and the enrollment.
@@ -145,6 +147,7 @@ class Finding:
     heard: list[tuple[int, int]] = field(default_factory=list)
     speech_seconds: float = 0.0
     probabilities: Tensor | None = None
+    mixture_probabilities: Tensor | None = None
     windows: list[dict[str, Any]] | None = None
     similarity: float | None = None
     mixture_similarity: float | None = None
@@ -160,7 +163,8 @@ class TargetSpeakerEmotionPipeline(BasePipeline):
 
     - `{"mixture": audio, "enrollment": audio}`: the target speaker is the one of the enrollment, or
       of a list of several;
-    - `{"mixture": audio, "voice": "alice"}`: a voice enrolled before, see `enroll`;
+    - `{"mixture": audio, "voice": "alice"}`: a voice enrolled before, see `enroll`, or a speaker
+      embedding `(1, embedding_size)` in place of its name;
     - `audio` alone, as a widget sends it, or a row with an `audio` column: the speaker of `voice=`,
       or else the recording is its own enrollment, and the result says so;
 
@@ -177,6 +181,8 @@ class TargetSpeakerEmotionPipeline(BasePipeline):
         channel (`int` or `str`): of recordings with several: a number, `"mean"` or `"louder"`.
         details (`bool`): give a dict of all that is known.
         return_extracted (`bool`): give the target speaker's waveform too, and the details.
+        return_mixture (`bool`): give the mixture too, as the models hear it, what its emotions
+            would be were nobody extracted, and the details.
         window_seconds (`float`, *optional*): give the emotions in every such window too, and the
             details. The answer to the whole recording stays what it is.
         max_seconds (`float`, *optional*): refuse recordings that are longer.
@@ -199,6 +205,7 @@ class TargetSpeakerEmotionPipeline(BasePipeline):
         - `enrollment`, where the recording is its own;
         - `extracted`: `{"array", "sampling_rate"}`, as long as the mixture and as loud as the
           speaker is in it, without clipping;
+        - `mixture`: `{"array", "sampling_rate", "emotions"}`;
         - `windows`: `{"start_seconds", "end_seconds", "speech_seconds", "emotions"}`, no emotions
           where the speaker is silent.
     """
@@ -286,6 +293,7 @@ class TargetSpeakerEmotionPipeline(BasePipeline):
         channel: int | str | None = None,
         details: bool | None = None,
         return_extracted: bool | None = None,
+        return_mixture: bool | None = None,
         window_seconds: float | None = None,
         max_seconds: float | None = None,
         **unknown: Any,
@@ -293,7 +301,7 @@ class TargetSpeakerEmotionPipeline(BasePipeline):
         if unknown:
             raise TypeError(
                 f"Unknown option {min(unknown)!r}: use voices, voice, top_k, channel, details, "
-                "return_extracted, window_seconds or max_seconds."
+                "return_extracted, return_mixture, window_seconds or max_seconds."
             )
         if top_k is not None and (not isinstance(top_k, int) or top_k < 1):
             raise ValueError(f"`top_k` must be at least 1, a whole number, got {top_k!r}.")
@@ -307,7 +315,7 @@ class TargetSpeakerEmotionPipeline(BasePipeline):
             {key: value for key, value in parameters.items() if value is not None}
             for parameters in (
                 {"voice": voice, "channel": channel, "max_seconds": max_seconds},
-                {"window_seconds": window_seconds},
+                {"window_seconds": window_seconds, "return_mixture": return_mixture},
                 {"top_k": top_k, "return_extracted": return_extracted, "details": details},
             )
         ]
@@ -424,7 +432,8 @@ class TargetSpeakerEmotionPipeline(BasePipeline):
             )
         except ValueError as error:
             named = f" {name}" if name and name not in str(error) else ""
-            raise ValueError(f"The {role}{named}{where}: {error}") from error
+            reason = getattr(error, "reason", "unusable")
+            raise AudioError(f"The {role}{named}{where}: {error}", reason) from error
         question.warnings += [
             {**warning, "role": role, **({"file": name} if name else {})}
             for warning in recording.warnings
@@ -477,7 +486,9 @@ class TargetSpeakerEmotionPipeline(BasePipeline):
                 }
             )
 
-    def _embedding(self, voice: str) -> Tensor:
+    def _embedding(self, voice: Any) -> Tensor:
+        if isinstance(voice, Tensor):
+            return voice.reshape(1, -1)
         if not isinstance(voice, str) or voice not in self.voices:
             known = ", ".join(sorted(self.voices)) or "none"
             raise ValueError(
@@ -504,21 +515,26 @@ class TargetSpeakerEmotionPipeline(BasePipeline):
         return getattr(self.model.config, name, None)
 
     def _forward(
-        self, questions: list[Question], window_seconds: float | None = None
+        self,
+        questions: list[Question],
+        window_seconds: float | None = None,
+        return_mixture: bool = False,
     ) -> list[Finding]:
         """What the models make of several questions; an error is that of its question alone."""
         try:
-            return self._findings(questions, window_seconds)
+            return self._findings(questions, window_seconds, return_mixture)
         except (ValueError, RuntimeError, MemoryError) as error:
             if len(questions) == 1:
                 return [Finding(questions[0], error=str(error) or type(error).__name__)]
         return [
             finding
             for question in questions
-            for finding in self._forward([question], window_seconds)
+            for finding in self._forward([question], window_seconds, return_mixture)
         ]
 
-    def _findings(self, questions: list[Question], window_seconds: float | None) -> list[Finding]:
+    def _findings(
+        self, questions: list[Question], window_seconds: float | None, return_mixture: bool
+    ) -> list[Finding]:
         findings = [Finding(question, error=question.error) for question in questions]
         answered = [finding for finding in findings if finding.error is None]
         embeddings = [self._speaker(finding.question) for finding in answered]
@@ -530,6 +546,9 @@ class TargetSpeakerEmotionPipeline(BasePipeline):
             self._compare_speakers(finding, embedding)
         if self._classifier is not None:
             self._classify(answered, window_seconds)
+            for finding in answered if return_mixture else ():
+                parts = self._equal_parts(_mixture(finding).values)
+                finding.mixture_probabilities = self._probabilities(parts).mean(dim=0)
         return findings
 
     def _speaker(self, question: Question) -> Tensor:
@@ -701,37 +720,27 @@ class TargetSpeakerEmotionPipeline(BasePipeline):
         """Fill in the probabilities, and the course where it is wanted."""
         windows: list[np.ndarray] = []
         weights: list[list[float]] = []
-        courses: list[list[dict[str, Any]]] = []
         for finding in findings:
             own, own_weights = self._speech_windows(finding)
             windows += own
             weights.append(own_weights)
-        positions = np.cumsum([0, *map(len, weights)])
-        for finding in findings:
-            course: list[dict[str, Any]] = []
+        shares = [torch.tensor(each, dtype=torch.float64) for each in weights]
+        each_own = self._probabilities(windows).split([len(share) for share in shares])
+        for finding, share, probabilities in zip(findings, shares, each_own, strict=True):
+            finding.probabilities = share @ probabilities / share.sum()
             if window_seconds is not None:
-                course, own = self._course_windows(finding, window_seconds)
-                windows += own
-            courses.append(course)
-        probabilities = self._probabilities(windows)
-        rest = probabilities[positions[-1] :]
-        for row, finding in enumerate(findings):
-            own_probabilities = probabilities[positions[row] : positions[row + 1]]
-            share = torch.tensor(weights[row], dtype=own_probabilities.dtype)
-            finding.probabilities = share @ own_probabilities / share.sum()
-            if window_seconds is not None:
-                finding.windows = courses[row]
-                for window in courses[row]:
+                # Apart from the others: the company of a window must not move the whole answer.
+                finding.windows, spoken = self._course_windows(finding, window_seconds)
+                course = iter(self._probabilities(spoken))
+                for window in finding.windows:
                     if window.pop("has_speech"):
-                        window["emotions"] = self._ranked(rest[0])
-                        rest = rest[1:]
+                        window["emotions"] = self._ranked(next(course))
 
     def _speech_windows(self, finding: Finding) -> tuple[list[np.ndarray], list[float]]:
         """The speech in windows of one length, and how much speech each holds."""
         rate = self.feature_extractor.sampling_rate
-        heard = join_stretches(finding.speech, finding.heard)
-        count = math.ceil(len(heard) / round(self._longest_seconds * rate))
-        edges = np.linspace(0, len(heard), count + 1).round().astype(int)
+        parts = self._equal_parts(join_stretches(finding.speech, finding.heard))
+        edges = np.cumsum([0, *map(len, parts)])
         frames = np.flatnonzero(finding.active) * round(HOP_SECONDS * rate)
         inside = np.concatenate(
             [
@@ -741,10 +750,15 @@ class TargetSpeakerEmotionPipeline(BasePipeline):
         )
         weights, _ = np.histogram(inside, edges)
         # Without any speech, all count alike.
-        weights = weights if weights.any() else np.ones(count)
-        parts = [heard[start:stop] for start, stop in pairwise(edges)]
+        weights = weights if weights.any() else np.ones(len(parts))
         kept = [index for index, weight in enumerate(weights) if weight > 0]
         return [parts[index] for index in kept], [float(weights[index]) for index in kept]
+
+    def _equal_parts(self, values: np.ndarray) -> list[np.ndarray]:
+        """A waveform in parts of one length, no longer than the classifier was trained on."""
+        longest = round(self._longest_seconds * self.feature_extractor.sampling_rate)
+        edges = np.linspace(0, len(values), math.ceil(len(values) / longest) + 1)
+        return [values[start:stop] for start, stop in pairwise(edges.round().astype(int))]
 
     def _course_windows(
         self, finding: Finding, window_seconds: float
@@ -785,14 +799,13 @@ class TargetSpeakerEmotionPipeline(BasePipeline):
     def _probabilities(self, windows: list[np.ndarray]) -> Tensor:
         """Calibrated probabilities of waveforms, `(num_windows, num_labels)`."""
         temperature = self._setting("temperature") or 1.0
-        probabilities: list[Tensor] = [torch.zeros(0)] * len(windows)
+        num_labels = len(self.model.config.id2label)
+        probabilities = torch.zeros(len(windows), num_labels, dtype=torch.float64)
         for rows in self._batches([len(window) for window in windows]):
             values, mask = self._padded([windows[row] for row in rows])
             logits = self._classifier(values, attention_mask=mask, return_dict=True).logits
-            scores = (logits.double().cpu() / temperature).softmax(dim=-1)
-            for row, score in zip(rows, scores, strict=True):
-                probabilities[row] = score
-        return torch.stack(probabilities) if windows else torch.zeros(0, 0)
+            probabilities[rows] = (logits.double().cpu() / temperature).softmax(dim=-1)
+        return probabilities
 
     # ---- from findings to answers
 
@@ -813,7 +826,13 @@ class TargetSpeakerEmotionPipeline(BasePipeline):
         present = self._is_present(finding)
         answer = self._answer(finding, emotions, present)
         emotions = emotions[:top_k]
-        if not (details or return_extracted or finding.windows is not None):
+        mixture_emotions = finding.mixture_probabilities
+        if not (
+            details
+            or return_extracted
+            or finding.windows is not None
+            or mixture_emotions is not None
+        ):
             said = {"enrollment": ITSELF} if question.enrolled_by_itself else {}
             if emotions and answer != emotions[0]["label"]:
                 said |= {"answer": answer}
@@ -837,6 +856,12 @@ class TargetSpeakerEmotionPipeline(BasePipeline):
             result["enrollment"] = ITSELF
         if return_extracted:
             result["extracted"] = {"array": _in_place(finding), "sampling_rate": rate}
+        if mixture_emotions is not None:
+            result["mixture"] = {
+                "array": spread_stretches(mixture.values, mixture.stretches, mixture.num_samples),
+                "sampling_rate": rate,
+                "emotions": self._ranked(mixture_emotions)[:top_k],
+            }
         if finding.windows is not None:
             result["windows"] = [
                 {**window, "emotions": window["emotions"][:top_k]} for window in finding.windows

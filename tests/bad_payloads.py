@@ -6,7 +6,7 @@ import math
 
 import numpy as np
 from hypothesis import strategies as st
-from tiny_endpoint import RATE, audio_file, flac_claiming, in_base64, noise, wav_claiming
+from tiny_endpoint import RATE, audio_file, in_base64, noise, wav_claiming
 
 FILES = {kind: audio_file(noise(0, 0.3), kind=kind) for kind in ("WAV", "FLAC", "OGG", "MP3")}
 
@@ -51,10 +51,6 @@ JSON = st.recursive(
 NOT_TEXT = JSON.filter(lambda value: value is not None and not isinstance(value, str))
 
 
-def lying_flac(num_samples: int) -> bytes:
-    return flac_claiming(num_samples, FILES["FLAC"])
-
-
 def broken_wav(field: tuple[int, str, int]) -> bytes:
     return wav_claiming(*field, FILES["WAV"])
 
@@ -71,19 +67,18 @@ BAD_FILES = st.one_of(
     st.sampled_from([b"RIFF", b"RF64", b"fLaC", b"OggS", b"ID3", b"\xff\xfb"]).flatmap(
         lambda start: st.binary(max_size=200).map(lambda rest: start + rest)
     ),
-    st.sampled_from([0, 5000, 2**31, 2**36 - 1]).map(lying_flac),
     st.tuples(
-        st.just(24), st.just("<I"), st.integers(0, 7999) | st.integers(192001, 2**32 - 1)
+        st.just(24), st.just("<I"), st.integers(0, 3999) | st.integers(768001, 2**32 - 1)
     ).map(broken_wav),
-    st.tuples(st.just(22), st.just("<H"), st.integers(9, 2**16 - 1) | st.just(0)).map(broken_wav),
+    st.tuples(st.just(22), st.just("<H"), st.integers(40, 2**16 - 1) | st.just(0)).map(broken_wav),
     st.sampled_from([0.0, math.nan, math.inf, -math.inf, 1e-45]).map(as_float),
     st.floats(0, 0.09).map(lambda seconds: audio_file(noise(0, seconds))),
 )
-# Small files of more than the minute that an endpoint takes.
+# Small files of more than the ten minutes that an endpoint takes.
 LONG_FILES = st.sampled_from(
     [
         audio_file(np.zeros((round(seconds * rate), 1), np.float32), rate, "FLAC")
-        for seconds, rate in ((60.1, 8000), (61, 16000), (90, 8000), (600, 8000))
+        for seconds, rate in ((600.1, 8000), (610, 4000), (700, 4000))
     ]
 )
 BAD_AUDIO = st.one_of(

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import soundfile
 import torch
-from tiny_models import tiny_tse_ser
+from tiny_models import transparent_tse_ser
 
 from modeling import TargetSpeakerEmotionPipeline, TseSerFeatureExtractor
 
@@ -38,7 +38,7 @@ __all__ = [
 
 def save_model(folder: Path, **fields: Any) -> TargetSpeakerEmotionPipeline:
     """Write a tiny model with its pipeline and an example; `fields` are those of `TseSerConfig`."""
-    model = tiny_tse_ser(**fields)
+    model = transparent_tse_ser(**fields)
     model.config.id2label = dict(enumerate(EMOTIONS))
     made = TargetSpeakerEmotionPipeline(
         model=model, feature_extractor=TseSerFeatureExtractor(), device="cpu"
@@ -46,7 +46,7 @@ def save_model(folder: Path, **fields: Any) -> TargetSpeakerEmotionPipeline:
     made.save_pretrained(folder)
     (folder / "sample").mkdir()
     save_voice_like(folder / "sample" / "mixture.wav", seed=0, seconds=2.0)
-    save_voice_like(folder / "sample" / "enrollment.wav", seed=1, seconds=1.5)
+    save_voice_like(folder / "sample" / "enrollment.wav", seed=1, seconds=4.0)
     return made
 
 

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import io
+
 import numpy as np
+import pytest
 
 RATE = 16000
 
@@ -26,3 +29,21 @@ def silence(seconds: float, rate: int = RATE, level: float = 1e-5, seed: int = 0
     """The noise of a quiet room."""
     noise = np.random.default_rng(seed).standard_normal(round(seconds * rate))
     return (level * noise).astype(np.float32)
+
+
+def by_av(samples: np.ndarray, rate: int, container: str, codec: str) -> bytes:
+    """A file as phones and browsers write it; samples `(num_samples, num_channels)`."""
+    av = pytest.importorskip("av")
+    file = io.BytesIO()
+    layout = "mono" if samples.shape[1] == 1 else "stereo"
+    with av.open(file, "w", format=container) as output:
+        stream = output.add_stream(codec, rate=rate)
+        stream.layout = layout
+        frame = av.AudioFrame.from_ndarray(np.ascontiguousarray(samples.T), "fltp", layout)
+        frame.sample_rate = rate
+        fifo = av.AudioFifo()
+        fifo.write(frame)
+        while part := fifo.read(960, partial=True):
+            output.mux(stream.encode(part))
+        output.mux(stream.encode(None))
+    return file.getvalue()

@@ -15,6 +15,7 @@ from bad_payloads import BAD_FILES, FILES, JSON, PLACES, SCALARS, SPOILED
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from memory_meter import PeakTensorBytes
+from synthetic_speech import by_av
 from tiny_endpoint import FIX, RATE, audio_file, noise, tiny_pipeline
 from torchaudio.functional import resample
 
@@ -141,24 +142,6 @@ def test_a_wav_whose_recorder_was_killed_is_read_to_its_end(tmp_path: Path) -> N
         assert codes(recording) == (["cut_file"] if size[0] == 0 else [])
     with pytest.raises(ValueError, match="is empty"):  # an empty one followed by tags
         read_waveform(audio_file(noise(0, 0)) + b"LIST\x04\0\0\0INFO", RATE)
-
-
-def by_av(samples: np.ndarray, rate: int, container: str, codec: str) -> bytes:
-    """A file as phones and browsers write it; samples `(num_samples, num_channels)`."""
-    av = pytest.importorskip("av")
-    file = io.BytesIO()
-    layout = "mono" if samples.shape[1] == 1 else "stereo"
-    with av.open(file, "w", format=container) as output:
-        stream = output.add_stream(codec, rate=rate)
-        stream.layout = layout
-        frame = av.AudioFrame.from_ndarray(np.ascontiguousarray(samples.T), "fltp", layout)
-        frame.sample_rate = rate
-        fifo = av.AudioFifo()
-        fifo.write(frame)
-        while part := fifo.read(960, partial=True):
-            output.mux(stream.encode(part))
-        output.mux(stream.encode(None))
-    return file.getvalue()
 
 
 @pytest.mark.parametrize(("container", "codec"), [("mp4", "aac"), ("webm", "libopus")])

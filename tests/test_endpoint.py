@@ -116,14 +116,14 @@ def test_channels_are_averaged_and_rates_resampled(handler: Any) -> None:
     samples = noise(0, channels=4)
     averaged = samples.mean(axis=1, keepdims=True)
     four = audio_file(samples, subtype="FLOAT")
-    assert answer(four) == answer(audio_file(averaged, subtype="FLOAT"))
+    assert answer(four) == pytest.approx(answer(audio_file(averaged, subtype="FLOAT")), rel=1e-4)
 
     def tone(rate: int) -> bytes:
         seconds = np.arange(rate // 2) / rate
         return audio_file(np.sin(2 * np.pi * 440 * seconds).astype(np.float32), rate)
 
     for rate in (8000, 44100, 44101, 48000):
-        assert answer(tone(rate)) == pytest.approx(answer(tone(RATE)), abs=0.02)
+        assert answer(tone(rate)) == pytest.approx(answer(tone(RATE)), abs=0.06)
 
 
 def test_a_list_keeps_its_order_and_a_bad_item_loses_nothing_else(handler: Any) -> None:
@@ -146,7 +146,7 @@ def test_parameters_shape_the_answer(handler: Any) -> None:
     assert handler({"inputs": PAIR, "parameters": {"top_k": None}}) == plain
     for window_seconds in (0.25, "0.25"):  # text is what a query string gives
         answer = handler({"inputs": PAIR, "parameters": {"window_seconds": window_seconds}})
-        assert answer["emotions"] == plain
+        assert plain_scores(answer["emotions"]) == plain_scores(plain)
         assert answer["windows"][-1]["end_seconds"] == pytest.approx(0.5)
         assert_emotions(answer["windows"][0])
 
@@ -186,6 +186,32 @@ def test_an_enrolled_voice_needs_no_enrollment(handler: Any) -> None:
         assert handler({"inputs": [inputs] * 2, "parameters": parameters}) == [answer] * 2
 
 
+def test_a_channel_and_all_details_can_be_asked_for(handler: Any) -> None:
+    stereo = audio_file(np.concatenate([noise(0), noise(5)], axis=1))
+    request = {"inputs": {"mixture": stereo, "enrollment": ENROLLMENT}}
+    for channel in (0, "0"):
+        answer = handler({**request, "parameters": {"channel": channel, "details": True}})
+        assert plain_scores(answer["emotions"]) == plain_scores(handler({"inputs": PAIR}))
+        assert answer["speech_seconds"] == 0 and answer["answer"] == "not enough speech"
+    warned = handler({**request, "parameters": {"details": True}})["warnings"]
+    assert "channels_differ" in [warning["code"] for warning in warned]
+    for channel in (-1, 1.5, True, "left", "٣"):
+        answer = handler({**request, "parameters": {"channel": channel}})
+        assert_clean_error(answer, 400)
+    assert_clean_error(handler({**request, "parameters": {"channel": 2}}), 422)
+
+
+def test_what_is_cut_or_joined_is_heard_and_said(handler: Any) -> None:
+    for kind, joined in (("FLAC", True), ("MP3", False)):
+        content = audio_file(noise(0, 3), kind=kind)
+        content = content * 2 if joined else content[: len(content) // 2]
+        request = {"inputs": content, "parameters": {"details": True}}
+        answer = handler(request)
+        codes = [warning["code"] for warning in answer["warnings"]]
+        assert ("cut_file" in codes) is not joined
+        assert answer["duration_seconds"] == pytest.approx(6 if joined else 1.4, abs=0.3)
+
+
 def test_nobody_learns_who_is_enrolled(handler: Any) -> None:
     for inputs in ({**PAIR, "enrollment": None, "voice": "bob"}, {"mixture": "", "voice": "../x"}):
         answer = handler({"inputs": inputs})
@@ -222,31 +248,23 @@ NAN = np.full((RATE, 1), np.nan, np.float32)
         (3, 400, "of type int"),
         ([PAIR["mixture"]], 400, "of type list"),
         ({"array": [0.1], "sampling_rate": RATE}, 400, "has the key 'array'"),
-        (WAV[:40], 415, "cannot be decoded"),
-        (b"RIFF", 415, "cannot be decoded"),
-        (b"fLaC" + bytes(100), 415, "cannot be decoded"),
-        (b"\xff\xfb" + bytes(100), 415, "cannot be decoded"),
-        (FLAC[: len(FLAC) // 2], 415, "cannot be decoded"),
+        (WAV[:40], 415, "no audio file"),
+        (b"RIFF", 415, "no audio file"),
+        (b"fLaC" + bytes(100), 415, "no audio file"),
+        (b"\xff\xfb" + bytes(100), 415, "no audio file"),
         (audio_file(noise(0), kind="AIFF"), 415, "no audio file"),
-        (flac_claiming(2**36 - 1, FLAC), 413, "header without its length"),
-        (flac_claiming(0, FLAC), 413, "header without its length"),
-        (flac_claiming(9000, FLAC), 415, "cannot be decoded"),
-        (audio_file(noise(0, 0)), 422, "holds no samples"),
-        (audio_file(noise(0, 0, channels=2)), 422, "holds no samples"),
-        (audio_file(noise(0), kind="OGG")[:5000], 422, "holds no samples"),
+        (audio_file(noise(0, 0)), 422, "is empty"),
+        (audio_file(noise(0, 0, channels=2)), 422, "is empty"),
         (audio_file(noise(0, 0.01)), 422, "pass a longer recording"),
         (audio_file(np.zeros((RATE, 1))), 422, "is silent"),
         (audio_file(NAN, subtype="FLOAT"), 422, "NaN or infinite"),
         (audio_file(NAN, 8000, subtype="FLOAT"), 422, "NaN or infinite"),
-        (audio_file(noise(0), 7999), 422, "sampling rate of 7999 Hz"),
-        (wav_claiming(24, "<I", 1, WAV), 422, "sampling rate of 1 Hz"),
-        (wav_claiming(24, "<I", 2**31 - 1, WAV), 422, "sampling rate of 2147483647 Hz"),
-        (wav_claiming(24, "<I", 0, WAV), 415, "cannot be decoded"),
-        (wav_claiming(22, "<H", 1024, WAV), 422, "has 1024 channels"),
-        (wav_claiming(22, "<H", 0, WAV), 415, "cannot be decoded"),
-        (audio_file(noise(0, channels=9)), 422, "has 9 channels"),
-        (audio_file(np.zeros((RATE * 61, 1)), kind="FLAC"), 413, "has 61 s of audio"),
-        (audio_file(noise(0, 3), kind="MP3")[:9000], 422, "is cut off"),
+        (wav_claiming(24, "<I", 1, WAV), 422, "`sampling_rate` must be"),
+        (wav_claiming(24, "<I", 2**31 - 1, WAV), 422, "`sampling_rate` must be"),
+        (wav_claiming(24, "<I", 0, WAV), 415, "no audio file"),
+        (wav_claiming(22, "<H", 1024, WAV), 422, "fewer than 1600"),
+        (wav_claiming(22, "<H", 0, WAV), 415, "no audio file"),
+        (audio_file(np.zeros((RATE * 601, 1)), kind="FLAC"), 413, "longer than 600 s"),
     ],
     ids=lambda value: value if isinstance(value, str) and len(value) < 40 else "",
 )
@@ -301,7 +319,7 @@ def test_a_window_that_the_classifier_cannot_hear_is_refused(handler: Any) -> No
     for window_seconds in (1e-6, 8, 1e308):
         answer = handler({"inputs": PAIR, "parameters": {"window_seconds": window_seconds}})
         assert_clean_error(answer, 422)
-        assert "`window_seconds` must be at" in answer["error"]
+        assert "`window_seconds` must be" in answer["error"]
 
 
 def test_sizes_are_limited(small: Any) -> None:
@@ -314,8 +332,8 @@ def test_sizes_are_limited(small: Any) -> None:
         ([PAIR, PAIR], "the request takes"),
         (audio_file(noise(0, 2)), "over 60000 bytes"),
         (in_base64(audio_file(noise(0, 2))), "over 60000 bytes"),
-        (long, "has 1.5 s of audio"),
-        ({"mixture": MIXTURE, "enrollment": long}, "inputs.enrollment has 1.5 s"),
+        (long, "longer than 1 s"),
+        ({"mixture": MIXTURE, "enrollment": long}, "The enrollment: The recording is longer"),
     ):
         answer = small({"inputs": inputs})
         assert_clean_error(answer, 413)
@@ -323,15 +341,9 @@ def test_sizes_are_limited(small: Any) -> None:
 
 
 def test_a_bomb_is_refused_in_little_memory(handler: Any) -> None:
-    silence = audio_file(np.zeros((RATE * 600, 1), np.float32), kind="FLAC")
-    assert len(silence) < 100_000
-    bombs = [
-        silence,
-        # Ten minutes behind a header of a minute: no more than what the header says is decoded.
-        flac_claiming(RATE * 59, silence),
-        flac_claiming(2**36 - 1, FLAC),
-        wav_claiming(22, "<H", 1024, WAV),
-    ]
+    silence = audio_file(np.zeros((RATE * 3600, 1), np.float32), kind="FLAC")
+    assert len(silence) < 600_000
+    bombs = [silence, flac_claiming(RATE * 59, silence), wav_claiming(22, "<H", 1024, WAV)]
     handler({"inputs": bombs})
     tracemalloc.start()
     answers = handler({"inputs": bombs})
@@ -340,8 +352,8 @@ def test_a_bomb_is_refused_in_little_memory(handler: Any) -> None:
 
     for answer in answers:
         assert_clean_error(answer)
-    # A minute of float32 samples at 16 kHz, twice while its blocks are joined, takes 7.3 MiB.
-    assert peak < 24 * MEBIBYTE
+    # Ten minutes of float32 samples at 16 kHz take 37 MiB.
+    assert peak < 48 * MEBIBYTE
 
 
 def test_rates_that_share_no_divisor_take_little_memory(handler: Any) -> None:

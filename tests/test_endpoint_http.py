@@ -154,8 +154,6 @@ def test_the_documented_limits_are_those_of_the_handler() -> None:
         f"{limits.max_request_bytes // 2**20} MiB",
         f"{limits.max_audio_bytes // 2**20} MiB",
         f"{limits.max_audio_seconds:g} s",
-        str(limits.max_channels),
-        f"{limits.min_sampling_rate // 1000} to {limits.max_sampling_rate // 1000} kHz",
     ]
 
 
@@ -193,5 +191,5 @@ def test_the_query_gives_parameters(endpoint: str, recordings: Path) -> None:
         timeout=30,
     )
     answer = response.json()
-    assert set(answer) == {"emotions", "enrollment", "extracted", "windows"}
+    assert {"emotions", "enrollment", "extracted", "windows"} <= set(answer)
     assert len(answer["emotions"]) == 1

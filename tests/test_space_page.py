@@ -13,9 +13,12 @@ import pytest
 from huggingface_hub import RepoCard
 from space_modules import EMOTIONS, RATE, SPACE, recognizer, save_model, save_voice_like, words
 
+from modeling.pipeline_tse_ser import NOT_ENOUGH_SPEECH, NOT_HEARD, UNCERTAIN
+
 pytest.importorskip("gradio", reason="gradio is absent: pip install -e '.[space]'")
 app: Any = importlib.import_module("app")
 
+ALL = next(iter(recognizer.CHANNELS))
 ALLOWED_COLOURS = {"red", "yellow", "green", "blue", "indigo", "purple", "pink", "gray"}
 
 
@@ -34,7 +37,7 @@ def text(update: str | dict[str, Any]) -> str:
 
 def test_the_button_gives_the_answer_the_sounds_and_the_pictures(page: Any) -> None:
     mixture, sample = page.recognizer.example
-    updates = page.recognize(mixture, sample, app.NEW_SAMPLE, {})
+    updates = page.recognize(mixture, sample, app.NEW_SAMPLE, {}, ALL)
 
     assert updates[page.message] == ""
     assert updates[page.answers]["visible"] and not updates[page.waiting]["visible"]
@@ -56,33 +59,33 @@ def test_what_went_wrong_is_said_and_no_old_result_stays(page: Any) -> None:
         ((mixture, None), "There is no sample of the person yet."),
         ((None, sample), "There is no recording yet."),
     ):
-        updates = page.recognize(*given, app.NEW_SAMPLE, {})
+        updates = page.recognize(*given, app.NEW_SAMPLE, {}, ALL)
         assert message in updates[page.message] and 'role="alert"' in updates[page.message]
         assert not updates[page.answers]["visible"] and updates[page.waiting]["visible"]
 
 
 def test_a_saved_voice_stands_in_for_its_sample(page: Any) -> None:
     mixture, sample = page.recognizer.example
-    saved = page.save_voice("  Ada ", sample, {})
+    saved = page.save_voice("  Ada ", sample, {}, ALL)
 
     voices = saved[page.voices]
     assert list(voices) == ["Ada"] and saved[page.chosen]["value"] == "Ada"
     assert (
         saved[page.chosen]["choices"] == [app.NEW_SAMPLE, "Ada"] and saved[page.chosen]["visible"]
     )
-    with_voice = page.recognize(mixture, None, "Ada", voices)
-    with_sample = page.recognize(mixture, sample, app.NEW_SAMPLE, voices)
+    with_voice = page.recognize(mixture, None, "Ada", voices, ALL)
+    with_sample = page.recognize(mixture, sample, app.NEW_SAMPLE, voices, ALL)
     assert with_voice[page.verdict] == with_sample[page.verdict]
     # The sample still lies in its hidden place: the chosen voice counts.
-    other = save_voice_like(Path(sample).parent / "other.wav", seed=2, seconds=1.5)
+    other = save_voice_like(Path(sample).parent / "other.wav", seed=2, seconds=4.0)
     assert (
-        page.recognize(mixture, str(other), "Ada", voices)[page.verdict]
+        page.recognize(mixture, str(other), "Ada", voices, ALL)[page.verdict]
         == (with_sample[page.verdict])
     )
     forgotten = page.forget_voice("Ada", voices)
     assert forgotten[page.voices] == {} and not forgotten[page.chosen]["visible"]
     assert forgotten[page.chosen]["value"] == app.NEW_SAMPLE and list(voices) == ["Ada"]
-    gone = page.recognize(mixture, None, "Ada", {})
+    gone = page.recognize(mixture, None, "Ada", {}, ALL)
     assert "The voice of Ada is no longer saved" in gone[page.message]
 
 
@@ -93,13 +96,13 @@ def test_a_voice_without_name_or_sample_is_not_saved(page: Any) -> None:
         (("Ada", None), "no sample of the person yet"),
         ((app.NEW_SAMPLE, sample), "cannot be a name"),
     ):
-        updates = page.save_voice(*given, {})
+        updates = page.save_voice(*given, {}, ALL)
         assert message in updates[page.message] and page.voices not in updates
 
 
 def test_nothing_that_a_visitor_types_becomes_part_of_the_page(page: Any) -> None:
     _, sample = page.recognizer.example
-    updates = page.save_voice("<img src=x onerror=a()>", sample, {})
+    updates = page.save_voice("<img src=x onerror=a()>", sample, {}, ALL)
     assert "&lt;img" in updates[page.message] and "<img" not in updates[page.message]
 
 
@@ -112,7 +115,7 @@ def test_the_choice_of_a_voice_hides_the_sample() -> None:
 
 def test_the_example_fills_both_places(page: Any) -> None:
     updates = page.fill_in_example()
-    for place, seconds in ((page.mixture, 2.0), (page.sample, 1.5)):
+    for place, seconds in ((page.mixture, 2.0), (page.sample, 4.0)):
         rate, samples = updates[place]
         assert (rate, len(samples), samples.dtype) == (RATE, seconds * RATE, np.int16)
     assert updates[page.chosen] == app.NEW_SAMPLE
@@ -120,13 +123,13 @@ def test_the_example_fills_both_places(page: Any) -> None:
 
 def recognition(**fields: Any) -> Any:
     given: dict[str, Any] = {
+        "answer": "sad",
         "separated": {"sad": 0.7, "happy": 0.3},
         "unseparated": {"sad": 0.2, "happy": 0.8},
         "mixture": np.zeros(4 * RATE, np.float32),
         "voice": np.zeros(4 * RATE, np.float32),
         "sampling_rate": RATE,
-        "judged_seconds": 4.0,
-        "is_present": None,
+        "speech_seconds": 2.46,
     }
     return recognizer.Recognition(**(given | fields))
 
@@ -135,14 +138,22 @@ def test_the_verdict_says_what_there_is_to_say() -> None:
     plain = words.verdict(recognition())
     assert "This voice sounds <strong>sad</strong>" in plain
     assert "the answer would be <strong>happy</strong>" in plain
-    assert "certain" not in plain and "first" not in plain
+    assert "speaks for 2.5 seconds" in plain
+    assert "certain" not in plain and 'class="warning"' not in plain
     same = words.verdict(recognition(unseparated={"sad": 0.6, "happy": 0.4}))
     assert "the answer would be the same." in same
-    assert "far from certain" in words.verdict(recognition(separated={"sad": 0.4, "happy": 0.3}))
-    assert "from the first 2.5 seconds" in words.verdict(recognition(judged_seconds=2.5))
-    absent = words.verdict(recognition(is_present=False))
+    assert "far from certain" in words.verdict(recognition(answer="uncertain"))
+    absent = words.verdict(recognition(answer="the speaker was not heard"))
     assert "does not seem to be in the recording" in absent and "This voice sounds" not in absent
-    assert "does not seem" not in words.verdict(recognition(is_present=True))
+    little = words.verdict(recognition(answer="not enough speech"))
+    assert "too little speech to tell" in little and "This voice sounds" not in little
+    warned = words.verdict(recognition(warnings=("<b>Too loud.",)))
+    assert '<p class="warning">&lt;b&gt;Too loud.</p>' in warned
+
+
+def test_the_words_are_those_of_the_pipeline() -> None:
+    said = {NOT_ENOUGH_SPEECH, NOT_HEARD, UNCERTAIN}
+    assert set(words.ANSWERS) == said and set(words.INSTEAD) < said
 
 
 def test_nothing_is_kept_beyond_an_hour_or_reported(page: Any) -> None:
@@ -201,7 +212,7 @@ def test_the_requirements_name_what_the_space_imports() -> None:
     required = {line.partition(">=")[0] for line in requirements()}
     assert imported - local - set(sys.stdlib_module_names) <= required
     # What the code of the models needs besides.
-    assert "safetensors" in required
+    assert {"av", "safetensors", "soundfile"} <= required
 
 
 def requirements() -> list[str]:

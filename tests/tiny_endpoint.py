@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 import soundfile
-from tiny_models import tiny_tse_ser
+from tiny_models import transparent_tse_ser
 
 from modeling import TargetSpeakerEmotionPipeline, TseSerFeatureExtractor
 
@@ -27,7 +27,7 @@ FIX = re.compile(r"\b(send|use|add|must be|pass|put|repair|call|convert|download
 
 def tiny_pipeline() -> TargetSpeakerEmotionPipeline:
     """The pipeline of a random model of a few thousand parameters, with the paper's emotions."""
-    model = tiny_tse_ser()
+    model = transparent_tse_ser()
     model.config.id2label = dict(enumerate(LABELS))
     return TargetSpeakerEmotionPipeline(
         model=model, feature_extractor=TseSerFeatureExtractor(), device="cpu"

@@ -16,17 +16,15 @@ from pathlib import Path
 from typing import Any
 
 import gradio as gr
-import numpy as np
 from pictures import spectrogram_figure
 from recognizer import (
+    CHANNELS,
     MAX_NAME_LENGTH,
     MAX_SECONDS,
-    MIN_MIXTURE_SECONDS,
-    MIN_SAMPLE_SECONDS,
     Recognizer,
     RecordingError,
+    as_int16,
     checked_name,
-    read_recording,
     saved_voice,
     with_voice,
 )
@@ -100,18 +98,19 @@ class Page:
             visible=self.recognizer.example is not None,
             elem_id="example",
         )
-        allowed = f"{MIN_MIXTURE_SECONDS:g} to {MAX_SECONDS:.0f} seconds"
-        html(f"<h2>1. The recording</h2><p>Several people speak at once; {allowed}.</p>")
+        html(
+            "<h2>1. The recording</h2><p>Several people speak at once; up to "
+            f"{MAX_SECONDS / 60:.0f} minutes.</p>"
+        )
         self.mixture = audio_input("The recording", "mixture")
-        allowed = f"{MIN_SAMPLE_SECONDS:g} to {MAX_SECONDS:.0f} seconds"
         html("<h2>2. The person you mean</h2>")
         self.chosen = gr.Radio(
             [NEW_SAMPLE], value=NEW_SAMPLE, label="Whose voice?", visible=False, elem_id="chosen"
         )
         with gr.Column(elem_id="new-sample") as self.new_sample:
             html(
-                f"<p>This person alone, speaking calmly, in another recording; {allowed}. About "
-                "five seconds do well.</p>"
+                "<p>This person alone, speaking calmly, in another recording. About five seconds "
+                "do well.</p>"
             )
             self.sample = audio_input("A sample of the voice", "sample")
             with gr.Accordion("Save this voice for other recordings", open=False, elem_id="keep"):
@@ -119,6 +118,13 @@ class Page:
                     label="Name of the person", max_length=MAX_NAME_LENGTH, elem_id="name"
                 )
                 self.save = gr.Button("Save the voice", size="md", elem_id="save")
+        with gr.Accordion("Stereo recordings", open=False, elem_id="stereo"):
+            self.channel = gr.Radio(
+                list(CHANNELS),
+                value=next(iter(CHANNELS)),
+                label="Which channel?",
+                elem_id="channel",
+            )
         self.forget = gr.Button("Forget this voice", visible=False, size="md", elem_id="forget")
         self.run = gr.Button("Recognise the emotion", variant="primary", elem_id="run")
         self.message = html(elem_id="message")
@@ -139,7 +145,7 @@ class Page:
         voice_choice = [self.voices, self.chosen, self.message]
         self.run.click(
             self.recognize,
-            [self.mixture, self.sample, self.chosen, self.voices],
+            [self.mixture, self.sample, self.chosen, self.voices, self.channel],
             [
                 self.message,
                 self.waiting,
@@ -156,7 +162,7 @@ class Page:
         gr.on(
             [self.save.click, self.name.submit],
             self.save_voice,
-            [self.name, self.sample, self.voices],
+            [self.name, self.sample, self.voices, self.channel],
             [*voice_choice, self.name],
             api_visibility="private",
         )
@@ -175,42 +181,45 @@ class Page:
             )
 
     def recognize(
-        self, mixture: str | None, sample: str | None, chosen: str, voices: dict[str, Tensor]
+        self,
+        mixture: str | None,
+        sample: str | None,
+        chosen: str,
+        voices: dict[str, Tensor],
+        channel: str,
     ) -> Updates:
         """Everything that the page shows after a press of the button."""
         try:
-            values = self.recognizer.hear(mixture)
-            if chosen == NEW_SAMPLE:
-                embedding = self.recognizer.embed(sample)
-            else:
-                embedding = saved_voice(voices, chosen)
-            recognition = self.recognizer.recognize(values, embedding)
+            voice = sample if chosen == NEW_SAMPLE else saved_voice(voices, chosen)
+            recognition = self.recognizer.recognize(mixture, voice, CHANNELS[channel])
         except RecordingError as error:
             return {
                 self.message: alert(str(error)),
                 self.waiting: gr.update(visible=True),
                 self.answers: gr.update(visible=False),
             }
-        voice, mixture_played = recognition.voice, recognition.mixture
+        separated, mixture_played = recognition.voice, recognition.mixture
         rate = recognition.sampling_rate
         return {
             self.message: "",
             self.waiting: gr.update(visible=False),
             self.answers: gr.update(visible=True),
             self.verdict: verdict(recognition),
-            self.voice_player: (rate, as_int16(voice)),
-            self.voice_picture: spectrogram_figure(voice, rate, "The separated voice"),
+            self.voice_player: (rate, as_int16(separated)),
+            self.voice_picture: spectrogram_figure(separated, rate, "The separated voice"),
             self.mixture_player: (rate, as_int16(mixture_played)),
             self.mixture_picture: spectrogram_figure(mixture_played, rate, "The whole recording"),
         }
 
-    def save_voice(self, name: str, sample: str | None, voices: dict[str, Tensor]) -> Updates:
+    def save_voice(
+        self, name: str, sample: str | None, voices: dict[str, Tensor], channel: str
+    ) -> Updates:
         """Keep the voice of the sample under a name, for this visit."""
         try:
             name = checked_name(name)
             if name == NEW_SAMPLE:
                 raise RecordingError(f"“{NEW_SAMPLE}” cannot be a name. Type another one.")
-            voices = with_voice(voices, name, self.recognizer.embed(sample))
+            voices = with_voice(voices, name, self.recognizer.embed(sample, CHANNELS[channel]))
         except RecordingError as error:
             return {self.message: alert(str(error))}
         return {
@@ -231,13 +240,7 @@ class Page:
 
     def fill_in_example(self) -> Updates:
         """The recording and the sample that came with the model."""
-        mixture, sample = (
-            (rate, as_int16(waveform))
-            for waveform, rate in (
-                read_recording(path, "example", MIN_MIXTURE_SECONDS)
-                for path in self.recognizer.example or ()
-            )
-        )
+        mixture, sample = map(self.recognizer.read, self.recognizer.example or ())
         return {
             self.mixture: mixture,
             self.sample: sample,
@@ -283,11 +286,6 @@ def show_sample(chosen: str) -> tuple[dict[str, Any], dict[str, Any]]:
     """Ask for a sample only where no saved voice is chosen, which can be forgotten instead."""
     is_new = chosen == NEW_SAMPLE
     return gr.update(visible=is_new), gr.update(visible=not is_new)
-
-
-def as_int16(waveform: np.ndarray) -> np.ndarray:
-    """From -1..1; players would bring a float waveform to full level."""
-    return (waveform.clip(-1, 1) * 32767).round().astype(np.int16)
 
 
 def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:

@@ -7,8 +7,16 @@ from html import escape
 from pictures import probability_table
 from recognizer import Recognition
 
-# Below it all other emotions together are likelier.
-CLEAR_PROBABILITY = 0.5
+# What the pipeline answers in place of an emotion: as the first sentence, and after it.
+INSTEAD = {
+    "not enough speech": "There is too little speech to tell.",
+    "the speaker was not heard": "This person does not seem to be in the recording.",
+}
+ANSWERS = {
+    "not enough speech": "What follows is a guess at best.",
+    "the speaker was not heard": "What follows belongs to another voice.",
+    "uncertain": "That is far from certain.",
+}
 HEADER = """
 <header class="intro">
   <h1>One voice among several</h1>
@@ -38,25 +46,23 @@ LIMITS = """
 
 
 def verdict(recognition: Recognition) -> str:
-    """The answer in a sentence or two, and the table of probabilities."""
+    """The answer in a sentence or two, what to know about it, and the table of probabilities."""
     separated = max(recognition.separated, key=recognition.separated.__getitem__)
     unseparated = max(recognition.unseparated, key=recognition.unseparated.__getitem__)
-    lines = [f'<p class="answer">This voice sounds <strong>{escape(separated)}</strong>.</p>']
-    if recognition.is_present is False:
-        lines = [
-            '<p class="answer">This person does not seem to be in the recording.</p><p>What '
-            "follows belongs to another voice.</p>"
-        ]
-    if recognition.separated[separated] < CLEAR_PROBABILITY:
-        lines.append("<p>That is far from certain.</p>")
+    answer = f"This voice sounds <strong>{escape(separated)}</strong>."
+    more = ANSWERS.get(recognition.answer, "")
+    if recognition.answer in INSTEAD:
+        answer = INSTEAD[recognition.answer]
     same = "would be the same" if separated == unseparated else "would be"
     name = "" if separated == unseparated else f" <strong>{escape(unseparated)}</strong>"
-    lines.append(f"<p>Had nobody been separated, the answer {same}{name}.</p>")
-    if recognition.judged_seconds < len(recognition.mixture) / recognition.sampling_rate:
-        lines.append(
-            f"<p>It is taken from the first {recognition.judged_seconds:g} seconds of the "
-            "recording.</p>"
-        )
+    lines = [
+        f'<p class="answer">{answer}</p>',
+        more and f"<p>{more}</p>",
+        f"<p>Had nobody been separated, the answer {same}{name}.</p>",
+        f"<p>This person speaks for {recognition.speech_seconds:.1f} seconds, all of which "
+        "count.</p>",
+        *(f'<p class="warning">{escape(warning)}</p>' for warning in recognition.warnings),
+    ]
     table = probability_table(recognition.separated, recognition.unseparated)
     return f'<section class="verdict">{"".join(lines)}{table}</section>'
 

@@ -54,7 +54,9 @@ def extract(arguments: argparse.Namespace) -> int:
     files = find_recordings(input_dir, output_dir)
     check_outputs(files, input_dir, output_dir, arguments.enrollment or [])
     recognize = load_pipeline(arguments.model, arguments.device)
-    warnings = speaker_of(recognize, arguments.enrollment, arguments.voice, arguments.channel)
+    voice, warnings = speaker_of(
+        recognize, arguments.enrollment, arguments.voice, arguments.channel
+    )
     settings = {
         "model": model_digest(recognize.model),
         "voice": files_digest([arguments.voice] if arguments.voice else arguments.enrollment),
@@ -70,8 +72,9 @@ def extract(arguments: argparse.Namespace) -> int:
             missing = [name for name in files if name not in table]
             bar = tqdm(missing, desc="extracting", unit="file", disable=None)
             for name in bar:
+                recording = {"mixture": input_dir / name, "voice": voice}
                 extract_file(
-                    name, input_dir, output_dir, recognize, arguments.channel, table, warnings
+                    name, recording, output_dir, recognize, arguments.channel, table, warnings
                 )
             num_failed = len(table.failed & set(files))
     print(
@@ -181,7 +184,7 @@ def forget_changed(
 
 def extract_file(
     name: str,
-    input_dir: Path,
+    recording: dict[str, Any],
     output_dir: Path,
     recognize: TargetSpeakerEmotionPipeline,
     channel: int | str,
@@ -195,9 +198,9 @@ def extract_file(
 
     Args:
         name (`str`): path relative to `input_dir`.
-        input_dir (`Path`): folder of the recordings.
+        recording (`dict`): the pipeline's input: its file as `mixture`, and the `voice`.
         output_dir (`Path`): folder of the results.
-        recognize (`TargetSpeakerEmotionPipeline`): the model; it means the voice "target".
+        recognize (`TargetSpeakerEmotionPipeline`): the model.
         channel (`int` or `str`): of recordings with several.
         table (`ResultsTable`): gets the row.
         warnings (`Sequence[dict]`): about the enrollment.
@@ -206,16 +209,14 @@ def extract_file(
         OSError: the output cannot be written, which concerns all recordings.
     """
     output = output_dir / output_name(name)
-    stamp = file_stamp(input_dir / name)
+    stamp = file_stamp(recording["mixture"])
     if output.exists():
         table.add_failed(
             name, f"{output} is there already, and not of this command: move it away", stamp
         )
         return
     try:
-        result: dict[str, Any] = recognize(
-            {"mixture": input_dir / name, "voice": "target"}, channel=channel, return_extracted=True
-        )
+        result: dict[str, Any] = recognize(recording, channel=channel, return_extracted=True)
     # Whatever one recording does to the model, memory that does not suffice included, is its own.
     except (ValueError, RuntimeError, MemoryError) as error:
         table.add_failed(name, str(error) or type(error).__name__, stamp)

@@ -40,9 +40,11 @@ def predict(arguments: argparse.Namespace) -> None:
             f"--model {arguments.model} extracts and knows no emotions: take a joint model, or "
             "`tse-ser extract` for the speech alone"
         )
-    warnings = speaker_of(recognize, arguments.enrollment, arguments.voice, arguments.channel)
+    voice, warnings = speaker_of(
+        recognize, arguments.enrollment, arguments.voice, arguments.channel
+    )
     result: dict[str, Any] = recognize(
-        {"mixture": arguments.mixture, "voice": "target"},
+        {"mixture": arguments.mixture, "voice": voice},
         channel=arguments.channel,
         top_k=arguments.top_k,
         window_seconds=arguments.window_seconds,

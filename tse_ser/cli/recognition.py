@@ -12,6 +12,7 @@ import numpy as np
 import soundfile
 import torch
 from safetensors import SafetensorError
+from torch import Tensor
 from transformers import AutoConfig
 from transformers.utils.logging import disable_progress_bar
 
@@ -72,27 +73,24 @@ def speaker_of(
     enrollment: Sequence[Path] | None,
     voice: Path | None,
     channel: int | str,
-) -> list[dict[str, Any]]:
-    """Makes the target speaker the one whom the pipeline means by itself.
+) -> tuple[Tensor, list[dict[str, Any]]]:
+    """The speaker embedding of recordings, or of a file that holds it.
 
     Args:
-        recognize (`TargetSpeakerEmotionPipeline`): gets the voice "target".
+        recognize (`TargetSpeakerEmotionPipeline`): the model.
         enrollment (`Sequence[Path]`, *optional*): recordings of the speaker alone.
         voice (`Path`, *optional*): what `tse-ser enroll` wrote; read where it is given.
         channel (`int` or `str`): of recordings with several.
 
     Returns:
-        `list[dict]`: warnings about the enrollment.
+        `torch.Tensor` of shape `(1, embedding_size)`, and warnings about the enrollment.
 
     Raises:
         ValueError: a file cannot be used, or another model made the voice.
     """
     if voice is not None:
-        recognize.voices["target"] = load_voice(voice.expanduser(), recognize.model)
-        return []
-    embedding, warnings = recognize.voice_of(list(enrollment or []), channel)
-    recognize.voices["target"] = embedding
-    return warnings
+        return load_voice(voice.expanduser(), recognize.model), []
+    return recognize.voice_of(list(enrollment or []), channel)
 
 
 def check_output(output: Path, inputs: Iterable[Path | None], *, overwrite: bool) -> None:
