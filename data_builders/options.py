@@ -42,11 +42,19 @@ INTERFERENCE = (
     "noise_snr_range_db",
     "reverberation",
     "rt60_range_seconds",
+    "noise_share",
+    "reverberation_share",
     "clean_share",
     "absent_share",
 )
 # What belongs to training alone.
-TRAIN_ONLY = ("speed_factors", "clean_share", "absent_share")
+TRAIN_ONLY = (
+    "speed_factors",
+    "noise_share",
+    "reverberation_share",
+    "clean_share",
+    "absent_share",
+)
 # What the published metadata of LibriMix decide.
 DECIDED_BY_LIBRIMIX = (
     "gender_state",
@@ -136,6 +144,12 @@ class DrawingOptions:
         "Shortest and longest reverberation time of the rooms.",
         at_least=0.2,
         at_most=1.5,
+    )
+    noise_share: float = option(
+        1.0, "Share of the examples with noise, where there is any.", at_least=0, at_most=1
+    )
+    reverberation_share: float = option(
+        1.0, "Share of the examples in a room, where there are rooms.", at_least=0, at_most=1
     )
     clean_share: float = option(
         0.0, "Share of the examples without interferer.", at_least=0, at_most=1
@@ -310,8 +324,8 @@ class DataOptions(MixtureOptions):
 class RecipeOptions(DataOptions):
     """What a recipe says of the data of all its splits.
 
-    `segment_seconds`, `speed_factors`, `clean_share` and `absent_share` are for training alone;
-    the test is of whole utterances, at the SNR of the validation.
+    `segment_seconds`, `speed_factors` and all shares are for training alone; the test is of whole
+    utterances, at the SNR of the validation.
     """
 
     config: str | None = option(None, "YAML recipe of defaults; the command line wins.")

@@ -46,6 +46,8 @@ EVERY_OPTION: dict[str, Any] = {
     "reverberation": "direct",
     "rt60_range_seconds": (0.3, 0.4),
     "clean_share": 0.1,
+    "noise_share": 0.5,
+    "reverberation_share": 0.4,
     "absent_share": 0.2,
 }
 

@@ -127,6 +127,19 @@ def test_shares_of_clean_and_absent_targets_leave_the_other_draws_alone() -> Non
         assert after.interferers in ((), before.interferers)
 
 
+def test_a_share_of_the_examples_stands_in_rooms_and_leaves_the_other_draws_alone() -> None:
+    corpus = voices("a", "fmfm")
+    usual = all_specs(MixturePlanner(corpus, corpus), 40)
+    shared = all_specs(
+        MixturePlanner(corpus, corpus, reverberation="direct", reverberation_share=0.3), 40
+    )
+    in_rooms = [spec for spec in shared if spec.room is not None]
+    assert len(in_rooms) / len(shared) == pytest.approx(0.3, abs=0.06)
+    assert usual == [replace(spec, room=None) for spec in shared]
+    always = all_specs(MixturePlanner(corpus, corpus, reverberation="direct"), 2)
+    assert all(spec.room is not None for spec in always)
+
+
 def test_too_few_speakers_for_the_mixture_are_an_error_at_once() -> None:
     corpus = voices("a", "fmfmf")
     MixturePlanner(corpus, corpus, mixing_seed=0, num_speakers=5)

@@ -207,12 +207,12 @@ class MixturePlanner:
                 changes["interferers"] = ()
             elif place < options.clean_share + options.absent_share:
                 changes["target_absent"] = True
-        if self.noise is not None:
+        if self.noise is not None and _happens(options.noise_share, rng):
             path, start = self.noise.draw(spec.num_samples, rng)
             changes["noise"] = NoiseSpec(
                 path, start, float(rng.uniform(*options.noise_snr_range_db))
             )
-        if options.reverberation != "none":
+        if options.reverberation != "none" and _happens(options.reverberation_share, rng):
             num_speakers = 1 + len(changes.get("interferers", spec.interferers))
             changes["room"] = draw_room(
                 num_speakers, options.rt60_range_seconds, options.reverberation, rng
@@ -247,6 +247,11 @@ def _draw_crop(length: int, limit: int | None, rng: np.random.Generator) -> tupl
     if limit is None or length <= limit:
         return 0, length
     return int(rng.integers(length - limit + 1)), limit
+
+
+def _happens(share: float, rng: np.random.Generator) -> bool:
+    """Draws nothing where it always happens, so that plans without shares stay what they were."""
+    return share >= 1 or rng.random() < share
 
 
 def _to_samples(seconds: float | None) -> int | None:

@@ -34,7 +34,8 @@ DATA_FACTS = (
     *("snr_range_db", "snr_mean_std_db", "eval_snr_range_db", "segment_seconds"),
     *("eval_segment_seconds", "enrollment_seconds", "enrollment_emotion", "trim_silence"),
     *("lowpass_hz", "speed_factors", "noise_snr_range_db", "reverberation", "rt60_range_seconds"),
-    *("clean_share", "absent_share", "mixing_seed", "fresh_mixtures", "max_examples"),
+    *("noise_share", "reverberation_share", "clean_share", "absent_share", "mixing_seed"),
+    *("fresh_mixtures", "max_examples"),
     *("max_train_examples", "max_eval_examples", "librimix_subset", "librimix_eval_subset"),
     *("test_speakers", "validation_speakers", "strict_corpora"),
 )
