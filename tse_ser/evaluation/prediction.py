@@ -103,7 +103,7 @@ def run_model(
     outputs = dict(model(**features))
     if compare_speakers and outputs.get("speaker_similarity") is None:
         outputs["speaker_similarity"] = speaker_similarity(
-            model if model.config.model_type == "td_speakerbeam" else model.extractor,  # type: ignore[arg-type]
+            model if model.config.model_type == "td_speakerbeam" else model.extractor,
             outputs["extracted_values"],
             outputs["speaker_embeddings"],
             features.get("attention_mask"),
