@@ -22,6 +22,8 @@ from transformers import (
     AutoFeatureExtractor,
     AutoModel,
     AutoModelForAudioClassification,
+    Trainer,
+    TrainingArguments,
 )
 
 from modeling import (
@@ -50,6 +52,20 @@ def test_auto_classes_know_the_models(tmp_path: Path) -> None:
     extractor = AutoFeatureExtractor.from_pretrained(tmp_path / "td_speakerbeam")
     assert isinstance(extractor, TseSerFeatureExtractor)
     assert extractor.min_duration_seconds == 0.5
+
+
+def test_a_trainer_of_its_own_keeps_scores_and_no_waveforms(tmp_path: Path) -> None:
+    arguments = TrainingArguments(
+        output_dir=str(tmp_path), per_device_eval_batch_size=2, report_to="none", use_cpu=True
+    )
+    batch = {name: values for name, values in joint_batch().items() if name != "target_values"}
+    rows = [{name: values[index] for name, values in batch.items()} for index in range(2)]
+    model = TseSerForEmotionClassification.from_sub_models_pretrained(
+        tiny_extractor(), tiny_classifier(), presence_threshold=0.5
+    )
+    predicted = Trainer(model=model, args=arguments).predict(rows)
+    assert predicted.predictions.shape == (2, 4)
+    assert predicted.label_ids.tolist() == batch["labels"].tolist()
 
 
 REMOTE_PROGRAM = """

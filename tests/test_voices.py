@@ -89,7 +89,7 @@ def test_a_voice_is_known_to_the_whole_and_to_a_reloaded_model(tmp_path: Path) -
     save_voice(tmp_path / "voice.safetensors", voice, whole)
     assert load_voice(tmp_path / "voice.safetensors", whole.extractor).equal(voice)
     whole.extractor.save_pretrained(tmp_path / "extractor")
-    for dtype in (torch.float32, torch.bfloat16):
+    for dtype in (torch.float32, torch.float16, torch.bfloat16):
         reloaded = TdSpeakerBeamForSpeechExtraction.from_pretrained(
             tmp_path / "extractor", dtype=dtype
         )
