@@ -1,7 +1,7 @@
 # Every target sets up .venv by itself; nothing else has to be typed on a fresh machine.
 #   make demo       the whole study on the generated corpus, into results/demo
 #   make test       the tests (offline)
-#   make test-published   a pushed model in a new environment, the Space in a browser (online)
+#   make test-published   the wheel and a pushed model in new environments, the Space in a browser
 #   make test-studies     a study from end to end, tiny: killed, and started again
 #   make quality    ruff and mypy; `make style` lets ruff mend what it can
 # Another Python: make test PYTHON=python3.12 (3.11 or newer).
@@ -50,7 +50,7 @@ test-published: $(STAMP)
 		else $(BIN)/playwright install chromium; fi \
 		|| echo "no Chromium could be installed: the tests in a browser skip"
 	@HF_HUB_OFFLINE=1 $(BIN)/python -m pytest --quiet -m slow tests/test_space_browser.py \
-		tests/test_hub_push.py tests/test_hub_fresh_environment.py
+		tests/test_hub_fresh_environment.py tests/test_wheel.py
 
 # A tiny study with real trainings, killed on its way: it ends with the tables of one that was not.
 test-studies: $(STAMP)

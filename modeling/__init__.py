@@ -9,11 +9,11 @@ from transformers import (
 
 from .configuration_shift_cnn import LogMelConfig, ShiftCnnConfig
 from .configuration_td_speakerbeam import TdSpeakerBeamConfig
-from .configuration_tse_ser import TseSerConfig
+from .configuration_tse_ser import EXTRACTOR_CONFIGS, TseSerConfig
 from .feature_extraction_tse_ser import TseSerFeatureExtractor
 from .modeling_shift_cnn import ShiftCnnForEmotionClassification, ShiftCnnHead, ShiftCnnOutput
 from .modeling_td_speakerbeam import TdSpeakerBeamForSpeechExtraction, TdSpeakerBeamOutput
-from .modeling_tse_ser import TseSerForEmotionClassification, TseSerOutput
+from .modeling_tse_ser import EXTRACTORS, TseSerForEmotionClassification, TseSerOutput
 from .pipeline_tse_ser import TargetSpeakerEmotionPipeline
 from .signal_losses import negative_si_snr, si_snr
 from .streaming import ExtractionStream
@@ -34,6 +34,8 @@ for _config, _model, _auto_model in (
 TseSerFeatureExtractor.register_for_auto_class()
 
 __all__ = [
+    "EXTRACTORS",
+    "EXTRACTOR_CONFIGS",
     "ExtractionStream",
     "LogMelConfig",
     "ShiftCnnConfig",

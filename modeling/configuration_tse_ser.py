@@ -11,6 +11,11 @@ from .configuration_shift_cnn import ShiftCnnConfig
 from .configuration_td_speakerbeam import TdSpeakerBeamConfig
 from .input_checks import check_at_least
 
+# model type -> config of an extractor; `EXTRACTORS` in modeling_tse_ser.py has the models.
+EXTRACTOR_CONFIGS: dict[str, type[PreTrainedConfig]] = {
+    TdSpeakerBeamConfig.model_type: TdSpeakerBeamConfig,
+}
+
 
 @strict
 class TseSerConfig(PreTrainedConfig):
@@ -18,7 +23,8 @@ class TseSerConfig(PreTrainedConfig):
     The two models of TSE-SER and the weights of their losses, eq. (9).
 
     Args:
-        extractor_config (`TdSpeakerBeamConfig` or `dict`): the extractor.
+        extractor_config (`TdSpeakerBeamConfig` or `dict`): the extractor; a dict may name another
+            `model_type` of `EXTRACTOR_CONFIGS`.
         classifier_config (`ShiftCnnConfig` or `dict`): the classifier; its labels are the model's
             labels.
         extraction_loss_weight (`float`): factor of the negative SI-SNR.
@@ -63,6 +69,8 @@ class TseSerConfig(PreTrainedConfig):
     def __post_init__(self, **kwargs: Any) -> None:
         num_labels = kwargs.pop("num_labels", None)
         is_named_here = self.id2label is not None
+        if isinstance(self.extractor_config, dict):
+            self.extractor_config = extractor_config(self.extractor_config)
         super().__post_init__(**kwargs)
         classifier_config = cast(ShiftCnnConfig, self.classifier_config)
         if is_named_here or num_labels is not None:
@@ -102,7 +110,28 @@ class TseSerConfig(PreTrainedConfig):
     @property
     def sampling_rate(self) -> int:
         """Rate of all waveforms in Hz."""
-        return cast(TdSpeakerBeamConfig, self.extractor_config).sampling_rate
+        return int(cast(Any, self.extractor_config).sampling_rate)
 
 
-__all__ = ["TseSerConfig"]
+def extractor_config(fields: dict[str, Any]) -> PreTrainedConfig:
+    """
+    The config of an extractor of any type.
+
+    Args:
+        fields (`dict`): its fields; `model_type` names the type, TD-SpeakerBeam by default.
+
+    Returns:
+        `PreTrainedConfig`: the config.
+
+    Raises:
+        ValueError: the type is unknown, or a field is out of range.
+    """
+    model_type = fields.get("model_type", TdSpeakerBeamConfig.model_type)
+    if model_type not in EXTRACTOR_CONFIGS:
+        raise ValueError(
+            f"Unknown extractor {model_type!r}: choose one of {', '.join(EXTRACTOR_CONFIGS)}."
+        )
+    return EXTRACTOR_CONFIGS[model_type](**fields)
+
+
+__all__ = ["EXTRACTOR_CONFIGS", "TseSerConfig", "extractor_config"]

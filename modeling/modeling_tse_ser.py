@@ -30,6 +30,11 @@ from .pipeline_tse_ser import TASK, TargetSpeakerEmotionPipeline
 from .readable_weights import ReadableWeightsMixin
 from .voices import speaker_similarity
 
+# model type -> an extractor: what has the methods and the output of TD-SpeakerBeam.
+EXTRACTORS: dict[str, type[PreTrainedModel]] = {
+    TdSpeakerBeamConfig.model_type: TdSpeakerBeamForSpeechExtraction,
+}
+
 
 @dataclass
 class TseSerOutput(ModelOutput):
@@ -102,11 +107,12 @@ class TseSerPreTrainedModel(ReadableWeightsMixin, PreTrainedModel):
 class TseSerForEmotionClassification(TseSerPreTrainedModel):
     """The emotion of one known speaker in a mixture."""
 
+    extractor: Any  # of a type in `EXTRACTORS`
+
     def __init__(self, config: TseSerConfig):
         super().__init__(config)
-        self.extractor = TdSpeakerBeamForSpeechExtraction(
-            cast(TdSpeakerBeamConfig, config.extractor_config)
-        )
+        extractor_config = cast(PreTrainedConfig, config.extractor_config)
+        self.extractor = EXTRACTORS[extractor_config.model_type](extractor_config)
         self.classifier = ShiftCnnForEmotionClassification(
             cast(ShiftCnnConfig, config.classifier_config)
         )
@@ -123,7 +129,7 @@ class TseSerForEmotionClassification(TseSerPreTrainedModel):
     @classmethod
     def from_sub_models_pretrained(
         cls,
-        extractor: str | TdSpeakerBeamForSpeechExtraction,
+        extractor: str | PreTrainedModel,
         classifier: str | ShiftCnnForEmotionClassification,
         **config_fields: Any,
     ) -> "TseSerForEmotionClassification":
@@ -131,7 +137,7 @@ class TseSerForEmotionClassification(TseSerPreTrainedModel):
         Put a trained extractor in front of a classifier.
 
         Args:
-            extractor: a model, or the hub id or folder of one.
+            extractor: a model of `EXTRACTORS`, or the hub id or folder of one.
             classifier: a model, or the hub id or folder of one, or of a speech encoder (HuBERT,
                 wav2vec 2.0, WavLM, Whisper, ...), which is frozen and gets a new head.
             config_fields: fields of [`TseSerConfig`], as the loss weights.
@@ -140,7 +146,8 @@ class TseSerForEmotionClassification(TseSerPreTrainedModel):
             A combined model that holds the two given.
         """
         if not isinstance(extractor, nn.Module):
-            extractor = TdSpeakerBeamForSpeechExtraction.from_pretrained(extractor)
+            fields, _ = PreTrainedConfig.get_config_dict(extractor)
+            extractor = EXTRACTORS[fields["model_type"]].from_pretrained(extractor)
         if not isinstance(classifier, nn.Module):
             fields, _ = PreTrainedConfig.get_config_dict(classifier)
             is_classifier = fields.get("model_type") == ShiftCnnConfig.model_type
@@ -281,4 +288,4 @@ class TseSerForEmotionClassification(TseSerPreTrainedModel):
         return torch.stack(parts).sum() if parts else None
 
 
-__all__ = ["TseSerForEmotionClassification", "TseSerOutput"]
+__all__ = ["EXTRACTORS", "TseSerForEmotionClassification", "TseSerOutput"]

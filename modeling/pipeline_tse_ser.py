@@ -713,7 +713,7 @@ class TargetSpeakerEmotionPipeline(BasePipeline):
 
     @property
     def _encoder_weight(self) -> Tensor:
-        weight: Tensor = self._extractor.encoder.weight
+        weight: Tensor = next(self._extractor.parameters())
         return weight
 
     def _classify(self, findings: list[Finding], window_seconds: float | None) -> None:

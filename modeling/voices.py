@@ -56,7 +56,7 @@ def enroll(model: Any, enrollments: Sequence[Tensor | np.ndarray]) -> Tensor:
                 f"`enrollments[{index}]` must have shape (num_samples,), got "
                 f"{tuple(waveform.shape)}: average the channels of stereo audio."
             )
-        values = waveform.to(extractor.encoder.weight)[None]
+        values = waveform.to(extractor.device, extractor.dtype)[None]
         embeddings.append(extractor.get_speaker_embeddings(values).float())
         num_frames.append((len(waveform) - config.kernel_size) // config.stride + 1)
     weights = torch.tensor(num_frames, device=extractor.device) / sum(num_frames)

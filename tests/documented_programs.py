@@ -14,6 +14,8 @@ from types import ModuleType
 from typing import Any
 from unittest import mock
 
+from transformers import HfArgumentParser
+
 from data_builders.option_reader import OptionParser
 
 REPOSITORY = Path(__file__).resolve().parent.parent
@@ -154,6 +156,7 @@ def accepted_by_main(module: ModuleType, name: str, arguments: list[str]) -> Non
     parsers = (
         (argparse.ArgumentParser, "parse_args"),
         (OptionParser, "flags"),
+        (HfArgumentParser, "parse_args_into_dataclasses"),
     )
     with contextlib.ExitStack() as patches:
         for parser, method in parsers:
@@ -220,10 +223,16 @@ def check_pip(arguments: list[str]) -> None:
 
 
 def check_tse_ser(arguments: list[str]) -> None:
-    """The installed command."""
+    """The installed command, and the programs that it hands the rest of its line to."""
     from tse_ser.cli.main import build_parser
+    from tse_ser.cli.programs import PROGRAMS as BEHIND_IT
 
-    parsed_by(build_parser().parse_args, arguments)
+    if len(arguments) == 1 and arguments[0] in BEHIND_IT:
+        return  # the name of a program, in a sentence
+    if arguments and arguments[0] in BEHIND_IT:
+        check_module(BEHIND_IT[arguments[0]][0], arguments[1:])
+    else:
+        parsed_by(build_parser().parse_args, arguments)
 
 
 def parse_training(arguments: list[str]) -> None:
@@ -270,6 +279,7 @@ CHECKS: dict[str, Callable[[list[str]], None]] = {
 }
 PARSERS: dict[str, Callable[[list[str]], None]] = {
     "train.py": parse_training,
+    "tse_ser.training.train": parse_training,
     "tse_ser.training.denoise_corpus": parse_denoising,
     "tse_ser.evaluation.evaluate_checkpoint": parse_evaluation,
 }

@@ -11,6 +11,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -50,20 +51,16 @@ SUBSTITUTIONS = {
 FOLDER_EMOTIONS = ("neutral", "neutral", "happy", "sad", "angry")
 
 
-def is_listing(block: Block) -> bool:
-    """Whether a block without a language lists files of the repository, as the README does."""
-    words = [line.split()[0] for line in block.text.splitlines() if line.strip()]
-    return all((REPOSITORY / word).exists() for word in words)
-
-
 def kind_of(block: Block) -> str:
-    if block.language in SHELL or (block.language == "" and not is_listing(block)):
-        return "shell"
-    return block.language
+    return "shell" if block.language in {"", *SHELL} else block.language
 
 
 def of_kind(*kinds: str) -> list[Block]:
     return [block for block in BLOCKS if block.reason is None and kind_of(block) in kinds]
+
+
+# A block with the name of a file is that file, which others import.
+PYTHON = [block for block in of_kind("python") if block.file_name is None]
 
 
 def write_folder_corpora(sandbox: Path) -> None:
@@ -101,6 +98,7 @@ def sandbox(tmp_path_factory: pytest.TempPathFactory) -> Path:
     write_paper_corpora(sandbox / "corpora")
     for block in BLOCKS:
         if block.file_name is not None:
+            (sandbox / block.file_name).parent.mkdir(exist_ok=True)
             (sandbox / block.file_name).write_text(block.text)
     return sandbox
 
@@ -109,7 +107,7 @@ def sandbox(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def python_results(sandbox: Path) -> dict[str, str | None]:
     """Runs all Python blocks in one process, from the sandbox; tracebacks by block."""
     blocks = []
-    for block in of_kind("python"):
+    for block in PYTHON:
         code = block.text
         for written, here in SUBSTITUTIONS.items():
             code = code.replace(written, here)
@@ -121,7 +119,7 @@ def python_results(sandbox: Path) -> dict[str, str | None]:
         cwd=sandbox,
         env={
             **os.environ,
-            "PYTHONPATH": str(REPOSITORY),
+            "PYTHONPATH": os.pathsep.join([str(REPOSITORY), str(sandbox)]),
             "HF_HOME": str(sandbox / "hub"),
             "TSE_SER_CACHE": str(sandbox / "cache"),
         },
@@ -147,7 +145,7 @@ def test_every_block_says_what_it_is_and_why_it_is_not_run() -> None:
     assert of_kind("python") and of_kind("shell")
 
 
-@pytest.mark.parametrize("block", of_kind("python"), ids=str)
+@pytest.mark.parametrize("block", PYTHON, ids=str)
 def test_python_runs(block: Block, python_results: dict[str, str | None]) -> None:
     problem = python_results[str(block)]
     assert problem is None, problem
@@ -173,6 +171,7 @@ def commands_of(page: str, program: str) -> list[list[str]]:
 def test_the_commands_for_own_recordings_work_one_after_the_other(
     sandbox: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    shutil.rmtree(sandbox / "voices", ignore_errors=True)  # of the page's lines of Python
     commands = commands_of("own_recordings.md", "tse-ser")
     assert {command[1] for command in commands} == {"predict", "enroll", "extract"}
     for command in commands:
@@ -183,15 +182,16 @@ def test_the_commands_for_own_recordings_work_one_after_the_other(
 @pytest.mark.slow
 @pytest.mark.usefixtures("at_the_root")
 def test_the_commands_for_an_own_corpus_audit_train_and_evaluate(sandbox: Path) -> None:
-    audit, evaluate = commands_of("own_corpus.md", "python -m")
+    audit, evaluate = commands_of("own_corpus.md", "tse-ser")
     (launch,) = commands_of("own_corpus.md", "accelerate launch")
     cut = "--max_steps 2 --report_to none --use_cpu true --eval_strategy no --save_strategy no"
     launch += [*cut.split(), "--load_best_model_at_end", "false"]
     start = [sys.executable, "-m", "accelerate.commands.launch"]
+    tse_ser_command = [sys.executable, "-m", "tse_ser"]
     for command in (
-        [sys.executable, *audit[1:]],
+        [*tse_ser_command, *audit[1:]],
         [*start, *launch[2:]],
-        [sys.executable, *evaluate[1:]],
+        [*tse_ser_command, *evaluate[1:]],
     ):
         done = subprocess.run(
             command,

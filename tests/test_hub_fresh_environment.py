@@ -18,8 +18,8 @@ from modeling import TargetSpeakerEmotionPipeline, TseSerFeatureExtractor
 
 PUSH = """
 import json, sys
-import push_to_hub
-push_to_hub.main(["--model", sys.argv[1], "--repo_id", "lab/tse-ser-ft", "--not_evaluated"])
+from tse_ser.publishing.command import main
+main(["--model", sys.argv[1], "--repo_id", "lab/tse-ser-ft", "--not_evaluated"])
 print(json.dumps(None))
 """
 

@@ -1,8 +1,14 @@
-"""push_to_hub.py against a Hub over HTTP: versions, pull requests, broken uploads, plans."""
+"""What is pushed to a Hub over HTTP, and what users get of it who have never seen this repository.
+
+The users have `transformers`, `torch` and `soundfile` with what these require, an empty cache, and
+a working folder elsewhere.
+"""
 
 from __future__ import annotations
 
+import ast
 import json
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -10,6 +16,7 @@ from typing import Any
 import numpy as np
 import pytest
 import soundfile
+import torch
 from corpus_layouts import write_corpora
 from hub_clients import hub_environment, link_packages, run_installed, run_isolated
 from hub_routes import Repository
@@ -20,23 +27,29 @@ from tiny_models import scatter_parameters, tiny_tse_ser
 from tiny_publishing import RAVDESS, write_training
 
 from data_builders.plans.export_plan import write_plan
+from modeling import TargetSpeakerEmotionPipeline
+from tse_ser.saving import load_saved
 
+LABELS = ("neutral", "happy", "sad", "angry")
 RATE = 16_000
+PACKAGES = ("transformers", "torch", "soundfile")
+# With what comes along with them.
+ALLOWED = {*PACKAGES, "numpy", "safetensors", "huggingface_hub", *sys.stdlib_module_names}
 
 # Each run is a list of arguments; the answer is a list of exit status and printed text.
 PUSH = """
 import contextlib, io, json, os, sys
-import push_to_hub
+from tse_ser.publishing.command import PublishingError, main
 
 def run(arguments):
     text = io.StringIO()
     status = 0
     with contextlib.redirect_stdout(text), contextlib.redirect_stderr(text):
         try:
-            push_to_hub.main(arguments)
-        except SystemExit as stop:
-            status = stop.code if isinstance(stop.code, int) else 1
-            print(stop.code)
+            main(arguments)
+        except PublishingError as error:
+            status = 1
+            print(error)
     return [status, text.getvalue()]
 
 answers = [run(arguments) for arguments in json.loads(sys.argv[1])]
@@ -46,24 +59,62 @@ print(json.dumps(answers))
 """
 
 USE = """
-import base64, json
+import json, sys
+import base64
 from importlib.util import module_from_spec, spec_from_file_location
+import soundfile
+import torch
 from huggingface_hub import snapshot_download
-from transformers import pipeline
-folder = snapshot_download("lab/model")
-recognize = pipeline(model="lab/model", trust_remote_code=True)
-sample = {name: f"{folder}/sample/{name}.wav" for name in ("mixture", "enrollment")}
+from transformers import AutoFeatureExtractor, AutoModelForAudioClassification, pipeline
+
+repository = "lab/model"
+trusting = {"trust_remote_code": True}
+said = {}
+three = pipeline(model=repository, **trusting)
+given = {"mixture": "mixture.wav", "enrollment": "enrollment.wav"}
+said["pipeline"] = three(given)
+said["pipeline class"] = type(three).__name__
+by_task = pipeline("audio-classification", model=repository, **trusting)
+said["by task"] = by_task(given)
+said["alone"] = by_task("mixture.wav")
+
 # As Inference Endpoints do it.
+folder = snapshot_download(repository)
 spec = spec_from_file_location("handler", f"{folder}/handler.py")
 handler = module_from_spec(spec)
 spec.loader.exec_module(handler)
+sample = {name: f"{folder}/sample/{name}.wav" for name in given}
+said["pipeline on the sample"] = three(sample)
 encoded = {
     name: base64.b64encode(open(path, "rb").read()).decode() for name, path in sample.items()
 }
-answers = {"pipeline": recognize(sample), "endpoint": handler.EndpointHandler(folder)(
-    {"inputs": encoded}
-)}
-print(json.dumps(answers))
+said["endpoint"] = handler.EndpointHandler(folder)({"inputs": encoded})
+
+features = AutoFeatureExtractor.from_pretrained(repository, **trusting)
+waveforms = [soundfile.read(path, dtype="float32")[0] for path in given.values()]
+inputs = features(*waveforms, sampling_rate=16000)
+for name, revision in (("main", "main"), ("branch", "v2"), ("pull request", "refs/pr/1")):
+    model = AutoModelForAudioClassification.from_pretrained(
+        repository, revision=revision, **trusting
+    )
+    assert not model.training
+    with torch.no_grad():
+        said[name] = model(**inputs).logits.tolist()
+said["labels"] = list(model.config.id2label.values())
+said["modules"] = sorted({type(one).__module__ for one in (three, features, model)})
+
+for name, call in (
+    ("untrusted", lambda: AutoModelForAudioClassification.from_pretrained(repository)),
+    ("untrusted pipeline", lambda: pipeline(model=repository)),
+    ("no such revision", lambda: pipeline(model=repository, revision="v9", **trusting)),
+    ("hidden", lambda: AutoFeatureExtractor.from_pretrained("lab/hidden", **trusting)),
+):
+    try:
+        call()
+    except (ValueError, OSError) as error:
+        said[name] = str(error)
+print()  # after the question whether to trust the code
+print(json.dumps(said))
 """
 
 USE_PLAN = """
@@ -87,9 +138,9 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for seed, name in enumerate(("mixture", "enrollment")):
         noise = 0.1 * np.random.default_rng(seed).standard_normal(2 * RATE)
         soundfile.write(folder / f"{name}.wav", noise, RATE)
-    corpora = write_corpora(folder / "corpora")
+    # Under terms that one licence keeps.
+    keywords = usual_keywords(write_corpora(folder / "corpora"), interferers=["ravdess", "emodb"])
     for split in ("test", "train"):
-        keywords = usual_keywords(corpora, interferers=["ravdess", "emodb"])
         write_plan(folder / f"{split}.parquet", split=split, **keywords)
     return folder
 
@@ -239,16 +290,114 @@ def test_who_is_not_logged_in_is_told_so(pushes: dict[str, list[tuple[int, str]]
     assert "hf auth login" in text
 
 
-@pytest.mark.slow
-def test_the_pushed_model_answers_as_pipeline_and_as_endpoint(
+@pytest.fixture(scope="module")
+def said(
     server: HubServer, pushes: dict[str, list[tuple[int, str]]], folder: Path
+) -> dict[str, Any]:
+    """What a user's process gets, which has three packages and an empty cache."""
+    home = folder / "user"
+    environment = hub_environment(server, home, token=None)
+    site = link_packages(folder / "site", *PACKAGES)
+    answer: dict[str, Any] = run_isolated(USE, site, folder, environment)
+    assert (home / "hub" / "models--lab--model").is_dir()  # its cache was this folder
+    return answer
+
+
+@pytest.fixture(scope="module")
+def versions(folder: Path) -> list[TargetSpeakerEmotionPipeline]:
+    """Both versions as they were trained."""
+    return [
+        TargetSpeakerEmotionPipeline(model=model, feature_extractor=feature_extractor, device="cpu")
+        for model, feature_extractor in (
+            load_saved(folder / f"version{number}") for number in (1, 2)
+        )
+    ]
+
+
+@pytest.fixture(scope="module")
+def waveforms(folder: Path) -> list[np.ndarray]:
+    """Mixture and enrollment."""
+    names = ("mixture", "enrollment")
+    return [soundfile.read(folder / f"{name}.wav", dtype="float32")[0] for name in names]
+
+
+def scores(result: list[dict[str, Any]]) -> dict[str, float]:
+    return {entry["label"]: entry["score"] for entry in result}
+
+
+def expected_logits(local: TargetSpeakerEmotionPipeline, waveforms: list[np.ndarray]) -> np.ndarray:
+    inputs = local.feature_extractor(*waveforms, sampling_rate=RATE)
+    with torch.no_grad():
+        logits: np.ndarray = local.model(**inputs).logits.numpy()
+    return logits
+
+
+def test_the_three_lines_give_what_the_local_pipeline_gives(
+    said: dict[str, Any],
+    versions: list[TargetSpeakerEmotionPipeline],
+    waveforms: list[np.ndarray],
 ) -> None:
-    site = link_packages(folder / "site", "transformers", "torch", "soundfile")
-    environment = hub_environment(server, folder / "user", token=None)
-    answers = run_isolated(USE, site, folder, environment)
-    labels = {entry["label"] for entry in answers["pipeline"]}
-    assert len(labels) == 4
-    assert answers["endpoint"] == answers["pipeline"]
+    given = {"mixture": waveforms[0], "enrollment": waveforms[1]}
+    assert said["pipeline class"] == "TargetSpeakerEmotionPipeline"
+    for name in ("pipeline", "by task"):
+        assert scores(said[name]) == pytest.approx(scores(versions[0](given)), rel=1e-5)
+    assert scores(said["alone"]) == pytest.approx(scores(versions[0](waveforms[0])), rel=1e-5)
+    assert {entry["enrollment"] for entry in said["alone"]} == {"the recording itself"}
+
+
+def test_each_revision_gives_the_logits_of_its_version(
+    said: dict[str, Any],
+    versions: list[TargetSpeakerEmotionPipeline],
+    waveforms: list[np.ndarray],
+) -> None:
+    first, second = (expected_logits(local, waveforms) for local in versions)
+    assert np.abs(first - second).max() > 1e-3
+    np.testing.assert_allclose(said["main"], first, rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(said["branch"], second, rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(said["pull request"], second, rtol=1e-5, atol=1e-6)
+    assert said["labels"] == list(LABELS)
+
+
+def test_all_classes_came_from_the_hub(said: dict[str, Any]) -> None:
+    assert len(said["modules"]) == 3
+    assert all(name.startswith("transformers_modules.lab.model.") for name in said["modules"])
+
+
+def test_the_libraries_say_what_is_wrong(said: dict[str, Any]) -> None:
+    for name in ("untrusted", "untrusted pipeline"):
+        assert "contains custom code" in said[name]
+        assert "trust_remote_code=True" in said[name]
+    assert "v9 is not a valid git identifier" in said["no such revision"]
+
+
+def test_a_private_repository_is_for_its_owner_only(said: dict[str, Any]) -> None:
+    assert "lab/hidden is not a local folder and is not a valid model identifier" in said["hidden"]
+
+
+def test_the_endpoint_answers_as_the_pipeline_does(said: dict[str, Any]) -> None:
+    assert said["endpoint"] == said["pipeline on the sample"]
+
+
+def test_the_code_needs_these_packages_only(
+    server: HubServer, pushes: dict[str, list[tuple[int, str]]]
+) -> None:
+    """Those that are imported late, too, and wherever transformers may not look."""
+    imported = set()
+    for path, content in server.model("lab/model").files().items():
+        for node in ast.walk(ast.parse(content)) if path.endswith(".py") else ():
+            if isinstance(node, ast.Import):
+                imported |= {alias.name.partition(".")[0] for alias in node.names}
+            elif isinstance(node, ast.ImportFrom) and node.level == 0:
+                imported.add((node.module or "").partition(".")[0])
+    assert imported >= {"torch", "transformers", "soundfile"}
+    assert imported <= ALLOWED
+
+
+def test_the_clients_asked_for_nothing_that_the_server_lacks(
+    server: HubServer, said: dict[str, Any]
+) -> None:
+    assert server.unknown_requests == []
+    assert any(request.startswith("PUT /lfs/") for request in server.requests)
 
 
 def test_a_plan_is_pushed_as_a_dataset(

@@ -16,10 +16,9 @@ from tiny_publishing import REPO_ID, cell_of, facts_of, write_cell, write_traini
 
 from modeling import ShiftCnnConfig, TdSpeakerBeamConfig, TseSerConfig
 from tse_ser.conversion.checkpoint_card import TITLES, usage
-from tse_ser.publishing.cards import UNFILLED, check_card, render_card
+from tse_ser.publishing.cards import UNFILLED, CardFacts, check_card, render_card
 from tse_ser.publishing.corpora import find_corpora, known_facts
 from tse_ser.publishing.errors import PublishingError
-from tse_ser.publishing.facts import CardFacts
 from tse_ser.publishing.licenses import (
     FREE,
     SAME_LICENSE,
@@ -34,11 +33,18 @@ from tse_ser.publishing.lineage import (
     published_facts,
     read_lineage,
 )
-from tse_ser.publishing.results import Result, paper_figures, published_cells, read_results
-from tse_ser.publishing.samples import Samples
-from tse_ser.publishing.stages import corpora_of, describe_stage
+from tse_ser.publishing.options import Samples
+from tse_ser.publishing.results import (
+    PAPER_RESULTS,
+    Result,
+    as_result,
+    paper_figures,
+    read_results,
+)
+from tse_ser.publishing.training_description import corpora_of, describe_stage
 from tse_ser.training.facts import write_facts
 
+PAPER = json.loads(PAPER_RESULTS.read_text(encoding="utf-8"))
 GOLDEN = Path(__file__).with_name("cards") / "tse_ser.md"
 # Under licences that contradict each other: the card of such a model states its own terms.
 RAVDESS = ["--targets", "ravdess", "--interferers", "ravdess", "emodb", "asterisk"]
@@ -54,8 +60,7 @@ CONVERTED = {
 
 
 def result(**changed: Any) -> Result:
-    figures = {"ua_percent": 68.27, "wa_percent": 67.02, "si_sdri_db": 12.9}
-    return Result(cell_of("../model", **changed), figures, has_emotions=True)
+    return as_result(cell_of("../model", **changed), PAPER, has_emotions=True)
 
 
 def card_facts(**changed: Any) -> CardFacts:
@@ -170,7 +175,7 @@ def test_an_optimistic_number_is_called_so_wherever_it_stands() -> None:
     assert "best_on_test (optimistic) | 16 | 51.56 |  | 2.72" in text
     # WA was measured with the weights of another epoch, which are not those of the repository.
     assert [one.metric_type for one in data.eval_results] == ["recall", "si_sdr"]
-    assert "wa" not in published_cells([measured])[0]
+    assert "wa" not in measured.published
     facts = facts_of([*JOINT, "--protocol", "best_on_test"])
     assert "optimistic" in dict(describe_stage(facts).rows)["Protocol"]
     assert "on the test session: optimistic" in dict(describe_stage(facts).rows)["Selection"]
@@ -419,7 +424,7 @@ def test_every_fact_of_a_training_is_published_or_kept_by_decision() -> None:
     for section in ("data", "training", "model"):
         assert told[section] == {key: facts[section][key] for key in told[section]}
     assert published_facts(CONVERTED) == CONVERTED
-    local = {**CONVERTED, "checkpoint": "/home/anna b/valid.pth", "source_model": None}
+    local = {**CONVERTED, "checkpoint": "/data/anna b/valid.pth", "source_model": None}
     assert published_facts(local)["checkpoint"] == "valid.pth"
 
 
@@ -465,9 +470,8 @@ def test_only_cells_that_measured_this_checkpoint_count(tmp_path: Path) -> None:
     (own,) = read_results(tmp_path, model, "tse_ser")
     assert own.ua_percent == 75.0
     assert own.paper == {"ua_percent": 68.27, "wa_percent": 67.02, "si_sdri_db": 12.9}
-    (published,) = published_cells([own])
-    assert published["ua"] == 0.75
-    assert not {"utterances", "checkpoint"} & published.keys()
+    assert own.published["ua"] == 0.75
+    assert not {"utterances", "checkpoint"} & own.published.keys()
     # Behind an extractor stands another classifier: SI-SDRi is the extractor's, UA is not.
     pair, alone = read_results(cells, model, "td_speakerbeam")[::-1]
     assert (pair.ua_percent, pair.si_sdri_db) == (None, 2.72)
@@ -487,11 +491,8 @@ def test_a_study_says_what_its_tests_are_called(tmp_path: Path) -> None:
 
 
 def test_the_papers_figure_is_that_of_the_same_row() -> None:
-    paper = json.loads(
-        (Path(__file__).parents[1] / "tse_ser" / "evaluation" / "paper_results.json").read_text()
-    )
-    assert paper_figures(cell_of("x", tables=[]), paper) == {}
-    assert paper_figures(cell_of("x", tables=["IV"], method="another"), paper) == {}
+    assert paper_figures(cell_of("x", tables=[]), PAPER) == {}
+    assert paper_figures(cell_of("x", tables=["IV"], method="another"), PAPER) == {}
     same = cell_of(
         "x",
         tables=["V"],
@@ -502,8 +503,8 @@ def test_the_papers_figure_is_that_of_the_same_row() -> None:
         gender_state="same",
     )
     expected = {"wa_percent": 55.09, "ua_percent": 55.95, "si_sdri_db": 1.09}
-    assert paper_figures(same, paper) == expected
-    assert "same gender" in Result(same, {}, has_emotions=True).test_set
+    assert paper_figures(same, PAPER) == expected
+    assert "same gender" in as_result(same, PAPER, has_emotions=True).test_set
 
 
 def test_samples_are_shared_under_licences_that_allow_it() -> None:

@@ -58,11 +58,11 @@ def test_saving_with_code_leaves_the_live_model_as_it_is(tmp_path: Path) -> None
     model: Any = tiny_tse_ser()
     configs = [model.config, model.config.extractor_config, model.config.classifier_config]
     for number, config in enumerate(configs):
-        config.name_or_path = f"/home/anna/{number}"
+        config.name_or_path = f"/data/anna/{number}"
     save_with_code(model, tmp_path / "saved")
-    assert [config.name_or_path for config in configs] == [f"/home/anna/{n}" for n in range(3)]
+    assert [config.name_or_path for config in configs] == [f"/data/anna/{n}" for n in range(3)]
     assert "anna" not in (tmp_path / "saved" / "config.json").read_text(encoding="utf-8")
     (tmp_path / "file").touch()
     with pytest.raises(OSError):
         save_with_code(model, tmp_path / "file" / "below")
-    assert model.config.name_or_path == "/home/anna/0"
+    assert model.config.name_or_path == "/data/anna/0"

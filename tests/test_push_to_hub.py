@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -13,18 +11,24 @@ import numpy as np
 import pytest
 import soundfile
 import torch
+from huggingface_hub import CommitOperationAdd, CommitOperationDelete
 from safetensors.torch import load_file
 from tiny_models import STATISTICS_FIELDS, tiny_classifier, tiny_extractor, tiny_tse_ser
 from tiny_publishing import RAVDESS, REPO_ID, write_cell, write_training
 from transformers import AutoConfig
 
-from push_to_hub import main
 from tse_ser.conversion.checkpoint_card import write_card
-from tse_ser.publishing.checks import check_repository, list_files
+from tse_ser.publishing.command import main
 from tse_ser.publishing.errors import PublishingError
-from tse_ser.publishing.facts import PublishingOptions
-from tse_ser.publishing.repository import build_repository
-from tse_ser.publishing.upload import check_destination, upload
+from tse_ser.publishing.model_repository import build_model_repository
+from tse_ser.publishing.options import PublishingOptions
+from tse_ser.publishing.repository import (
+    check_destination,
+    check_repository,
+    list_files,
+    operations_for,
+    upload,
+)
 from tse_ser.saving import load_saved, save_with_code
 
 RATE = 16000
@@ -131,7 +135,7 @@ def test_samples_are_written_plain_at_the_models_rate(shown: tuple[Path, str]) -
 
 
 def test_a_built_folder_can_be_published_again(shown: tuple[Path, str], tmp_path: Path) -> None:
-    again = build_repository(shown[0], tmp_path / "again", "lab/copy", NOT_EVALUATED)
+    again = build_model_repository(shown[0], tmp_path / "again", "lab/copy", NOT_EVALUATED)
     facts = "training_facts.json"
     assert (again / facts).read_text() == (shown[0] / facts).read_text()
     assert "# TSE-SER: copy" in (again / "README.md").read_text(encoding="utf-8")
@@ -139,7 +143,7 @@ def test_a_built_folder_can_be_published_again(shown: tuple[Path, str], tmp_path
 
 def test_weights_can_be_rounded_and_the_card_says_so(training: Path, tmp_path: Path) -> None:
     options = PublishingOptions(results=training.parent, dtype="float16")
-    folder = build_repository(training, tmp_path / "half", REPO_ID, options)
+    folder = build_model_repository(training, tmp_path / "half", REPO_ID, options)
     weights = load_file(folder / "model.safetensors")
     assert {tensor.dtype for tensor in weights.values()} == {torch.float16}
     assert "were rounded to float16" in (folder / "README.md").read_text(encoding="utf-8")
@@ -159,40 +163,14 @@ def test_a_copy_of_the_measured_weights_is_published_with_their_numbers(
 ) -> None:
     copy = save_with_code(training, tmp_path / "checkpoint")
     options = PublishingOptions(results=training.parent)
-    folder = build_repository(copy, tmp_path / "built", REPO_ID, options)
+    folder = build_model_repository(copy, tmp_path / "built", REPO_ID, options)
     assert json.loads((folder / "results.json").read_text())[0]["ua"] == 0.515625
     model, feature_extractor = load_saved(training)
     with torch.no_grad():
         next(model.parameters()).add_(1.0)
     save_with_code(model, copy, feature_extractor)
     with pytest.raises(PublishingError, match="none of 1 cells was measured with"):
-        build_repository(copy, tmp_path / "other", REPO_ID, options)
-
-
-@pytest.mark.slow
-def test_a_built_folder_works_where_this_package_is_not(
-    shown: tuple[Path, str], tmp_path: Path
-) -> None:
-    program = """
-import json, sys
-from transformers import pipeline
-recognize = pipeline(model=sys.argv[1], trust_remote_code=True, device="cpu")
-sample = {name: f"{sys.argv[1]}/sample/{name}.wav" for name in ("mixture", "enrollment")}
-assert "modeling" not in sys.modules
-print(json.dumps([type(recognize).__name__, recognize(sample)]))
-"""
-    environment = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
-    finished = subprocess.run(
-        [sys.executable, "-P", "-c", program, str(shown[0])],
-        cwd=tmp_path,
-        env=environment | {"HF_HOME": str(tmp_path / "home"), "HF_HUB_OFFLINE": "1"},
-        capture_output=True,
-        text=True,
-    )
-    assert finished.returncode == 0, finished.stderr[-3000:]
-    name, emotions = json.loads(finished.stdout.splitlines()[-1])
-    assert name == "TargetSpeakerEmotionPipeline"
-    assert len(emotions) == 4
+        build_model_repository(copy, tmp_path / "other", REPO_ID, options)
 
 
 @pytest.mark.parametrize("model_type", ["td_speakerbeam", "shift_cnn"])
@@ -201,7 +179,7 @@ def test_the_two_stages_are_published_alone(model_type: str, tmp_path: Path) -> 
     model = tiny_extractor(**STATISTICS_FIELDS) if is_extractor else tiny_classifier()
     arguments = ["--stage", "extraction", *RAVDESS] if is_extractor else CLEAN
     trained = write_training(tmp_path / "trained", model, arguments)
-    folder = build_repository(trained, tmp_path / "built", f"lab/{model_type}", NOT_EVALUATED)
+    folder = build_model_repository(trained, tmp_path / "built", f"lab/{model_type}", NOT_EVALUATED)
     card = (folder / "README.md").read_text(encoding="utf-8")
     expected = "audio-to-audio" if is_extractor else "audio-classification"
     assert f"pipeline_tag: {expected}\n" in card
@@ -217,7 +195,7 @@ def test_a_converted_checkpoint_is_published_under_the_licence_of_its_source(
     model, folder = tiny_extractor(), tmp_path / "converted"
     save_with_code(model, folder)
     write_card(model, folder, "ESPnet", "valid.loss.ave.pth", "cc-by-4.0", "lab/extractor")
-    built = build_repository(folder, tmp_path / "built", "lab/converted", NOT_EVALUATED)
+    built = build_model_repository(folder, tmp_path / "built", "lab/converted", NOT_EVALUATED)
     card = (built / "README.md").read_text(encoding="utf-8")
     assert "license: cc-by-4.0\n" in card
     assert "base_model:\n- lab/extractor\n" in card
@@ -225,7 +203,7 @@ def test_a_converted_checkpoint_is_published_under_the_licence_of_its_source(
     assert "conversion_facts.json" in list_files(built)
     write_card(model, folder, "ESPnet", "valid.loss.ave.pth", "unknown", None)
     with pytest.raises(PublishingError, match=r"valid\.loss\.ave\.pth has no licence that is"):
-        build_repository(folder, tmp_path / "unknown", "lab/converted", NOT_EVALUATED)
+        build_model_repository(folder, tmp_path / "unknown", "lab/converted", NOT_EVALUATED)
 
 
 def test_a_model_is_saved_with_its_code_from_memory_or_from_a_folder(
@@ -272,11 +250,9 @@ def test_a_wrong_command_is_refused_in_a_line(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "something").write_text("")
-    with pytest.raises(SystemExit) as stopped:
+    with pytest.raises(PublishingError) as stopped:
         main(["--model", str(training), "--repo_id", REPO_ID, *arguments])
-    said = str(stopped.value)
-    assert said.startswith("push_to_hub.py: error: ")
-    assert message in said
+    assert message in str(stopped.value)
     assert [path.name for path in tmp_path.iterdir()] == ["something"]
 
 
@@ -286,11 +262,7 @@ def test_weights_without_the_facts_of_their_training_are_refused(
     model, feature_extractor = load_saved(training)
     bare = save_with_code(model, tmp_path / "bare", feature_extractor)
     with pytest.raises(PublishingError, match=r"bare holds no training_facts\.json"):
-        build_repository(bare, tmp_path / "built", REPO_ID, NOT_EVALUATED)
-    with pytest.raises(PublishingError, match=r"handler\.py is missing"):
-        build_repository(
-            training, tmp_path / "built", REPO_ID, NOT_EVALUATED, endpoint_dir=tmp_path
-        )
+        build_model_repository(bare, tmp_path / "built", REPO_ID, NOT_EVALUATED)
     # Neither a folder nor half of one is left.
     assert [path.name for path in tmp_path.iterdir()] == ["bare"]
 
@@ -304,13 +276,14 @@ WAV = b"RIFF\x24\x00\x00\x00WAVE"
     [
         ("sample/other.wav", WAV, "is audio"),
         ("audio/001.flac", b"fLaC", "is audio"),
-        ("notes.json", WAV, "is audio"),
         ("plan.parquet", b"PAR1", "is a table"),
-        ("config.json", b"PAR1", "is a table"),
         ("utterances.csv", b"path,speaker_id", "is a table"),
-        ("pytorch_model.bin", PICKLE, "is a pickle"),
         ("training_args.bin", b"anything", "is a pickle"),
-        ("helper.py", PICKLE, "is a pickle"),
+        ("config.json", b"PAR1", "no json file"),
+        ("results.json", WAV, "no json file"),
+        ("helper.py", PICKLE, "no py file"),
+        ("README.md", WAV, "no md file"),
+        ("sample/mixture.wav", PICKLE, "no wav file"),
         ("model.safetensors", b"PK\x03\x04 what torch.save writes", "no safetensors file"),
         ("notes.txt", b"call Anna", "does not belong into a model repository"),
         (".env", b"TOKEN=", "does not belong into a model repository"),
@@ -341,15 +314,18 @@ def test_a_link_out_of_the_folder_is_refused(shown: tuple[Path, str], tmp_path: 
 
 
 def test_a_sample_has_to_be_short_audio(training: Path, tmp_path: Path) -> None:
-    from tse_ser.publishing.samples import Samples
-
     long, text = tmp_path / "long.wav", tmp_path / "text.wav"
     soundfile.write(long, np.zeros(31 * RATE), RATE)
     text.write_text("no audio")
     for file, message in ((long, "lasts 31 s"), (text, "--sample_mixture: .*cannot be read")):
-        options = PublishingOptions(not_evaluated=True, samples=Samples(file, file, "cc0-1.0"))
+        sample: dict[str, Any] = {
+            "sample_mixture": file,
+            "sample_enrollment": file,
+            "sample_license": "cc0-1.0",
+        }
+        options = PublishingOptions(not_evaluated=True, **sample)
         with pytest.raises(PublishingError, match=message):
-            build_repository(training, tmp_path / "built", REPO_ID, options)
+            build_model_repository(training, tmp_path / "built", REPO_ID, options)
     assert not (tmp_path / "built").exists()
 
 
@@ -359,3 +335,14 @@ def test_a_destination_is_checked_before_anything_is_built() -> None:
     for repo_id in ("tse-ser", "lab/tse ser", "lab/-x", ""):
         with pytest.raises(PublishingError, match="--repo_id"):
             check_destination(repo_id, None, create_pr=False)
+
+
+def test_an_upload_replaces_what_an_earlier_one_left_and_nothing_of_the_owners(
+    shown: tuple[Path, str],
+) -> None:
+    there = ["README.md", "conversion_facts.json", "sample/mixture.wav", "own.py", "logo.png"]
+    operations = operations_for(shown[0], [*there, "modeling_old.py"], "model")
+    added = [one.path_in_repo for one in operations if isinstance(one, CommitOperationAdd)]
+    deleted = [one.path_in_repo for one in operations if isinstance(one, CommitOperationDelete)]
+    assert added == list_files(shown[0])
+    assert deleted == ["conversion_facts.json"]

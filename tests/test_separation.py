@@ -9,7 +9,7 @@ import torch
 
 from modeling import TdSpeakerBeamConfig, TdSpeakerBeamForSpeechExtraction
 from modeling.signal_losses import extraction_losses
-from tse_ser.training.speaker_embeddings import SpeakerEmbeddingCache
+from tse_ser.training.speaker_embeddings import SpeakerEmbeddingCache, can_be_kept
 
 FIELDS: dict[str, Any] = {
     "num_filters": 32,
@@ -132,3 +132,5 @@ def test_an_enrollment_is_embedded_once() -> None:
     rows = cache([example(0), example(4), example(0), example(4, speed=0.9)])
     assert rows[:, 0].tolist() == [0, 2, 0, 2] and len(heard) == len(cache) == 3
     assert cache([example(4)]).item() == 2 and len(heard) == 3
+    assert can_be_kept(example(0))
+    assert not can_be_kept({"spec": {"mixture_id": "a"}}) and not can_be_kept({})

@@ -14,17 +14,13 @@ from transformers import (
     PreTrainedModel,
 )
 
-from modeling import TseSerFeatureExtractor
+from modeling import EXTRACTORS, ShiftCnnConfig, TseSerConfig, TseSerFeatureExtractor
 
 # What a training writes beside a model; whoever publishes or trains it further reads it.
 TRAINING_FACTS_NAME = "training_facts.json"
 # What a conversion writes beside a model, likewise.
 CONVERSION_FACTS_NAME = "conversion_facts.json"
-AUTO_MODELS = {
-    "td_speakerbeam": AutoModel,
-    "shift_cnn": AutoModelForAudioClassification,
-    "tse_ser": AutoModelForAudioClassification,
-}
+CLASSIFIERS = (ShiftCnnConfig.model_type, TseSerConfig.model_type)
 
 
 def save_with_code(
@@ -84,17 +80,18 @@ def _load_model(folder: Path) -> PreTrainedModel:
     if not (folder / "config.json").is_file():
         raise ValueError(f"{folder} holds no config.json: name the folder of a saved model.")
     model_type = AutoConfig.from_pretrained(folder).model_type
-    if model_type not in AUTO_MODELS:
+    if model_type not in (*EXTRACTORS, *CLASSIFIERS):
         raise ValueError(
             f"{folder} holds a model of type {model_type!r}: expected one of "
-            f"{', '.join(sorted(AUTO_MODELS))}."
+            f"{', '.join(sorted((*EXTRACTORS, *CLASSIFIERS)))}."
         )
     if not list(folder.glob("*.safetensors")):
         raise ValueError(
             f"{folder} holds no safetensors: load the model and save it by save_pretrained. "
             "Pickled weights (.bin, .pt, .ckpt) are not read."
         )
-    model: PreTrainedModel = AUTO_MODELS[model_type].from_pretrained(folder, use_safetensors=True)
+    auto_class = AutoModel if model_type in EXTRACTORS else AutoModelForAudioClassification
+    model: PreTrainedModel = auto_class.from_pretrained(folder, use_safetensors=True)
     return model
 
 

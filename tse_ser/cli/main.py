@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import NoReturn
 
 from tse_ser.cli.errors import CommandError
+from tse_ser.cli.programs import PROGRAMS, add_programs, run_program
 
 ALL_FINE, SOME_FAILED, CANNOT, INTERRUPTED = 0, 1, 2, 130
 
@@ -94,12 +95,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     Returns:
         `int`: exit code, see `EXIT_CODES`.
     """
+    words = list(sys.argv[1:] if argv is None else argv)
     for stream in (sys.stdout, sys.stderr):
         # Names of files are bytes to the system, not always text.
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
     try:
-        arguments = build_parser().parse_args(argv)
+        if words and words[0] in PROGRAMS:
+            return run_program(words[0], words[1:])
+        arguments = build_parser().parse_args(words)
         return run(arguments)
     except (ValueError, OSError, RuntimeError) as error:
         print(f"tse-ser: error: {describe(error)}", file=sys.stderr)
@@ -164,6 +168,7 @@ def build_parser() -> argparse.ArgumentParser:
     _add_predict(commands)
     _add_enroll(commands)
     _add_extract(commands)
+    add_programs(commands)
     return parser
 
 

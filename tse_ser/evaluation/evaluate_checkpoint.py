@@ -24,13 +24,18 @@ import numpy as np
 import pyarrow.parquet
 import torch
 from torch.utils.data import Dataset
-from transformers import AutoConfig, AutoModelForAudioClassification, PreTrainedModel
+from transformers import (
+    AutoConfig,
+    AutoModel,
+    AutoModelForAudioClassification,
+    PreTrainedModel,
+)
 
 from data_builders import load_mixtures
 from data_builders.corpora.denoised import METADATA_FILE
 from data_builders.option_reader import OptionError
 from data_builders.schema import EMOTIONS, CorpusError
-from modeling import TdSpeakerBeamForSpeechExtraction, TseSerForEmotionClassification
+from modeling import EXTRACTORS, TseSerForEmotionClassification
 from tse_ser.evaluation.prediction import SI_SDR_FIELDS, extracts, predict
 from tse_ser.evaluation.scoring import (
     score_detection,
@@ -116,8 +121,8 @@ def load_model(model: str, classifier: str | None = None) -> PreTrainedModel:
     network: PreTrainedModel
     if classifier is not None:
         network = TseSerForEmotionClassification.from_sub_models_pretrained(model, classifier)
-    elif AutoConfig.from_pretrained(model).model_type == "td_speakerbeam":
-        network = TdSpeakerBeamForSpeechExtraction.from_pretrained(model)
+    elif AutoConfig.from_pretrained(model).model_type in EXTRACTORS:
+        network = AutoModel.from_pretrained(model)
     else:
         network = AutoModelForAudioClassification.from_pretrained(model)
     device = "cuda" if torch.cuda.is_available() else "cpu"
@@ -138,7 +143,7 @@ def classes_of(model: PreTrainedModel, settings: EvaluationOptions) -> tuple[str
         OptionError: others are asked for than the model tells apart.
     """
     asked = settings.emotions
-    if model.config.model_type == "td_speakerbeam":
+    if model.config.model_type in EXTRACTORS:
         return EMOTIONS if asked == () else asked
     names = tuple((model.config.id2label or {}).values())
     if asked != () and {*(asked or ("all",))} != {*names}:

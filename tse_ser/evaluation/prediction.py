@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -103,7 +103,7 @@ def run_model(
     outputs = dict(model(**features))
     if compare_speakers and outputs.get("speaker_similarity") is None:
         outputs["speaker_similarity"] = speaker_similarity(
-            model if model.config.model_type == "td_speakerbeam" else model.extractor,
+            cast(Any, getattr(model, "extractor", model)),
             outputs["extracted_values"],
             outputs["speaker_embeddings"],
             features.get("attention_mask"),
@@ -124,7 +124,7 @@ def run_model(
 
 def extracts(model: PreTrainedModel) -> bool:
     """Whether a model has an extractor, alone or in front of a classifier."""
-    return model.config.model_type in ("td_speakerbeam", "tse_ser")
+    return hasattr(model, "get_speaker_embeddings")
 
 
 def _row(

@@ -1,23 +1,36 @@
-"""Cards of models: rendered from facts by the templates of `model_cards/`, and checked."""
+"""Cards: rendered from facts by the templates of `model_cards/`, checked by the Hub's classes."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Iterable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import jinja2
-from huggingface_hub import ModelCard, ModelCardData
+from huggingface_hub import CardData, ModelCard, ModelCardData
 from huggingface_hub.repocard_data import eval_results_to_model_index
+from transformers import PreTrainedConfig, PreTrainedModel
 
+from tse_ser import resources
+from tse_ser.conversion.checkpoint_card import PIPELINE_TAGS, TITLES, usage
+from tse_ser.publishing.corpora import Corpus, find_corpora, known_facts
 from tse_ser.publishing.errors import PublishingError
-from tse_ser.publishing.facts import CardFacts
-from tse_ser.publishing.results import eval_results
-from tse_ser.publishing.stages import PROTOCOLS
+from tse_ser.publishing.licenses import License, LicensedPart, choose_license
+from tse_ser.publishing.lineage import Lineage, published_facts, read_lineage
+from tse_ser.publishing.options import PublishingOptions, Samples
+from tse_ser.publishing.repository import CARD_NAME
+from tse_ser.publishing.results import Result, read_results
+from tse_ser.publishing.training_description import (
+    PROTOCOLS,
+    Stage,
+    corpora_of,
+    describe_stage,
+    is_conversion,
+    targets_of,
+)
 
-TEMPLATES = Path(__file__).resolve().parents[2] / "model_cards"
-CARD_NAME = "README.md"
 TAGS = {
     "tse_ser": ("speech-emotion-recognition", "target-speaker-extraction", "speakerbeam"),
     "shift_cnn": ("speech-emotion-recognition",),
@@ -28,6 +41,10 @@ METRICS = {
     "shift_cnn": ["recall", "accuracy"],
     "td_speakerbeam": ["si_sdr"],
 }
+WIDGET = [
+    {"example_title": "A mixture", "src": "sample/mixture.wav"},
+    {"example_title": "The target speaker alone", "src": "sample/enrollment.wav"},
+]
 NEEDED = ("license", "library_name", "pipeline_tag", "tags")
 # What a template leaves behind where a fact was missing, or somebody meant to write on.
 UNFILLED = re.compile(
@@ -35,6 +52,126 @@ UNFILLED = re.compile(
 )
 EMPTY_SECTION = re.compile(r"^(#+ .*)\n+(?=#+ |\Z)", re.MULTILINE)
 CODE_BLOCK = re.compile(r"^```.*?^```", re.MULTILINE | re.DOTALL)
+
+
+@dataclass(frozen=True, kw_only=True)
+class CardFacts:
+    """All that a card says; each field is filled.
+
+    Attributes:
+        repo_id (`str`): where the model goes.
+        model_type (`str`): "td_speakerbeam", "shift_cnn" or "tse_ser"; names the template.
+        title (`str`): heading.
+        usage (`str`): lines of Python.
+        num_parameters (`int`): of the model.
+        sampling_rate (`int`): in Hz.
+        labels (`tuple[str, ...]`): emotions; empty of an extractor.
+        license (`License`): of the weights.
+        languages (`tuple[str, ...]`): of the target speakers, ISO 639-1 codes.
+        corpora (`tuple[Corpus, ...]`): that it heard, in this training or an earlier one.
+        parts (`tuple[LicensedPart, ...]`): parts with weights of others.
+        stages (`tuple[Stage, ...]`): trainings, the earliest first.
+        base_models (`tuple[str, ...]`): hub ids.
+        results (`tuple[Result, ...]`): empty only where the model was not evaluated.
+        samples (`Samples`, *optional*): recordings in the repository.
+        dtype (`str`, *optional*): what the weights were rounded to, after they were measured.
+    """
+
+    repo_id: str
+    model_type: str
+    title: str
+    usage: str
+    num_parameters: int
+    sampling_rate: int
+    labels: tuple[str, ...]
+    license: License
+    languages: tuple[str, ...]
+    corpora: tuple[Corpus, ...]
+    parts: tuple[LicensedPart, ...]
+    stages: tuple[Stage, ...]
+    base_models: tuple[str, ...]
+    results: tuple[Result, ...]
+    samples: Samples | None
+    dtype: str | None = None
+
+    @property
+    def pipeline_tag(self) -> str:
+        """The task, as the Hub calls it."""
+        return PIPELINE_TAGS[self.model_type]
+
+
+def collect_facts(
+    model: PreTrainedModel, model_dir: Path, repo_id: str, options: PublishingOptions
+) -> tuple[CardFacts, Lineage]:
+    """Reads config, facts of training and results of a model.
+
+    Args:
+        model (`PreTrainedModel`): the model.
+        model_dir (`Path`): its folder.
+        repo_id (`str`): where it goes.
+        options (`PublishingOptions`): what the user says.
+
+    Returns:
+        `tuple[CardFacts, Lineage]`: the facts, and the trainings they were read from.
+
+    Raises:
+        PublishingError: a fact is missing; the message says where it comes from.
+    """
+    config = model.config
+    lineage = read_lineage(model_dir, options.earlier_stages, options.base_model)
+    corpora = find_corpora(
+        (name for stage in lineage.stages for name in corpora_of(stage)), options.descriptions
+    )
+    parts = _parts(config, lineage)
+    targets = find_corpora(targets_of(lineage.stages[-1]), options.descriptions)
+    return CardFacts(
+        repo_id=repo_id,
+        model_type=config.model_type,
+        title=f"{TITLES[config.model_type]}: {repo_id.split('/')[-1]}",
+        usage=usage(config, repo_id),
+        num_parameters=sum(one.numel() for one in model.parameters()),
+        sampling_rate=config.sampling_rate,
+        labels=_labels(config),
+        license=choose_license([*(one.part for one in corpora), *parts], options.given_license),
+        languages=tuple(sorted({one for corpus in targets for one in corpus.languages})),
+        corpora=corpora,
+        parts=parts,
+        stages=tuple(describe_stage(published_facts(stage)) for stage in lineage.stages),
+        base_models=lineage.base_models,
+        results=_results(model_dir, config.model_type, options),
+        samples=options.samples,
+        dtype=options.dtype,
+    ), lineage
+
+
+def _labels(config: PreTrainedConfig) -> tuple[str, ...]:
+    is_extractor = config.model_type == "td_speakerbeam"
+    return () if is_extractor else tuple((config.id2label or {}).values())
+
+
+def _parts(config: PreTrainedConfig, lineage: Lineage) -> tuple[LicensedPart, ...]:
+    """Weights of others: the speaker encoder inside, and converted checkpoints."""
+    extractor = getattr(config, "extractor_config", config)
+    encoder = known_facts()["speaker_encoders"].get(getattr(extractor, "speaker_encoder", None))
+    parts = []
+    if encoder is not None:
+        parts.append(LicensedPart(encoder["title"], encoder["license"], encoder["url"]))
+    for stage in lineage.stages:
+        if is_conversion(stage):
+            title = stage["source_model"] or stage["checkpoint"]
+            parts.append(LicensedPart(title, stage["license"]))
+    return tuple(dict.fromkeys(parts))
+
+
+def _results(model_dir: Path, model_type: str, options: PublishingOptions) -> tuple[Result, ...]:
+    if options.not_evaluated:
+        return ()
+    if options.results is None:
+        raise PublishingError(
+            "--results is missing: give the cells that evaluation wrote for this model (a file or "
+            "the folder of a study), or say --not_evaluated, and the card will say so"
+        )
+    return read_results(options.results, model_dir, model_type)
 
 
 def render_card(facts: CardFacts) -> str:
@@ -49,30 +186,33 @@ def render_card(facts: CardFacts) -> str:
     Raises:
         PublishingError: something is left unfilled, or the metadata are none.
     """
-    metadata = card_metadata(facts).to_yaml()
-    protocols = {
-        name: words
-        for name, words in PROTOCOLS.items()
-        if any(result.cell["protocol"] == name for result in facts.results)
-    }
-    text = render(f"{facts.model_type}.md.jinja", metadata, facts=facts, protocols=protocols)
-    check_card(text)
-    return text
+    used = {result.protocol for result in facts.results}
+    protocols = {name: words for name, words in PROTOCOLS.items() if name in used}
+    return render(
+        f"{facts.model_type}.md.jinja", card_metadata(facts), facts=facts, protocols=protocols
+    )
 
 
-def render(template: str, metadata: str, **context: Any) -> str:
+def render(
+    template: str, metadata: CardData, needed: Iterable[str] = NEEDED, **context: Any
+) -> str:
     """Fills a template of `model_cards/`.
 
     Args:
         template (`str`): its file name.
-        metadata (`str`): YAML of the card's head.
+        metadata (`CardData`): the card's head.
+        needed (`Iterable[str]`): what the head must hold.
         context: what the template names.
 
     Returns:
-        `str`: Markdown, with at most one empty line in a row.
+        `str`: Markdown, checked, with at most one empty line in a row.
+
+    Raises:
+        PublishingError: something is left unfilled, or the metadata are none.
     """
+    # `ModelCard.from_template` knows neither templates that extend each other nor strict names.
     environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(TEMPLATES),
+        loader=jinja2.FileSystemLoader(resources.folder("model_cards")),
         undefined=jinja2.StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
@@ -80,8 +220,10 @@ def render(template: str, metadata: str, **context: Any) -> str:
         autoescape=False,
     )
     environment.filters["figure"] = _figure
-    text = environment.get_template(template).render(metadata=metadata, **context)
-    return re.sub(r"\n{3,}", "\n\n", text).strip() + "\n"
+    text = environment.get_template(template).render(metadata=metadata.to_yaml(), **context)
+    text = re.sub(r"\n{3,}", "\n\n", text).strip() + "\n"
+    check_card(text, needed)
+    return text
 
 
 def card_metadata(facts: CardFacts) -> ModelCardData:
@@ -93,10 +235,7 @@ def card_metadata(facts: CardFacts) -> ModelCardData:
     Returns:
         `ModelCardData`: with the `model-index` of this model's own numbers.
     """
-    widget = [
-        {"example_title": "A mixture", "src": "sample/mixture.wav"},
-        {"example_title": "The target speaker alone", "src": "sample/enrollment.wav"},
-    ]
+    measured = [one for result in facts.results for one in result.eval_results(facts.pipeline_tag)]
     return ModelCardData(
         license=facts.license.id,
         license_name=facts.license.name,
@@ -108,9 +247,9 @@ def card_metadata(facts: CardFacts) -> ModelCardData:
         datasets=[corpus.hub_id or corpus.name for corpus in facts.corpora] or None,
         metrics=METRICS[facts.model_type],
         base_model=list(facts.base_models) or None,
-        widget=widget if facts.samples else None,
-        model_name=facts.repo_id.split("/")[-1] if facts.results else None,
-        eval_results=eval_results(facts.results, facts.pipeline_tag) or None,
+        widget=WIDGET if facts.samples else None,
+        model_name=facts.repo_id.split("/")[-1] if measured else None,
+        eval_results=measured or None,
     )
 
 

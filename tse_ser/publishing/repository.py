@@ -1,103 +1,59 @@
-"""The folder of a model's repository: weights, code, card, endpoint handler, sample, facts."""
+"""The folder of a repository: built whole or not at all, uploaded in one commit or none."""
 
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
-import torch
+import soundfile
+from huggingface_hub import CommitInfo, CommitOperationAdd, CommitOperationDelete, HfApi
+from huggingface_hub.errors import HFValidationError, LocalTokenNotFoundError
+from huggingface_hub.utils import httpx, validate_repo_id
+from safetensors import SafetensorError, safe_open
+from tqdm import tqdm
 
-from tse_ser.conversion.checkpoint_card import CONVERSION_FACTS_NAME
-from tse_ser.publishing.cards import CARD_NAME, render_card
-from tse_ser.publishing.checks import check_repository, list_files
 from tse_ser.publishing.errors import PublishingError
-from tse_ser.publishing.facts import CardFacts, PublishingOptions, collect_facts
-from tse_ser.publishing.lineage import EARLIER_KEY, FACTS_NAME, Lineage, published_facts
-from tse_ser.publishing.results import published_cells
-from tse_ser.publishing.stages import is_conversion
-from tse_ser.saving import load_saved, save_with_code
 
-ENDPOINT_DIR = Path(__file__).resolve().parents[2] / "deploy" / "endpoint"
-ENDPOINT_FILES = ("handler.py", "requirements.txt")
-RESULTS_NAME = "results.json"
-
-
-def build_repository(
-    model_dir: str | Path,
-    output_dir: str | Path,
-    repo_id: str,
-    options: PublishingOptions | None = None,
-    endpoint_dir: Path = ENDPOINT_DIR,
-) -> Path:
-    """Builds the folder that goes to the Hub.
-
-    Args:
-        model_dir (`str` or `Path`): folder that a training wrote.
-        output_dir (`str` or `Path`): folder to build; missing or empty.
-        repo_id (`str`): where it goes, for the card.
-        options (`PublishingOptions`, *optional*): what the user says of the model.
-        endpoint_dir (`Path`): folder of the handler of inference endpoints.
-
-    Returns:
-        `Path`: the folder, complete and checked.
-
-    Raises:
-        PublishingError: a fact or file is missing, or something must not be published. There is no
-            folder then.
-    """
-    source, options = Path(model_dir), options or PublishingOptions()
-    try:
-        model, feature_extractor = load_saved(source)
-    except ValueError as error:
-        raise PublishingError(f"--model: {error}") from error
-    if options.dtype is not None:
-        model = model.to(getattr(torch, options.dtype))
-    facts, lineage = collect_facts(model, source, repo_id, options)
-    card = render_card(facts)
-
-    def fill(folder: Path) -> None:
-        save_with_code(model, folder, feature_extractor)
-        if options.dtype is not None:
-            _load_in_float32(folder)
-        (folder / CARD_NAME).write_text(card, encoding="utf-8")
-        _write_facts(folder, facts, lineage)
-        if facts.samples is not None:
-            facts.samples.write(folder, facts.sampling_rate)
-        if facts.model_type == "tse_ser":
-            _copy_endpoint(endpoint_dir, folder)
-        check_repository(folder, "model")
-
-    return build_folder(Path(output_dir), fill)
+CARD_NAME = "README.md"
+# What each kind of repository may hold, by name; nothing else is published.
+FILES = {
+    "model": re.compile(
+        r"README\.md|requirements\.txt|\w+\.py"
+        r"|(config|preprocessor_config|training_facts|conversion_facts|results)\.json"
+        r"|model(-\d{5}-of-\d{5})?\.safetensors|model\.safetensors\.index\.json"
+        r"|sample/(mixture|enrollment)\.wav"
+    ),
+    "dataset": re.compile(r"README\.md|data/(train|validation|test)\.parquet"),
+}
+# Of a file that does not belong there: what it is, and what to do instead.
+ADVICE = {
+    ".wav .flac .mp3 .ogg .opus .m4a .aac .aif .aiff .wma .sph": "is audio: recordings of a corpus "
+    "are not for you to share. A sample goes by --sample_mixture and --sample_enrollment, mixtures "
+    "as a plan by --plan",
+    ".parquet .arrow .csv .tsv .jsonl .xlsx .feather": "is a table: a plan of mixtures has a "
+    "repository of its own, see --plan",
+    ".bin .pt .pth .ckpt .pkl .pickle .joblib .npy .npz": "is a pickle or an archive, which runs "
+    "code where it is loaded: save weights as safetensors",
+}
 
 
-def _load_in_float32(folder: Path) -> None:
-    """Rounded weights save space; computing with them is slower on a CPU, and SI-SNR needs more."""
-    path = folder / "config.json"
-    config = json.loads(path.read_text(encoding="utf-8"))
-    parts = [config]
-    for part in parts:
-        parts += [value for value in part.values() if isinstance(value, dict)]
-        if "dtype" in part:
-            part["dtype"] = "float32"
-    _write_json(path, config)
-
-
-def build_folder(output_dir: Path, fill: Callable[[Path], None]) -> Path:
-    """Builds a folder that is there whole or not at all.
+def build_folder(output_dir: Path, repo_type: str, fill: Callable[[Path], None]) -> Path:
+    """Builds the folder of a repository, which is there whole and checked or not at all.
 
     Args:
         output_dir (`Path`): folder to build; missing or empty.
+        repo_type (`str`): "model" or "dataset".
         fill (`Callable[[Path], None]`): writes its files into a given folder.
 
     Returns:
         `Path`: the folder.
 
     Raises:
-        PublishingError: there is something in the folder already.
+        PublishingError: there is something in the folder already, or it must not be published.
     """
     if output_dir.exists() and (not output_dir.is_dir() or any(output_dir.iterdir())):
         raise PublishingError(
@@ -108,10 +64,24 @@ def build_folder(output_dir: Path, fill: Callable[[Path], None]) -> Path:
         folder = Path(partial) / "repository"
         folder.mkdir()
         fill(folder)
+        check_repository(folder, repo_type)
         if output_dir.exists():
             output_dir.rmdir()
         shutil.move(folder, output_dir)
     return output_dir
+
+
+def list_files(folder: Path) -> list[str]:
+    """Every file below a folder.
+
+    Args:
+        folder (`Path`): folder of a repository.
+
+    Returns:
+        `list[str]`: paths from the folder with slashes, sorted.
+    """
+    files = (path for path in folder.rglob("*") if path.is_symlink() or path.is_file())
+    return sorted(path.relative_to(folder).as_posix() for path in files)
 
 
 def describe_tree(folder: Path) -> str:
@@ -124,35 +94,163 @@ def describe_tree(folder: Path) -> str:
         `str`: a line a file, and the sum.
     """
     sizes = {name: (folder / name).stat().st_size for name in list_files(folder)}
-    lines = [f"{_size(size):>10}  {name}" for name, size in sizes.items()]
-    return "\n".join([*lines, f"{_size(sum(sizes.values())):>10}  in {len(sizes)} files"])
+    lines = [f"{tqdm.format_sizeof(size, 'B'):>8}  {name}" for name, size in sizes.items()]
+    total = tqdm.format_sizeof(sum(sizes.values()), "B")
+    return "\n".join([*lines, f"{total:>8}  in {len(sizes)} files"])
 
 
-def _size(size_bytes: float) -> str:
-    for unit in ("B", "kB", "MB"):
-        if size_bytes < 1000:
-            return f"{size_bytes:.0f} B" if unit == "B" else f"{size_bytes:.1f} {unit}"
-        size_bytes /= 1000
-    return f"{size_bytes:.1f} GB"
+def check_repository(folder: Path, repo_type: str = "model") -> None:
+    """Refuses a folder that must not go to the Hub.
+
+    Args:
+        folder (`Path`): folder of a repository.
+        repo_type (`str`): "model" or "dataset".
+
+    Raises:
+        PublishingError: a file has a name that does not belong there, is a link, or is not what its
+            name says: a pickle as weights, audio as text. Or there is no card.
+    """
+    for name in list_files(folder):
+        path = folder / name
+        if path.is_symlink():
+            raise PublishingError(f"{name} is a link: put the file itself there")
+        if not FILES[repo_type].fullmatch(name):
+            suffix = path.suffix.lower()
+            known = (words for kinds, words in ADVICE.items() if suffix in kinds.split())
+            otherwise = f"does not belong into a {repo_type} repository: move it"
+            raise PublishingError(f"{name} {next(known, otherwise)}")
+        _check_content(name, path)
+    if not (folder / CARD_NAME).is_file():
+        raise PublishingError(f"{folder} holds no README.md: nothing is published without its card")
 
 
-def _write_facts(folder: Path, facts: CardFacts, lineage: Lineage) -> None:
-    *earlier, own = (published_facts(stage) for stage in lineage.stages)
-    name = CONVERSION_FACTS_NAME if is_conversion(own) else FACTS_NAME
-    # With what came before, so that a copy of the repository can be trained on and published.
-    _write_json(folder / name, {**own, EARLIER_KEY: earlier} if earlier else own)
-    if facts.results:
-        _write_json(folder / RESULTS_NAME, published_cells(facts.results))
+def _check_content(name: str, path: Path) -> None:
+    """Whether a file is what its name says."""
+    try:
+        if path.suffix == ".safetensors":
+            with safe_open(path, framework="np") as tensors:
+                tensors.keys()
+        elif path.suffix == ".wav":
+            soundfile.info(path)
+        elif path.suffix == ".json":
+            json.loads(path.read_text(encoding="utf-8"))
+        elif path.suffix != ".parquet" and "\0" in path.read_text(encoding="utf-8"):
+            raise ValueError("a text holds no zero bytes")
+    except (SafetensorError, soundfile.LibsndfileError, ValueError) as error:
+        kind = path.suffix.removeprefix(".") or "text"
+        raise PublishingError(f"{name} is no {kind} file ({error}): save it again") from error
 
 
-def _write_json(path: Path, content: Any) -> None:
-    path.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+def check_destination(repo_id: str, revision: str | None, create_pr: bool) -> None:
+    """Refuses a destination that cannot be, before anything is built.
+
+    Args:
+        repo_id (`str`): `namespace/name`.
+        revision (`str`, *optional*): a branch.
+        create_pr (`bool`): as a pull request.
+
+    Raises:
+        PublishingError: the name is none of the Hub, or both a branch and a pull request.
+    """
+    try:
+        validate_repo_id(repo_id)
+    except HFValidationError as error:
+        raise PublishingError(f"--repo_id {repo_id!r}: {error}") from error
+    if "/" not in repo_id:
+        raise PublishingError(f"--repo_id {repo_id!r}: expected owner/name, such as lab/tse-ser-ft")
+    if revision is not None and create_pr:
+        raise PublishingError("--revision and --create_pr exclude each other: give one")
 
 
-def _copy_endpoint(endpoint_dir: Path, folder: Path) -> None:
-    for name in ENDPOINT_FILES:
-        if not (endpoint_dir / name).is_file():
+def upload(
+    folder: Path,
+    repo_id: str,
+    *,
+    repo_type: str = "model",
+    private: bool = True,
+    revision: str | None = None,
+    create_pr: bool = False,
+    commit_message: str = "Upload by tse-ser",
+) -> CommitInfo:
+    """Uploads a repository's folder in a single commit.
+
+    Args:
+        folder (`Path`): what `build_folder` built.
+        repo_id (`str`): where it goes; made if it is not there.
+        repo_type (`str`): "model" or "dataset".
+        private (`bool`): whether a new repository is private; a public one is then refused.
+        revision (`str`, *optional*): branch to commit to, made if it is not there; `main` if unset.
+        create_pr (`bool`): open a pull request instead.
+        commit_message (`str`): first line of the commit.
+
+    Returns:
+        `CommitInfo`: with the address of the commit.
+
+    Raises:
+        PublishingError: the folder must not be published, the repository is public where a private
+            one was asked for, or the Hub did not take the commit: it is then as it was before.
+    """
+    check_destination(repo_id, revision, create_pr)
+    check_repository(folder, repo_type)
+    api = HfApi(library_name="tse-ser")
+    try:
+        api.create_repo(repo_id, repo_type=repo_type, private=private, exist_ok=True)
+        if private and not api.repo_info(repo_id, repo_type=repo_type).private:
             raise PublishingError(
-                f"{endpoint_dir / name} is missing: run push_to_hub.py in a complete checkout"
+                f"--repo_id {repo_id}: that repository is public. Say --public, or name another"
             )
-        shutil.copyfile(endpoint_dir / name, folder / name)
+        if revision is not None:
+            api.create_branch(repo_id, repo_type=repo_type, branch=revision, exist_ok=True)
+        there = api.list_repo_files(repo_id, repo_type=repo_type, revision=revision)
+        # Not `upload_folder`, which may commit in several parts.
+        return api.create_commit(
+            repo_id,
+            operations=operations_for(folder, there, repo_type),
+            commit_message=commit_message,
+            repo_type=repo_type,
+            revision=revision,
+            create_pr=create_pr,
+        )
+    except PublishingError:
+        raise
+    except LocalTokenNotFoundError as error:
+        raise PublishingError("You are not logged in: run `hf auth login` first") from error
+    # RuntimeError: how the library wraps the failed upload of a large file.
+    except (httpx.HTTPError, OSError, RuntimeError, ValueError) as error:
+        raise PublishingError(
+            f"{repo_id}: the Hub did not take the upload, and no file there has changed. "
+            f"{_advice(error)}({type(error).__name__}: {error})"
+        ) from error
+
+
+def operations_for(
+    folder: Path, there: list[str], repo_type: str
+) -> list[CommitOperationAdd | CommitOperationDelete]:
+    """What a commit does: it adds the folder's files and ends those of an earlier upload.
+
+    Args:
+        folder (`Path`): folder of a repository.
+        there (`list[str]`): files that the repository has.
+        repo_type (`str`): "model" or "dataset".
+
+    Returns:
+        `list[CommitOperationAdd | CommitOperationDelete]`: for `create_commit`.
+    """
+    names = list_files(folder)
+    # What the owner put there by hand stays, programs among it.
+    gone = [
+        name
+        for name in there
+        if name not in names and FILES[repo_type].fullmatch(name) and not name.endswith(".py")
+    ]
+    return [
+        *(CommitOperationAdd(name, folder / name) for name in names),
+        *(CommitOperationDelete(name) for name in gone),
+    ]
+
+
+def _advice(error: Exception) -> str:
+    response = getattr(error, "response", None)
+    if response is not None and response.status_code in (401, 403):
+        return "Log in with `hf auth login` by a token that may write there. "
+    return "The same command starts over. "

@@ -1,9 +1,9 @@
-"""The numbers of one model: the cells that were measured with it, and the paper's beside them."""
+"""The numbers of one model, from the cells that measured it, and the paper's beside them."""
 
 from __future__ import annotations
 
 import filecmp
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,71 +13,114 @@ from huggingface_hub import EvalResult
 from tse_ser.publishing.corpora import base_name, find_corpora, listed, titles
 from tse_ser.publishing.errors import PublishingError
 from tse_ser.publishing.lineage import plain_values, read_json
-from tse_ser.publishing.stages import BEST_ON_TEST, snr_words
+from tse_ser.publishing.training_description import BEST_ON_TEST, snr_words
 
 PAPER_RESULTS = Path(__file__).resolve().parent.parent / "evaluation" / "paper_results.json"
-CELL_KEYS = {"checkpoint", "condition", "num_examples", "ua", "wa", "si_sdri_db"}
-# Rows of single utterances name what stands in a licensed corpus.
-LEFT_OUT = {"checkpoint", "classifier_checkpoint", "wa_checkpoint", "utterances"}
-TASKS = {
+TASK_NAMES = {
     "audio-classification": "Speech emotion recognition",
     "audio-to-audio": "Target speaker extraction",
 }
+FIGURES = ("ua_percent", "wa_percent", "si_sdri_db")
+CELL_KEYS = {"checkpoint", "condition", "num_examples", "ua", "wa", "si_sdri_db"}
+# What of a cell goes to the Hub: no folder of this machine, and no row of a single utterance, which
+# would name what stands in a licensed corpus. Of corpora the name alone: options may hold paths.
+PUBLISHED = (
+    *(
+        "name",
+        "system",
+        "model",
+        "method",
+        "train_set",
+        "test_set",
+        "condition",
+        "split",
+        "fold",
+        "seed",
+    ),
+    *("condition_label", "condition_value", "protocol", "optimistic", "gender_state"),
+    *("num_speakers", "snr_distribution", "snr_range_db", "snr_mean_std_db"),
+    *("interferer_emotions", "interferer_languages", "enrollment_seconds", "enrollment_emotion"),
+    *("trim_silence", "noise_snr_range_db", "reverberation", "rt60_range_seconds", "absent_share"),
+    *("mixing_seed", "max_examples", "classes", "num_examples", "wa", "ua", "per_class_recall"),
+    *("confusion", "si_sdr_mixture_db", "si_sdr_extracted_db", "si_sdri_db", "detection"),
+    *("by_interferer_corpus", "by_gender_state", "minutes", "machine", "versions"),
+)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Result:
     """One test of the model.
 
     Attributes:
-        cell (`Mapping[str, Any]`): what was measured, as evaluation writes it.
-        paper (`Mapping[str, float]`): the paper's `ua_percent`, `wa_percent` and `si_sdri_db` of
-            the same row, where it has them.
-        has_emotions (`bool`): whether UA and WA are this model's own.
+        name (`str`): what the study calls it.
+        test_set (`str`): what the model heard, in words: speech, interferers, gender state, SNR.
+        dataset_id (`str`): the corpus, by its Hub id where it has one.
+        split (`str`): "test" or another.
+        fold (`int`): from 1.
+        protocol (`str`): how the epoch was chosen.
+        num_examples (`int`): utterances.
+        ua_percent (`float`, *optional*): mean of the recalls of the classes.
+        wa_percent (`float`, *optional*): share of utterances that are right.
+        si_sdri_db (`float`, *optional*): improvement of the SI-SDR.
+        paper (`Mapping[str, float]`): what the paper has of these three in the same row.
+        published (`Mapping[str, Any]`): what goes to the Hub as data.
     """
 
-    cell: Mapping[str, Any]
+    name: str
+    test_set: str
+    dataset_id: str
+    split: str
+    fold: int
+    protocol: str
+    num_examples: int
+    ua_percent: float | None
+    wa_percent: float | None
+    si_sdri_db: float | None
     paper: Mapping[str, float]
-    has_emotions: bool
+    published: Mapping[str, Any]
 
     @property
     def optimistic(self) -> bool:
         """Whether the epoch was chosen on the test session."""
-        return bool(self.cell["protocol"] == BEST_ON_TEST)
+        return self.protocol == BEST_ON_TEST
 
-    @property
-    def test_set(self) -> str:
-        """What the model heard, in words: speech, interferers, gender state, SNR."""
-        cell = self.cell
-        targets = titles(cell["targets"])
-        if cell["condition"] != "noisy":
-            return f"{targets}, {cell['condition']}"
-        return f"{targets} with {titles(cell['interferers'])} at {snr_words(cell)}{_more(cell)}"
+    def eval_results(self, pipeline_tag: str) -> list[EvalResult]:
+        """The numbers of this model, and no others, for the `model-index` of its card.
 
-    @property
-    def ua_percent(self) -> float | None:
-        """Mean of the recalls of the classes, in per cent."""
-        return _percent(self.cell["ua"]) if self.has_emotions else None
+        Args:
+            pipeline_tag (`str`): the task.
 
-    @property
-    def wa_percent(self) -> float | None:
-        """Share of utterances that are right, in per cent."""
-        # Protocol best_on_test measures WA with another epoch's weights.
-        is_own = self.has_emotions and "wa_checkpoint" not in self.cell
-        return _percent(self.cell["wa"]) if is_own else None
-
-    @property
-    def si_sdri_db(self) -> float | None:
-        """Improvement of the SI-SDR, in dB."""
-        value = self.cell["si_sdri_db"]
-        return None if value is None else round(value, 2)
+        Returns:
+            `list[EvalResult]`: UA, WA and SI-SDRi, as far as the test has them.
+        """
+        metrics = (
+            ("recall", "UA (%), mean recall of the classes", self.ua_percent),
+            ("accuracy", "WA (%), accuracy", self.wa_percent),
+            ("si_sdr", "SI-SDRi (dB)", self.si_sdri_db),
+        )
+        return [
+            EvalResult(
+                task_type=pipeline_tag,
+                task_name=TASK_NAMES[pipeline_tag],
+                dataset_type=self.dataset_id,
+                dataset_name=f"{self.test_set}, fold {self.fold}",
+                dataset_config=self.name,
+                dataset_split=self.split,
+                metric_type=metric_type,
+                metric_name=name + ", best epoch on the test set: optimistic" * self.optimistic,
+                metric_value=value,
+            )
+            for metric_type, name, value in metrics
+            if value is not None
+        ]
 
 
 def read_results(source: Path, model_dir: Path, model_type: str) -> tuple[Result, ...]:
-    """The cells that were measured with a model.
+    """The tests that were made with a model.
 
     Args:
-        source (`Path`): a cell, or a folder with cells anywhere below.
+        source (`Path`): a cell, a folder with cells anywhere below, or that of a study, whose
+            `study.json` says what its tests are called.
         model_dir (`Path`): folder of the model; a cell names the checkpoint that it measured.
         model_type (`str`): of the model's config.
 
@@ -103,28 +146,44 @@ def read_results(source: Path, model_dir: Path, model_type: str) -> tuple[Result
         raise PublishingError(
             f"--results {source}: none of {len(cells)} cells was measured with {model_dir}"
             + (f" (but with {', '.join(found[:5])})" if found else "")
-            + ": measure it with python -m tse_ser.evaluation.evaluate_checkpoint --output, or say "
-            "--not_evaluated"
+            + ": measure it with tse-ser evaluate --output, or say --not_evaluated"
         )
     paper = read_json(PAPER_RESULTS)
-    return tuple(Result(cell, paper_figures(cell, paper), not extracts_only) for cell in own)
+    return tuple(as_result(cell, paper, has_emotions=not extracts_only) for cell in own)
 
 
-def published_cells(results: Iterable[Result]) -> list[dict[str, Any]]:
-    """The numbers as they go to the Hub: no row of a single utterance, no folder of this machine.
+def as_result(cell: Mapping[str, Any], paper: Mapping[str, Any], *, has_emotions: bool) -> Result:
+    """One cell as a test of the model.
 
     Args:
-        results (`Iterable[Result]`): the tests.
+        cell (`Mapping[str, Any]`): what evaluation wrote.
+        paper (`Mapping[str, Any]`): `tse_ser/evaluation/paper_results.json`.
+        has_emotions (`bool`): whether UA and WA are this model's own.
 
     Returns:
-        `list[dict[str, Any]]`: a cell each.
+        `Result`: the test.
     """
-    cells = []
-    for result in results:
-        left_out = LEFT_OUT | ({"wa"} if "wa_checkpoint" in result.cell else set())
-        kept = {key: value for key, value in result.cell.items() if key not in left_out}
-        cells.append(plain_values(kept))
-    return cells
+    # Protocol best_on_test measures WA with another epoch's weights, which are not published.
+    own_wa = "wa_checkpoint" not in cell
+    published = {key: cell[key] for key in PUBLISHED if key in cell and (own_wa or key != "wa")}
+    for role in ("targets", "interferers"):
+        published[role] = [base_name(name) for name in listed(cell.get(role))]
+    (corpus,) = _corpora(listed(cell["targets"])[:1])
+    si_sdri_db = cell["si_sdri_db"]
+    return Result(
+        name=str(cell.get("name") or cell["condition"]),
+        test_set=_test_set(cell),
+        dataset_id=corpus.hub_id or corpus.name,
+        split=cell["split"],
+        fold=cell["fold"],
+        protocol=cell["protocol"],
+        num_examples=cell["num_examples"],
+        ua_percent=_percent(cell["ua"]) if has_emotions else None,
+        wa_percent=_percent(cell["wa"]) if has_emotions and own_wa else None,
+        si_sdri_db=None if si_sdri_db is None else round(si_sdri_db, 2),
+        paper=paper_figures(cell, paper),
+        published=plain_values(published),
+    )
 
 
 def paper_figures(cell: Mapping[str, Any], paper: Mapping[str, Any]) -> dict[str, float]:
@@ -141,70 +200,35 @@ def paper_figures(cell: Mapping[str, Any], paper: Mapping[str, Any]) -> dict[str
     tables = [paper["tables"][name] for name in cell.get("tables") or () if name in paper["tables"]]
     for table in [*tables, *([paper["extraction"]] if tables else [])]:
         for row in table["rows"]:
-            if all(_same(cell.get(column), row.get(column)) for column in table["columns"]):
-                names = ("ua_percent", "wa_percent", "si_sdri_db")
-                figures |= {name: row[name] for name in names if name in row}
+            # As in the tables, where the case does not matter.
+            if all(
+                str(cell.get(column)).lower() == str(row.get(column)).lower()
+                for column in table["columns"]
+            ):
+                figures |= {name: row[name] for name in FIGURES if name in row}
     return figures
 
 
-def _same(ours: Any, papers: Any) -> bool:
-    # As in the tables, where the case does not matter.
-    return str(ours).lower() == str(papers).lower()
-
-
-def eval_results(results: Sequence[Result], pipeline_tag: str) -> list[EvalResult]:
-    """The numbers of this model, and no others, for the `model-index` of its card.
-
-    Args:
-        results (`Sequence[Result]`): the tests.
-        pipeline_tag (`str`): the task.
-
-    Returns:
-        `list[EvalResult]`: UA, WA and SI-SDRi of each test, as far as it has them.
-    """
-    return [
-        EvalResult(
-            task_type=pipeline_tag,
-            task_name=TASKS[pipeline_tag],
-            dataset_type=_dataset_id(result.cell),
-            dataset_name=f"{result.test_set}, fold {result.cell['fold']}",
-            dataset_config=str(result.cell.get("name") or result.cell["condition"]),
-            dataset_split=result.cell["split"],
-            metric_type=metric_type,
-            metric_name=name + (", best epoch on the test set: optimistic" * result.optimistic),
-            metric_value=value,
-        )
-        for result in results
-        for metric_type, name, value in _metrics(result)
-        if value is not None
-    ]
-
-
-def _more(cell: Mapping[str, Any]) -> str:
-    """What is not as in the paper's plain mixtures of two speakers."""
+def _test_set(cell: Mapping[str, Any]) -> str:
+    targets = titles(cell["targets"])
+    if cell["condition"] != "noisy":
+        return f"{targets}, {cell['condition']}"
     gender, speakers = cell.get("gender_state", "any"), cell.get("num_speakers") or [2]
-    said = {
+    # What is not as in the paper's plain mixtures of two speakers.
+    more = {
         f"{gender} gender": gender != "any",
         f"{' to '.join(map(str, speakers))} speakers": list(speakers) != [2],
         "noise": bool(cell.get("noise_dir")),
         "rooms": cell.get("reverberation", "none") != "none",
         f"target absent in {cell.get('absent_share', 0):.0%}": cell.get("absent_share", 0) > 0,
     }
-    return "".join(f", {words}" for words, is_so in said.items() if is_so)
+    words = [f"{targets} with {titles(cell['interferers'])} at {snr_words(cell)}"]
+    return ", ".join([*words, *(name for name, is_so in more.items() if is_so)])
 
 
-def _metrics(result: Result) -> tuple[tuple[str, str, float | None], ...]:
-    return (
-        ("recall", "UA (%), mean recall of the classes", result.ua_percent),
-        ("accuracy", "WA (%), accuracy", result.wa_percent),
-        ("si_sdr", "SI-SDRi (dB)", result.si_sdri_db),
-    )
-
-
-def _dataset_id(cell: Mapping[str, Any]) -> str:
-    name = base_name(listed(cell["targets"])[0])
-    corpus = find_corpora([name], {name: name})[0]
-    return corpus.hub_id or name
+def _corpora(names: Sequence[str]) -> Sequence[Any]:
+    bare = [base_name(name) for name in names]
+    return find_corpora(bare, {name: name for name in bare})
 
 
 def _labelled(path: Path) -> Any:

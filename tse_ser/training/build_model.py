@@ -6,28 +6,28 @@ import dataclasses
 import difflib
 import json
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any, TypeVar
 
-from transformers import PreTrainedConfig, PreTrainedModel
+from transformers import AutoModel, PreTrainedConfig, PreTrainedModel
 
 from data_builders.option_reader import OptionError
 from data_builders.schema import EMOTIONS
 from modeling import (
+    EXTRACTOR_CONFIGS,
+    EXTRACTORS,
     ShiftCnnConfig,
     ShiftCnnForEmotionClassification,
-    TdSpeakerBeamConfig,
-    TdSpeakerBeamForSpeechExtraction,
     TseSerForEmotionClassification,
 )
 from modeling.frozen_speaker_encoder import FrozenSpeakerEncoder
 from tse_ser.options import ModelOptions, Stage
+from tse_ser.resources import find
 
 Config = TypeVar("Config", bound=PreTrainedConfig)
-Model = TypeVar("Model", bound=PreTrainedModel)
 
-MODEL_CLASSES: dict[str, type[PreTrainedModel]] = {
-    "extraction": TdSpeakerBeamForSpeechExtraction,
+# An extractor may be of any type in `EXTRACTORS`.
+MODEL_CLASSES: dict[str, Any] = {
+    "extraction": AutoModel,
     "classification": ShiftCnnForEmotionClassification,
     "joint": TseSerForEmotionClassification,
 }
@@ -90,16 +90,21 @@ def _open_upper_layers(model: PreTrainedModel, num_layers: int) -> None:
     classifier.train(classifier.training)
 
 
-def _build_extractor(options: ModelOptions) -> TdSpeakerBeamForSpeechExtraction:
+def _build_extractor(options: ModelOptions) -> PreTrainedModel:
     if options.extractor_name_or_path is not None:
-        return load_pretrained(TdSpeakerBeamForSpeechExtraction, options, "extractor_name_or_path")
+        return load_pretrained(AutoModel, options, "extractor_name_or_path")
     if options.extractor_config is None:
         raise OptionError(
             "an extractor needs --extractor_config (sizes) or --extractor_name_or_path"
         )
-    model = TdSpeakerBeamForSpeechExtraction(
-        read_config(options.extractor_config, TdSpeakerBeamConfig)
-    )
+    model_type = _read_json(options.extractor_config).get("model_type", "td_speakerbeam")
+    if model_type not in EXTRACTORS:
+        raise OptionError(
+            f"{options.extractor_config}: unknown extractor {model_type!r}: choose one of "
+            f"{', '.join(EXTRACTORS)}"
+        )
+    config = read_config(options.extractor_config, EXTRACTOR_CONFIGS[model_type])
+    model = EXTRACTORS[model_type](config)
     encoder = getattr(model, "speaker_encoder", None)
     if isinstance(encoder, FrozenSpeakerEncoder):
         if options.speaker_encoder_dir is None:
@@ -149,11 +154,11 @@ def _build_joint(options: ModelOptions, classes: Sequence[str]) -> PreTrainedMod
     )
 
 
-def load_pretrained(model_class: type[Model], arguments: Any, name: str) -> Model:
+def load_pretrained(model_class: Any, arguments: Any, name: str) -> Any:
     """Loads the checkpoint that an argument names.
 
     Args:
-        model_class (`type`): class of the model.
+        model_class (`type`): class of the model, or an Auto class.
         arguments (`Any`): argument dataclass.
         name (`str`): its field that holds a folder or hub id.
 
@@ -201,7 +206,7 @@ def read_config(path: str, config_class: type[Config], **settled: Any) -> Config
 
 def _read_json(path: str) -> dict[str, Any]:
     try:
-        fields = json.loads(Path(path).read_text(encoding="utf-8"))
+        fields = json.loads(find(path).read_text(encoding="utf-8"))
     except OSError as error:
         raise OptionError(f"{path}: cannot be read ({error.strerror})") from error
     except json.JSONDecodeError as error:

@@ -11,7 +11,7 @@ import torch
 from data_builders.schema import common_rate
 from modeling.feature_extraction_tse_ser import TseSerFeatureExtractor
 from tse_ser.options import Condition, Stage
-from tse_ser.training.speaker_embeddings import SpeakerEmbeddingCache
+from tse_ser.training.speaker_embeddings import SpeakerEmbeddingCache, can_be_kept
 
 
 @dataclass
@@ -54,7 +54,7 @@ class TseSerCollator:
         heard = "target" if self.condition == "clean" else "mixture"
         extracts = self.stage != "classification"
         # Drawn mixtures say which enrollment it is; those of LibriMix do not.
-        embeds = self.speaker_embeddings is not None and "spec" in examples[0]
+        embeds = self.speaker_embeddings is not None and can_be_kept(examples[0])
         enrolls = extracts and not self.permutation_invariant and not embeds
         features = self.feature_extractor(
             [example[heard] for example in examples],

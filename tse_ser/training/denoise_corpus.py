@@ -28,6 +28,7 @@ from accelerate import PartialState
 from accelerate.utils import gather_object
 from torch.utils.data import DataLoader, Subset
 from tqdm import tqdm
+from transformers import AutoModel, PreTrainedModel
 
 from data_builders import UTTERANCE_FEATURES, MixtureDataset, load_mixtures
 from data_builders.audio import read_audio, write_audio
@@ -35,7 +36,7 @@ from data_builders.load import read_corpora
 from data_builders.option_reader import OptionError, option, read_options, settle_options
 from data_builders.options import RecipeOptions
 from data_builders.schema import SAMPLING_RATE, CorpusError
-from modeling import TdSpeakerBeamForSpeechExtraction, TseSerFeatureExtractor
+from modeling import TseSerFeatureExtractor
 from modeling.signal_losses import si_snr
 from tse_ser.training.build_model import load_pretrained
 from tse_ser.training.collator import TseSerCollator
@@ -80,7 +81,7 @@ IRRELEVANT = (
 class DenoiseArguments:
     """What extracts, and how much is written."""
 
-    extractor_name_or_path: str = field(metadata={"help": "Trained TdSpeakerBeam extractor."})
+    extractor_name_or_path: str = field(metadata={"help": "Trained extractor: a folder or hub id."})
     output_dir: str = field(metadata={"help": "Folder of the Denoised set."})
     mixtures_per_utterance: int = option(
         1, "Mixtures of each training target; others have one.", at_least=1
@@ -158,9 +159,7 @@ def denoise_corpus(data_args: RecipeOptions, denoise_args: DenoiseArguments) -> 
         sources = read_sources(data_args)
     if metadata_path.is_file():
         return metadata_path
-    model = load_pretrained(
-        TdSpeakerBeamForSpeechExtraction, denoise_args, "extractor_name_or_path"
-    )
+    model = load_pretrained(AutoModel, denoise_args, "extractor_name_or_path")
     if model.config.sampling_rate != SAMPLING_RATE:
         raise CorpusError(
             f"{denoise_args.extractor_name_or_path} hears {model.config.sampling_rate} Hz, the "
@@ -277,7 +276,7 @@ def audio_name(utterance_id: str, epoch: int) -> str:
 
 @torch.inference_mode()
 def extracted_examples(
-    model: TdSpeakerBeamForSpeechExtraction,
+    model: PreTrainedModel,
     job: Job,
     output_dir: Path,
     denoise_args: DenoiseArguments,
@@ -286,7 +285,7 @@ def extracted_examples(
     """Extracts this process's share of a job and writes the files that are not there.
 
     Args:
-        model (`TdSpeakerBeamForSpeechExtraction`): in evaluation mode, on its device.
+        model (`PreTrainedModel`): in evaluation mode, on its device.
         job (`Job`): split and epoch.
         output_dir (`Path`): folder of the set.
         denoise_args (`DenoiseArguments`): batch size and workers.

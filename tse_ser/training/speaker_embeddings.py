@@ -12,6 +12,18 @@ import torch
 ENROLLMENT_FIELDS = ("enrollment_id", "enrollment_start", "enrollment_num_samples", "target_speed")
 
 
+def can_be_kept(example: dict[str, Any]) -> bool:
+    """Whether an example says which enrollment it has, as those of drawn mixtures do.
+
+    Args:
+        example (`dict`): an example of the contract between data and models.
+
+    Returns:
+        `bool`: `False` for the examples of LibriMix.
+    """
+    return all(name in example.get("spec", {}) for name in ENROLLMENT_FIELDS)
+
+
 class SpeakerEmbeddingCache:
     """Embeds the enrollments of examples, each of them once.
 

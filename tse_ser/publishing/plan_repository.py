@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -15,20 +14,18 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from huggingface_hub import DatasetCardData
 
-from tse_ser.publishing.cards import CARD_NAME, check_card, render
-from tse_ser.publishing.checks import check_repository
+from data_builders.plans.plan_files import PlanFile
+from data_builders.plans.plan_table import PLAN_FILE_FEATURES
+from data_builders.schema import SAMPLING_RATE, CorpusError
+from tse_ser.publishing.cards import render
 from tse_ser.publishing.corpora import Corpus, find_corpora
 from tse_ser.publishing.errors import PublishingError
 from tse_ser.publishing.licenses import OWN_TERMS, License, choose_license
-from tse_ser.publishing.repository import build_folder
-from tse_ser.publishing.stages import NOISE, snr_words
+from tse_ser.publishing.options import PublishingOptions
+from tse_ser.publishing.repository import CARD_NAME, build_folder
+from tse_ser.publishing.training_description import NOISE, snr_words
 
-# As in data_builders, which writes plans; a test holds the two together.
-METADATA_KEY = b"target_speaker_mixture"
-SAMPLING_RATE = 16000
-# Longer values are none of a plan: a waveform as a list of numbers, audio as text.
-MAX_VALUES = 200
-MAX_CHARACTERS = 1000
+WRITE_ONE = "write one by python -m data_builders.plans.export_plan"
 SIZES = ((1_000, "n<1K"), (10_000, "1K<n<10K"), (100_000, "10K<n<100K"), (1_000_000, "100K<n<1M"))
 
 
@@ -46,7 +43,6 @@ class Plan:
         num_speakers (`int`): target speakers.
         emotions (`Mapping[str, int]`): mixtures by the target's emotion.
         corpora (`tuple[str, ...]`): names of the corpora it needs.
-        columns (`tuple[str, ...]`): names of its columns.
     """
 
     path: Path
@@ -58,7 +54,6 @@ class Plan:
     num_speakers: int
     emotions: Mapping[str, int]
     corpora: tuple[str, ...]
-    columns: tuple[str, ...]
 
     @property
     def drawing(self) -> str:
@@ -80,18 +75,12 @@ def read_plan(path: Path) -> Plan:
         PublishingError: it is no plan, or holds audio or the names of folders.
     """
     try:
-        table = pq.read_table(path)
-    except (OSError, pa.ArrowInvalid) as error:
-        raise PublishingError(f"--plan {path}: cannot be read as Parquet ({error})") from error
-    metadata = (table.schema.metadata or {}).get(METADATA_KEY)
-    _refuse_audio(path, table)
-    if metadata is None:
-        raise PublishingError(
-            f"--plan {path}: is no plan of mixtures: write one by python -m "
-            "data_builders.plans.export_plan"
-        )
+        facts = PlanFile(path).metadata
+    except CorpusError as error:
+        raise PublishingError(f"--plan {error}") from error
+    table = pq.read_table(path)
+    _refuse_other_columns(path, table.schema)
     _refuse_folders(path, table)
-    facts = json.loads(metadata)
     samples = pc.sum(table["num_samples"]).as_py() or 0
     return Plan(
         path=path,
@@ -103,7 +92,6 @@ def read_plan(path: Path) -> Plan:
         num_speakers=len(pc.unique(table["speaker_id"])),
         emotions=Counter(sorted(name or "none given" for name in table["emotion"].to_pylist())),
         corpora=tuple(pc.unique(pc.list_flatten(table["corpora"])).to_pylist()),
-        columns=tuple(table.column_names),
     )
 
 
@@ -111,10 +99,9 @@ def build_plan_repository(
     plans: Sequence[Path],
     output_dir: Path,
     repo_id: str,
+    options: PublishingOptions | None = None,
     *,
     private: bool = True,
-    given_license: License | None = None,
-    descriptions: Mapping[str, str] | None = None,
 ) -> Path:
     """Builds the folder of a dataset: one table a split, and the card.
 
@@ -122,9 +109,9 @@ def build_plan_repository(
         plans (`Sequence[Path]`): plan files, one a split.
         output_dir (`Path`): folder to build; missing or empty.
         repo_id (`str`): where it goes, for the card.
+        options (`PublishingOptions`, *optional*): licence and descriptions of what is not known
+            here.
         private (`bool`): whether it stays private.
-        given_license (`License`, *optional*): by default the freest that the corpora allow.
-        descriptions (`Mapping[str, str]`, *optional*): what corpora are that are not known here.
 
     Returns:
         `Path`: the folder, complete and checked.
@@ -137,18 +124,18 @@ def build_plan_repository(
     twice = [split for split, count in Counter(plan.split for plan in read).items() if count > 1]
     if twice:
         raise PublishingError(f"--plan: two plans of the split {twice[0]!r}: give one a split")
-    corpora = _corpora(read, descriptions or {})
+    options = options or PublishingOptions()
+    corpora = _corpora(read, options.descriptions)
     _refuse_publicity(corpora, private)
-    card = _render_card(repo_id, read, corpora, given_license)
+    card = _render_card(repo_id, read, corpora, options.given_license)
 
     def fill(folder: Path) -> None:
         (folder / "data").mkdir()
         for plan in read:
             shutil.copyfile(plan.path, folder / "data" / f"{plan.split}.parquet")
         (folder / CARD_NAME).write_text(card, encoding="utf-8")
-        check_repository(folder, "dataset")
 
-    return build_folder(output_dir, fill)
+    return build_folder(output_dir, "dataset", fill)
 
 
 def _corpora(plans: Sequence[Plan], descriptions: Mapping[str, str]) -> tuple[Corpus, ...]:
@@ -190,54 +177,29 @@ def _render_card(
         configs=[{"config_name": "default", "data_files": files}],
     )
     speech = [corpus for corpus in corpora if corpus.name != NOISE]
-    text = render(
+    return render(
         "mixture_plan.md.jinja",
-        metadata.to_yaml(),
+        metadata,
+        needed=("license", "configs", "tags"),
         repo_id=repo_id,
         plans=plans,
         corpora=corpora,
         folders=[f"/data/{corpus.name}" for corpus in speech],
         has_noise=len(speech) < len(corpora),
         license=terms,
-        columns=plans[0].columns,
+        columns=PLAN_FILE_FEATURES,
     )
-    check_card(text, needed=("license", "configs", "tags"))
-    return text
 
 
-def _refuse_audio(path: Path, table: pa.Table) -> None:
-    features = (table.schema.metadata or {}).get(b"huggingface", b"").decode()
-    for kind in ("Audio", "Video", "Image"):
-        if f'"_type": "{kind}"' in features:
-            raise PublishingError(f"--plan {path}: has a column of type {kind}: {_WITHOUT_AUDIO}")
-    for name in table.column_names:
-        _refuse_audio_values(path, name, table[name].combine_chunks())
-
-
-def _refuse_audio_values(path: Path, name: str, values: pa.Array) -> None:
-    """Bytes, lists as long as waveforms, and texts as long as audio, however deep they lie."""
-    kind = values.type
-    where = f"--plan {path}: the column {name}"
-    if pa.types.is_binary(kind) or pa.types.is_large_binary(kind):
-        raise PublishingError(f"{where} holds bytes: {_WITHOUT_AUDIO}")
-    if pa.types.is_struct(kind):
-        for number, field in enumerate(kind):
-            _refuse_audio_values(path, f"{name}.{field.name}", values.field(number))
-    elif pa.types.is_list(kind) or pa.types.is_large_list(kind):
-        if (pc.max(pc.list_value_length(values)).as_py() or 0) > MAX_VALUES:
-            raise PublishingError(f"{where} holds lists as long as waveforms: {_WITHOUT_AUDIO}")
-        _refuse_audio_values(path, name, pc.list_flatten(values))
-    elif _is_text(kind) and (pc.max(pc.utf8_length(values)).as_py() or 0) > MAX_CHARACTERS:
-        raise PublishingError(f"{where} holds texts as long as audio: {_WITHOUT_AUDIO}")
-
-
-def _is_text(kind: pa.DataType) -> bool:
-    return bool(pa.types.is_string(kind) or pa.types.is_large_string(kind))
-
-
-_WITHOUT_AUDIO = (
-    "only plans without audio are published; write one by python -m data_builders.plans.export_plan"
-)
+def _refuse_other_columns(path: Path, schema: pa.Schema) -> None:
+    """A plan has its own columns and no others, so that no audio hides among them."""
+    expected = PLAN_FILE_FEATURES.arrow_schema
+    for field in schema:
+        if field.name not in expected.names or field.type != expected.field(field.name).type:
+            raise PublishingError(
+                f"--plan {path}: the column {field.name} ({field.type}) is none of a plan: only "
+                f"plans without audio are published; {WRITE_ONE}"
+            )
 
 
 def _refuse_folders(path: Path, table: pa.Table) -> None:

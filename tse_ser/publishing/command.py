@@ -1,0 +1,81 @@
+"""The command that publishes: `push_to_hub.py`, and `tse-ser push`."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+
+from transformers import HfArgumentParser
+from transformers.utils import logging
+
+from tse_ser.publishing.errors import PublishingError
+from tse_ser.publishing.model_repository import build_model_repository
+from tse_ser.publishing.options import PushOptions
+from tse_ser.publishing.plan_repository import build_plan_repository
+from tse_ser.publishing.repository import CARD_NAME, check_destination, describe_tree, upload
+
+DESCRIPTION = """\
+Publishes a checkpoint, or a plan of mixtures, on the Hugging Face Hub.
+
+A model goes with its code, card, endpoint handler and, where one is given, a sample; a plan goes
+without any audio. Repositories are private unless --public is given."""
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Builds the folder of a repository, and shows or uploads it.
+
+    Args:
+        argv (`Sequence[str]`, *optional*): arguments; those of the process by default.
+
+    Raises:
+        PublishingError: something must not, or cannot, be published.
+    """
+    logging.disable_progress_bar()  # that of reading and writing weights
+    options = parse_options(argv)
+    check_destination(options.repo_id, options.revision, options.create_pr)
+    with tempfile.TemporaryDirectory() as scratch:
+        publish(options, options.output_dir or Path(scratch) / "repository")
+
+
+def parse_options(argv: Sequence[str] | None) -> PushOptions:
+    """Reads the command line."""
+    parser = HfArgumentParser(
+        PushOptions,  # type: ignore[arg-type]
+        description=DESCRIPTION,
+        allow_abbrev=False,
+    )
+    options, unknown = parser.parse_args_into_dataclasses(
+        args=argv, return_remaining_strings=True, look_for_args_file=False
+    )
+    if unknown:
+        raise PublishingError(f"unknown: {' '.join(unknown)} (see --help)")
+    return options
+
+
+def publish(options: PushOptions, folder: Path) -> None:
+    """Builds the folder and shows it, or uploads it."""
+    if options.model is not None:
+        build_model_repository(options.model, folder, options.repo_id, options)
+    else:
+        build_plan_repository(
+            options.plan, folder, options.repo_id, options, private=not options.public
+        )
+    print(describe_tree(folder))
+    place = options.revision or ("a pull request" if options.create_pr else "main")
+    seen = "public" if options.public else "private"
+    kept = "" if options.output_dir is None else f"\nThe folder is kept: {folder}"
+    if options.dry_run:
+        print(f"\n{(folder / CARD_NAME).read_text(encoding='utf-8')}")
+        print(f"Nothing was uploaded. It would go to {options.repo_id}, {place}, {seen}.{kept}")
+        return
+    commit = upload(
+        folder,
+        options.repo_id,
+        repo_type="model" if options.model is not None else "dataset",
+        private=not options.public,
+        revision=options.revision,
+        create_pr=options.create_pr,
+        commit_message=options.commit_message,
+    )
+    print(f"Uploaded to {options.repo_id}, {place}, {seen}: {commit.pr_url or commit}{kept}")

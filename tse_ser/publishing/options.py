@@ -1,0 +1,160 @@
+"""The options of publishing: where a repository goes, and what the user says of its content."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+from tse_ser.publishing.errors import PublishingError
+from tse_ser.publishing.licenses import License, conditions
+
+SHAREABLE_CONDITIONS = frozenset({"by", "sa", "nc"})
+
+
+@dataclass(frozen=True)
+class Samples:
+    """Two recordings and the terms under which they may be shared.
+
+    Attributes:
+        mixture (`Path`): audio file of a mixture.
+        enrollment (`Path`): audio file of the target speaker alone.
+        license_id (`str`): a Creative Commons licence that allows adaptations, such as `cc0-1.0`.
+        credit (`str`, *optional*): whom to name; needed unless the licence is CC0.
+    """
+
+    mixture: Path
+    enrollment: Path
+    license_id: str
+    credit: str | None = None
+
+    def __post_init__(self) -> None:
+        asked = conditions(self.license_id)
+        if not self.license_id.startswith("cc") or not asked <= SHAREABLE_CONDITIONS:
+            raise PublishingError(
+                f"--sample_license {self.license_id!r}: only recordings under a Creative Commons "
+                "licence that allows adaptations (cc0-1.0, cc-by-4.0, ...) may be shared as a "
+                "sample; those that `make demo` speaks are cc0-1.0"
+            )
+        if asked and not self.credit:
+            raise PublishingError(
+                f"--sample_credit is missing: {self.license_id} asks you to name the author"
+            )
+
+
+@dataclass(kw_only=True)
+class PublishingOptions:
+    """What the user says of a model or a plan, beyond what its files hold.
+
+    Raises:
+        PublishingError: options exclude each other or lack each other; the message names them.
+    """
+
+    results: Path | None = field(
+        default=None,
+        metadata={"help": "cells measured with this model: a file or a study's folder"},
+    )
+    not_evaluated: bool = field(
+        default=False, metadata={"help": "let the card say so, in place of numbers"}
+    )
+    license: str | None = field(
+        default=None, metadata={"help": "by default the freest that the training data allow"}
+    )
+    license_name: str | None = field(default=None, metadata={"help": "name of --license other"})
+    license_link: str | None = field(
+        default=None, metadata={"help": "address of the text of --license other"}
+    )
+    base_model: list[str] = field(
+        default_factory=list,
+        metadata={"help": "Hub ids of models of others that this one builds on"},
+    )
+    earlier_stages: list[Path] = field(
+        default_factory=list,
+        metadata={"help": "folders of the trainings before, where they were moved"},
+    )
+    describe: list[str] = field(
+        default_factory=list,
+        metadata={
+            "help": "what recordings of your own are: NAME=TEXT, such as 'folder=40 hours of ...'"
+        },
+    )
+    dtype: Literal["float16", "bfloat16"] | None = field(
+        default=None, metadata={"help": "round the weights: half the size"}
+    )
+    sample_mixture: Path | None = field(
+        default=None, metadata={"help": "audio to try the model on"}
+    )
+    sample_enrollment: Path | None = field(default=None, metadata={"help": "its speaker alone"})
+    sample_license: str | None = field(
+        default=None, metadata={"help": "licence of both recordings, such as cc0-1.0"}
+    )
+    sample_credit: str | None = field(
+        default=None, metadata={"help": "whom to name for them, unless they are CC0"}
+    )
+
+    def __post_init__(self) -> None:
+        if self.results is not None and self.not_evaluated:
+            raise PublishingError("--results and --not_evaluated exclude each other: give one")
+        if not all(self.descriptions.values()):
+            raise PublishingError(
+                "--describe: expected NAME=TEXT, such as 'folder=40 hours of ...'"
+            )
+        sample = (self.sample_mixture, self.sample_enrollment, self.sample_license)
+        if any(sample) and not all(sample):
+            raise PublishingError(
+                "--sample_mixture, --sample_enrollment and --sample_license go together: give all "
+                "three"
+            )
+
+    @property
+    def descriptions(self) -> dict[str, str]:
+        """What corpora are that are not known here, by name."""
+        pairs = (text.partition("=") for text in self.describe)
+        return {name: text for name, _, text in pairs}
+
+    @property
+    def given_license(self) -> License | None:
+        """The user's choice, if any."""
+        if self.license is None:
+            return None
+        return License(self.license, self.license_name, self.license_link)
+
+    @property
+    def samples(self) -> Samples | None:
+        """The recordings to show, if any."""
+        if not (self.sample_mixture and self.sample_enrollment and self.sample_license):
+            return None
+        return Samples(
+            self.sample_mixture, self.sample_enrollment, self.sample_license, self.sample_credit
+        )
+
+
+@dataclass(kw_only=True)
+class PushOptions(PublishingOptions):
+    """What is published, and where it goes."""
+
+    repo_id: str = field(metadata={"help": "owner/name on the Hub"})
+    model: Path | None = field(default=None, metadata={"help": "folder that train.py wrote"})
+    plan: list[Path] = field(
+        default_factory=list,
+        metadata={"help": "plans of mixtures, one file a split, in place of a model"},
+    )
+    dry_run: bool = field(default=False, metadata={"help": "show files and card, upload nothing"})
+    public: bool = field(
+        default=False, metadata={"help": "everybody may see it; private by default"}
+    )
+    revision: str | None = field(
+        default=None, metadata={"help": "commit to this branch, not to main"}
+    )
+    create_pr: bool = field(default=False, metadata={"help": "open a pull request"})
+    commit_message: str = field(
+        default="Upload by tse-ser", metadata={"help": "first line of the commit"}
+    )
+    output_dir: Path | None = field(
+        default=None, metadata={"help": "build the repository's folder there, and keep it"}
+    )
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if (self.model is None) == (not self.plan):
+            raise PublishingError("one of --model and --plan is required, and not both")
