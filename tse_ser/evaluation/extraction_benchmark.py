@@ -99,7 +99,8 @@ def load_extractor(name: str) -> tuple[Extract, str]:
 
 def _load_model(name: str) -> Extract:
     model = TdSpeakerBeamForSpeechExtraction.from_pretrained(name).eval()
-    feature_extractor = TseSerFeatureExtractor.from_pretrained(name)
+    # Whole mixtures, so that what comes out can be compared sample by sample.
+    feature_extractor = TseSerFeatureExtractor.from_pretrained(name, keep_speech_only=False)
     config = model.config
     embeds = config.auxiliary_type != "projection" or config.speaker_encoder is not None
 
