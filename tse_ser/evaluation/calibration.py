@@ -37,8 +37,8 @@ from tse_ser.evaluation.evaluate_checkpoint import load_condition
 from tse_ser.options import EvaluationOptions, read_evaluation_options
 
 NUM_BINS = 10
-# Never below 1. The epoch was chosen on these speakers, who flatter the model: they may make it less
-# sure than its training did, and not surer. (For the shipped model they would, and it was wrong.)
+# Never below 1. The epoch was chosen on these speakers, who flatter the model: they may make it
+# less sure than its training did, and not surer. (The shipped model they would, and wrongly.)
 TEMPERATURES = np.geomspace(1.0, 4.0, 1001)
 SETTINGS = ("temperature", "presence_threshold", "one_voice_threshold")
 
