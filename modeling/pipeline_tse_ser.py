@@ -835,11 +835,11 @@ class TargetSpeakerEmotionPipeline(BasePipeline):
             or finding.windows is not None
             or mixture_emotions is not None
         ):
-            said = {"enrollment": ITSELF} if question.enrolled_by_itself else {}
+            said: dict[str, Any] = {"enrollment": ITSELF} if question.enrolled_by_itself else {}
             if emotions and answer != emotions[0]["label"]:
                 said |= {"answer": answer}
             if question.warnings:
-                said |= {"warnings": question.warnings}  # type: ignore[dict-item]
+                said |= {"warnings": question.warnings}
             return [{**emotion, **said} for emotion in emotions]
         mixture = _mixture(finding)
         rate = self.feature_extractor.sampling_rate
