@@ -166,13 +166,16 @@ class TseSerFeatureExtractor(FeatureExtractionMixin):
             features["target_values"] = _padded("values", "mask", _divided(cut, scales))["values"]
         return BatchFeature(features, tensor_type=return_tensors)
 
-    def prepare(self, waveform: np.ndarray, name: str = "recording") -> PreparedWaveform:
+    def prepare(
+        self, waveform: np.ndarray, name: str = "recording", in_place: bool = False
+    ) -> PreparedWaveform:
         """
         Filter one waveform and keep its speech; the level stays.
 
         Args:
             waveform (`np.ndarray` of shape `(num_samples,)`): mono, at `sampling_rate`.
             name (`str`): how messages call it.
+            in_place (`bool`): write over `waveform`, of which an hour takes 230 MB.
 
         Returns:
             [`PreparedWaveform`].
@@ -181,9 +184,9 @@ class TseSerFeatureExtractor(FeatureExtractionMixin):
             AudioError: stereo, empty, too short, silent or non-finite audio.
         """
         waveform = self._check(name, np.asarray(waveform), allow_silence=False)
-        peak = float(np.abs(waveform).max())
-        filtered = self.filter(waveform)
-        if float(np.abs(filtered).max()) <= ROUNDING * peak:
+        peak = max(float(waveform.max()), -float(waveform.min()))
+        filtered = self.filter(waveform, waveform if in_place else None)
+        if max(float(filtered.max()), -float(filtered.min())) <= ROUNDING * peak:
             raise AudioError(
                 f"The {name} is silent but for a constant offset: pass a recording with speech.",
                 "silent",
@@ -199,14 +202,14 @@ class TseSerFeatureExtractor(FeatureExtractionMixin):
         # Where the speech is shorter than what a model can hear, it comes with what is around it.
         if sum(stop - start for start, stop in stretches) < self._min_samples:
             stretches = whole
-        values = join_stretches(filtered, stretches)
+        values = join_stretches(filtered, stretches, in_place)
         return PreparedWaveform(values, stretches, num_samples, float(active.sum()) * HOP_SECONDS)
 
-    def filter(self, waveform: np.ndarray) -> np.ndarray:
+    def filter(self, waveform: np.ndarray, out: np.ndarray | None = None) -> np.ndarray:
         """`waveform` `(num_samples,)` without what lies below `highpass_hz`, in float32."""
         if not self.highpass_hz:
             return waveform
-        return high_pass(waveform, self.sampling_rate, self.highpass_hz)
+        return high_pass(waveform, self.sampling_rate, self.highpass_hz, out)
 
     def level(self, waveform: np.ndarray) -> float:
         """What a waveform is divided by: its root mean square, or 1 without `do_normalize`."""
@@ -290,7 +293,9 @@ class TseSerFeatureExtractor(FeatureExtractionMixin):
         return waveform
 
 
-def high_pass(waveform: np.ndarray, sampling_rate: int, cutoff_hz: float) -> np.ndarray:
+def high_pass(
+    waveform: np.ndarray, sampling_rate: int, cutoff_hz: float, out: np.ndarray | None = None
+) -> np.ndarray:
     """
     Take off offset and rumble without a shift in time.
 
@@ -302,6 +307,8 @@ def high_pass(waveform: np.ndarray, sampling_rate: int, cutoff_hz: float) -> np.
         waveform (`np.ndarray` of shape `(num_samples,)`): float32.
         sampling_rate (`int`): in Hz.
         cutoff_hz (`float`): what lies below goes.
+        out (`np.ndarray` of shape `(num_samples,)`, *optional*): where to write, `waveform` itself
+            perhaps.
 
     Returns:
         `np.ndarray` of shape `(num_samples,)`: float32.
@@ -315,12 +322,15 @@ def high_pass(waveform: np.ndarray, sampling_rate: int, cutoff_hz: float) -> np.
     response = np.fft.rfft(low_pass, block)
     step = block - 2 * reach
     offset = float(waveform.mean(dtype=np.float64))
-    scale = float(np.abs(waveform).max()) or 1.0
-    filtered = np.empty(len(waveform), np.float32)
+    scale = max(float(waveform.max()), -float(waveform.min())) or 1.0
+    filtered = np.empty(len(waveform), np.float32) if out is None else out
+    before = waveform[:0]  # as it came: what the last block needed of it may be written over
     for start in range(0, len(waveform), step):
         stop = min(start + step, len(waveform))
         first, last = max(start - reach, 0), min(stop + reach, len(waveform))
-        part = (waveform[first:last] - offset) / scale
+        here = np.concatenate([before, waveform[start:last]])
+        before = here[: stop - first][-reach:].copy()
+        part = (here - offset) / scale
         part = np.pad(
             part.astype(np.float64),
             (first - (start - reach), stop + reach - last),
@@ -334,10 +344,18 @@ def high_pass(waveform: np.ndarray, sampling_rate: int, cutoff_hz: float) -> np.
     return filtered
 
 
-def join_stretches(waveform: np.ndarray, stretches: list[tuple[int, int]]) -> np.ndarray:
+def join_stretches(
+    waveform: np.ndarray, stretches: list[tuple[int, int]], in_place: bool = False
+) -> np.ndarray:
     """The stretches of a waveform one after the other; the waveform itself where that is all."""
     if stretches == [(0, len(waveform))]:
         return waveform
+    if in_place:
+        filled = 0
+        for start, stop in stretches:
+            waveform[filled : filled + stop - start] = waveform[start:stop]
+            filled += stop - start
+        return waveform[:filled]
     return np.concatenate([waveform[start:stop] for start, stop in stretches])
 
 

@@ -4,8 +4,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from .frame_functions import PreluGlobalNorm
-from .frame_layers import frame_major
+from .frame_layers import PreluGlobalNorm, frame_major
 
 
 class FrameLayerNorm(nn.Module):

@@ -89,6 +89,8 @@ SHARE_FRAMES = 11
 MIN_WINDOW_SAMPLES = 400  # what a classifier hears at least
 PEAK = 0.99
 Voices = str | os.PathLike | Mapping[str, Tensor]
+# A waveform and the pieces of it that are heard: first sample and the one after the last.
+Window = tuple[np.ndarray, list[tuple[int, int]]]
 
 # Its annotations contradict what it takes: the flags below, any feature extractor, own parameters.
 BasePipeline: Any = Pipeline
@@ -101,7 +103,8 @@ class Question:
 
     Args:
         index: its position among the inputs, or None where it is the only one.
-        mixture: filtered and cut to its speech.
+        mixture: filtered and cut to its speech, at unit level.
+        level: that of the mixture as it came.
         enrollments: waveforms of the target speaker at unit level, each `(num_samples,)`.
         embedding (`torch.Tensor` of shape `(1, embedding_size)`, *optional*): of an enrolled voice,
             in place of `enrollments`.
@@ -113,6 +116,7 @@ class Question:
 
     index: int | None = None
     mixture: PreparedWaveform | None = None
+    level: float = 1.0
     enrollments: list[np.ndarray] = field(default_factory=list)
     embedding: Tensor | None = None
     enrolled_by_itself: bool = False
@@ -128,7 +132,7 @@ class Finding:
 
     Args:
         question: the input.
-        speech: the target speaker as loud as in the mixture, in the mixture's stretches.
+        speech: the target speaker as loud as in the mixture at unit level, in its stretches.
         active (`np.ndarray` of shape `(num_frames,)`): the frames of `speech` that hold some.
         heard: what of `speech` the classifier hears: first sample and the one after the last.
         speech_seconds: how much the target speaks, pauses not counted.
@@ -405,15 +409,16 @@ class TargetSpeakerEmotionPipeline(BasePipeline):
         mixture, enrollment, voice = _parts(input_, voice)
         question = Question(index=index)
         question.mixture = self._read("mixture", mixture, question, channel, max_seconds)
+        question.level = self.feature_extractor.level(question.mixture.values)
+        question.mixture.values /= np.float32(question.level)
         if voice is not None:
             question.embedding = self._embedding(voice)
         elif enrollment is None:
             question.enrolled_by_itself = True
-            level = self.feature_extractor.level(question.mixture.values)
-            question.enrollments = [question.mixture.values / np.float32(level)]
+            question.enrollments = [question.mixture.values]
         else:
-            prepared = self._add_enrollments(question, enrollment, channel, max_seconds)
-            self._warn_of_the_mixture(question, mixture, enrollment, prepared)
+            self._add_enrollments(question, enrollment, channel, max_seconds)
+            self._warn_of_the_mixture(question, mixture, enrollment)
         return question
 
     def _read(
@@ -439,12 +444,12 @@ class TargetSpeakerEmotionPipeline(BasePipeline):
             for warning in recording.warnings
         ]
         return self.feature_extractor.prepare(
-            recording.waveform, f"{role}{f' {name}' if name else ''}{where}"
+            recording.waveform, f"{role}{f' {name}' if name else ''}{where}", in_place=True
         )
 
     def _add_enrollments(
         self, question: Question, enrollment: Any, channel: int | str, max_seconds: float | None
-    ) -> list[PreparedWaveform]:
+    ) -> None:
         several = [enrollment] if _is_one(enrollment) else list(enrollment)
         if not several:
             raise ValueError("The enrollment is an empty list: pass one recording or several.")
@@ -466,16 +471,12 @@ class TargetSpeakerEmotionPipeline(BasePipeline):
                     "speech_seconds": seconds,
                 }
             )
-        return prepared
 
-    def _warn_of_the_mixture(
-        self, question: Question, mixture: Any, enrollment: Any, prepared: list[PreparedWaveform]
-    ) -> None:
+    def _warn_of_the_mixture(self, question: Question, mixture: Any, enrollment: Any) -> None:
         assert question.mixture is not None
         heard = question.mixture.values
         if enrollment is mixture or any(
-            len(each.values) == len(heard) and np.array_equal(each.values, heard)
-            for each in prepared
+            len(each) == len(heard) and np.array_equal(each, heard) for each in question.enrollments
         ):
             question.warnings.append(
                 {
@@ -547,8 +548,11 @@ class TargetSpeakerEmotionPipeline(BasePipeline):
         if self._classifier is not None:
             self._classify(answered, window_seconds)
             for finding in answered if return_mixture else ():
-                parts = self._equal_parts(_mixture(finding).values)
-                finding.mixture_probabilities = self._probabilities(parts).mean(dim=0)
+                values = _mixture(finding).values
+                whole = [(0, len(values))]
+                parts = _equal_parts(whole, self._num_windows(whole))
+                windows = [(values, part) for part in parts]
+                finding.mixture_probabilities = self._probabilities(windows).mean(dim=0)
         return findings
 
     def _speaker(self, question: Question) -> Tensor:
@@ -605,17 +609,14 @@ class TargetSpeakerEmotionPipeline(BasePipeline):
         for rows in self._batches(lengths):
             if len(rows) == 1 or lengths[rows[-1]] > longest:
                 for row in rows:
-                    values = self._unit(_mixture(findings[row]).values)
                     extracted = self._extractor.extract(
-                        torch.from_numpy(values)[None],
+                        torch.from_numpy(_mixture(findings[row]).values)[None],
                         speaker_embeddings=embeddings[row],
                         window_seconds=WINDOW_SECONDS,
                     )
                     results[row] = extracted[0].float().cpu().numpy()
                 continue
-            values, mask = self._padded(
-                [self._unit(_mixture(findings[row]).values) for row in rows]
-            )
+            values, mask = self._padded([_mixture(findings[row]).values for row in rows])
             outputs = self._extractor(
                 values,
                 attention_mask=mask,
@@ -638,9 +639,6 @@ class TargetSpeakerEmotionPipeline(BasePipeline):
         if batch:
             yield batch
 
-    def _unit(self, values: np.ndarray) -> np.ndarray:
-        return values / np.float32(self.feature_extractor.level(values))
-
     def _padded(self, waveforms: list[np.ndarray]) -> tuple[Tensor, Tensor]:
         longest = max(map(len, waveforms))
         values = torch.zeros(len(waveforms), longest)
@@ -661,7 +659,8 @@ class TargetSpeakerEmotionPipeline(BasePipeline):
             energy += float(part @ part)
             mixture_energy += float(whole @ whole)
         gain = product / max(energy, 1e-30)
-        finding.speech = extracted * np.float32(gain)
+        extracted *= np.float32(gain)
+        finding.speech = extracted
         finding.removed_db = 10 * math.log10(
             max(mixture_energy, 1e-30) / max(gain**2 * energy, 1e-12 * mixture_energy, 1e-30)
         )
@@ -695,20 +694,24 @@ class TargetSpeakerEmotionPipeline(BasePipeline):
         config = self._extractor.config
         if config.auxiliary_type == "projection" and config.speaker_encoder is None:
             return
-        heard = join_stretches(finding.speech, finding.heard)
-        finding.similarity = self._similarity(heard, embedding)
-        finding.mixture_similarity = self._similarity(_mixture(finding).values, embedding)
+        mixture = _mixture(finding).values
+        finding.similarity = self._similarity(finding.speech, finding.heard, embedding)
+        finding.mixture_similarity = self._similarity(mixture, [(0, len(mixture))], embedding)
 
-    def _similarity(self, waveform: np.ndarray, embedding: Tensor) -> float:
-        """The highest cosine to a speaker over stretches of a waveform."""
-        rate = self.feature_extractor.sampling_rate
-        count = max(round(len(waveform) / (SIMILARITY_SECONDS * rate)), 1)
-        similarities = [
-            speaker_similarity(
-                self._extractor, torch.from_numpy(part)[None].to(self._encoder_weight), embedding
-            ).item()
-            for part in np.array_split(waveform, count)
-        ]
+    def _similarity(
+        self, waveform: np.ndarray, pieces: list[tuple[int, int]], embedding: Tensor
+    ) -> float:
+        """The highest cosine to a speaker over stretches of pieces of a waveform."""
+        longest = SIMILARITY_SECONDS * self.feature_extractor.sampling_rate
+        count = max(round(_length(pieces) / longest), 1)
+        similarities = []
+        for part in _equal_parts(pieces, count):
+            values = torch.from_numpy(join_stretches(waveform, part))[None]
+            similarities.append(
+                speaker_similarity(
+                    self._extractor, values.to(self._encoder_weight), embedding
+                ).item()
+            )
         return max(similarities)
 
     @property
@@ -718,7 +721,7 @@ class TargetSpeakerEmotionPipeline(BasePipeline):
 
     def _classify(self, findings: list[Finding], window_seconds: float | None) -> None:
         """Fill in the probabilities, and the course where it is wanted."""
-        windows: list[np.ndarray] = []
+        windows: list[Window] = []
         weights: list[list[float]] = []
         for finding in findings:
             own, own_weights = self._speech_windows(finding)
@@ -736,11 +739,11 @@ class TargetSpeakerEmotionPipeline(BasePipeline):
                     if window.pop("has_speech"):
                         window["emotions"] = self._ranked(next(course))
 
-    def _speech_windows(self, finding: Finding) -> tuple[list[np.ndarray], list[float]]:
+    def _speech_windows(self, finding: Finding) -> tuple[list[Window], list[float]]:
         """The speech in windows of one length, and how much speech each holds."""
         rate = self.feature_extractor.sampling_rate
-        parts = self._equal_parts(join_stretches(finding.speech, finding.heard))
-        edges = np.cumsum([0, *map(len, parts)])
+        parts = _equal_parts(finding.heard, self._num_windows(finding.heard))
+        edges = np.cumsum([0, *map(_length, parts)])
         frames = np.flatnonzero(finding.active) * round(HOP_SECONDS * rate)
         inside = np.concatenate(
             [
@@ -752,17 +755,17 @@ class TargetSpeakerEmotionPipeline(BasePipeline):
         # Without any speech, all count alike.
         weights = weights if weights.any() else np.ones(len(parts))
         kept = [index for index, weight in enumerate(weights) if weight > 0]
-        return [parts[index] for index in kept], [float(weights[index]) for index in kept]
+        windows = [(finding.speech, parts[index]) for index in kept]
+        return windows, [float(weights[index]) for index in kept]
 
-    def _equal_parts(self, values: np.ndarray) -> list[np.ndarray]:
-        """A waveform in parts of one length, no longer than the classifier was trained on."""
+    def _num_windows(self, pieces: list[tuple[int, int]]) -> int:
+        """How many windows no longer than what the classifier was trained on hold the pieces."""
         longest = round(self._longest_seconds * self.feature_extractor.sampling_rate)
-        edges = np.linspace(0, len(values), math.ceil(len(values) / longest) + 1)
-        return [values[start:stop] for start, stop in pairwise(edges.round().astype(int))]
+        return math.ceil(_length(pieces) / longest)
 
     def _course_windows(
         self, finding: Finding, window_seconds: float
-    ) -> tuple[list[dict[str, Any]], list[np.ndarray]]:
+    ) -> tuple[list[dict[str, Any]], list[Window]]:
         """Windows along the recording, and the target's speech in each that has any."""
         rate, mixture = self.feature_extractor.sampling_rate, _mixture(finding)
         window = round(window_seconds * rate)
@@ -778,13 +781,12 @@ class TargetSpeakerEmotionPipeline(BasePipeline):
                 for first, at, length in pieces
                 if first < stop and first + length > start
             ]
-            values = join_stretches(finding.speech, inside) if inside else finding.speech[:0]
             seconds = HOP_SECONDS * sum(
                 float(finding.active[a // hop : -(-b // hop)].sum()) for a, b in inside
             )
-            has_speech = len(values) >= MIN_WINDOW_SAMPLES
+            has_speech = _length(inside) >= MIN_WINDOW_SAMPLES
             if has_speech:
-                speech.append(values)
+                speech.append((finding.speech, inside))
             course.append(
                 {
                     "start_seconds": start / rate,
@@ -796,13 +798,13 @@ class TargetSpeakerEmotionPipeline(BasePipeline):
             )
         return course, speech
 
-    def _probabilities(self, windows: list[np.ndarray]) -> Tensor:
+    def _probabilities(self, windows: list[Window]) -> Tensor:
         """Calibrated probabilities of waveforms, `(num_windows, num_labels)`."""
         temperature = self._setting("temperature") or 1.0
         num_labels = len(self.model.config.id2label)
         probabilities = torch.zeros(len(windows), num_labels, dtype=torch.float64)
-        for rows in self._batches([len(window) for window in windows]):
-            values, mask = self._padded([windows[row] for row in rows])
+        for rows in self._batches([_length(pieces) for _, pieces in windows]):
+            values, mask = self._padded([join_stretches(*windows[row]) for row in rows])
             logits = self._classifier(values, attention_mask=mask, return_dict=True).logits
             probabilities[rows] = (logits.double().cpu() / temperature).softmax(dim=-1)
         return probabilities
@@ -833,11 +835,11 @@ class TargetSpeakerEmotionPipeline(BasePipeline):
             or finding.windows is not None
             or mixture_emotions is not None
         ):
-            said = {"enrollment": ITSELF} if question.enrolled_by_itself else {}
+            said: dict[str, Any] = {"enrollment": ITSELF} if question.enrolled_by_itself else {}
             if emotions and answer != emotions[0]["label"]:
                 said |= {"answer": answer}
             if question.warnings:
-                said |= {"warnings": question.warnings}  # type: ignore[dict-item]
+                said |= {"warnings": question.warnings}
             return [{**emotion, **said} for emotion in emotions]
         mixture = _mixture(finding)
         rate = self.feature_extractor.sampling_rate
@@ -855,10 +857,11 @@ class TargetSpeakerEmotionPipeline(BasePipeline):
         if question.enrolled_by_itself:
             result["enrollment"] = ITSELF
         if return_extracted:
-            result["extracted"] = {"array": _in_place(finding), "sampling_rate": rate}
+            extracted = _in_place(finding, finding.speech)
+            result["extracted"] = {"array": extracted, "sampling_rate": rate}
         if mixture_emotions is not None:
             result["mixture"] = {
-                "array": spread_stretches(mixture.values, mixture.stretches, mixture.num_samples),
+                "array": _in_place(finding, mixture.values),
                 "sampling_rate": rate,
                 "emotions": self._ranked(mixture_emotions)[:top_k],
             }
@@ -947,6 +950,24 @@ def _mixture(finding: Finding) -> PreparedWaveform:
     return finding.question.mixture
 
 
+def _length(pieces: list[tuple[int, int]]) -> int:
+    return sum(stop - start for start, stop in pieces)
+
+
+def _equal_parts(pieces: list[tuple[int, int]], count: int) -> list[list[tuple[int, int]]]:
+    """Pieces of a waveform, joined, in so many parts of one length: the pieces of each."""
+    edges = np.linspace(0, _length(pieces), count + 1).round().astype(int).tolist()
+    placed = list(_with_offsets(pieces))
+    return [
+        [
+            (start + max(first - offset, 0), start + min(last - offset, stop - start))
+            for (start, stop), offset in placed
+            if offset < last and offset + stop - start > first
+        ]
+        for first, last in pairwise(edges)
+    ]
+
+
 def _with_offsets(stretches: list[tuple[int, int]]) -> Iterator[tuple[tuple[int, int], int]]:
     """Each stretch, and where it begins once they stand one after the other."""
     offset = 0
@@ -974,12 +995,13 @@ def _in_recording(
     return pieces
 
 
-def _in_place(finding: Finding) -> np.ndarray:
-    """The extracted speech as long as its mixture, within -1..1; silent where the mixture is."""
+def _in_place(finding: Finding, values: np.ndarray) -> np.ndarray:
+    """What was heard as long and as loud as its mixture, within -1..1; silence where that is."""
     mixture = _mixture(finding)
-    speech = spread_stretches(finding.speech, mixture.stretches, mixture.num_samples)
-    peak = max(float(speech.max()), -float(speech.min()))
-    return speech if peak <= PEAK else speech * np.float32(PEAK / peak)
+    whole = spread_stretches(values, mixture.stretches, mixture.num_samples)
+    peak = finding.question.level * max(float(whole.max()), -float(whole.min()))
+    gain = np.float32(finding.question.level * min(1, PEAK / max(peak, PEAK)))
+    return whole * gain if whole is values else np.multiply(whole, gain, out=whole)
 
 
 def _parts(input_: Any, voice: str | None) -> tuple[Any, Any, str | None]:

@@ -164,9 +164,9 @@ def test_people_get_the_answer_a_line_an_emotion_and_the_speech(
     assert main(predict_words(folder, *words)) == CANNOT
     assert "--overwrite" in complaint(capsys)
     assert main(predict_words(folder, *words, "--overwrite")) == ALL_FINE
-    words = ("--enrollment", folder / "alice.wav", "--overwrite", "--output")
     for name in ("mixture.wav", "alice.wav"):
-        assert main(predict_words(folder, *words, folder / name)) == CANNOT
+        words = ("--enrollment", folder / "alice.wav", "--output", folder / name)
+        assert main(predict_words(folder, *words, "--overwrite")) == CANNOT
         assert "is an input" in complaint(capsys)
 
 

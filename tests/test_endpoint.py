@@ -195,7 +195,8 @@ def test_a_channel_and_all_details_can_be_asked_for(handler: Any) -> None:
         assert answer["speech_seconds"] == 0 and answer["answer"] == "not enough speech"
     warned = handler({**request, "parameters": {"details": True}})["warnings"]
     assert "channels_differ" in [warning["code"] for warning in warned]
-    for channel in (-1, 1.5, True, "left", "٣"):
+    wrong: list[Any] = [-1, 1.5, True, "left", "٣"]
+    for channel in wrong:
         answer = handler({**request, "parameters": {"channel": channel}})
         assert_clean_error(answer, 400)
     assert_clean_error(handler({**request, "parameters": {"channel": 2}}), 422)

@@ -11,19 +11,17 @@ from tiny_models import relative_error
 from torch import Tensor
 from torch.nn import functional as F
 
-from modeling.frame_functions import (
-    DepthwiseTaps,
-    Prelu,
-    PreluGlobalNorm,
-    mean_and_deviation,
-)
 from modeling.frame_layers import (
     MAX_VALUES_WITHOUT_ONEDNN,
+    DepthwiseTaps,
     DilatedDepthwiseConv,
     FrameAnalysis,
     FrameSynthesis,
     PointwiseConv,
+    Prelu,
+    PreluGlobalNorm,
     SharedSlopePrelu,
+    mean_and_deviation,
 )
 
 

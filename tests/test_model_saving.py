@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any, cast
 
 from safetensors.torch import load_file, save_file
 from tiny_models import (
@@ -63,7 +64,7 @@ def test_a_trainer_of_its_own_keeps_scores_and_no_waveforms(tmp_path: Path) -> N
     model = TseSerForEmotionClassification.from_sub_models_pretrained(
         tiny_extractor(), tiny_classifier(), presence_threshold=0.5
     )
-    predicted = Trainer(model=model, args=arguments).predict(rows)
+    predicted: Any = Trainer(model=model, args=arguments).predict(cast(Any, rows))
     assert predicted.predictions.shape == (2, 4)
     assert predicted.label_ids.tolist() == batch["labels"].tolist()
 

@@ -345,7 +345,8 @@ def test_the_channel_can_be_chosen(recognize: TargetSpeakerEmotionPipeline) -> N
         result = recognize(asked(turned), details=True)
         assert codes(result) == ["channels_cancel"]
         np.testing.assert_allclose(scores(result), expected["l"], atol=1e-3)
-    for channel in (2, -1, "left", 0.5, True):
+    wrong: list[Any] = [2, -1, "left", 0.5, True]
+    for channel in wrong:
         with pytest.raises(ValueError, match="`channel` must be"):
             recognize(asked(stereo), channel=channel)
 
@@ -490,7 +491,8 @@ def test_without_remote_code_the_class_is_named(
     from transformers import pipeline
 
     recognize.save_pretrained(tmp_path / "model")
-    local: Any = pipeline(
+    make: Any = pipeline
+    local = make(
         model=str(tmp_path / "model"), pipeline_class=TargetSpeakerEmotionPipeline, device="cpu"
     )
     assert type(local) is TargetSpeakerEmotionPipeline

@@ -15,8 +15,7 @@ from transformers.models.wav2vec2.modeling_wav2vec2 import _compute_mask_indices
 
 from modeling import ShiftCnnConfig, ShiftCnnHead
 from modeling.configuration_shift_cnn import LogMelConfig
-from modeling.modeling_shift_cnn import classification_loss, temporal_shift
-from modeling.shift_cnn_head import random_spans
+from modeling.modeling_shift_cnn import classification_loss, random_spans, temporal_shift
 from tse_ser.conversion.checkpoint_conversion import convert_shiftser_head_state_dict
 
 LOG_MEL = {"model_type": "log_mel", "num_mel_bins": 16, "hidden_size": 16}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -162,7 +162,7 @@ def transparent_tse_ser(**fields: Any) -> TseSerForEmotionClassification:
     with torch.no_grad():
         mask = extractor.mask_estimator.output_conv
         mask.weight.zero_()
-        mask.bias.fill_(1.0)
+        cast(Tensor, mask.bias).fill_(1.0)
     model = TseSerForEmotionClassification.from_sub_models_pretrained(
         extractor, tiny_classifier(), **fields
     )

@@ -41,6 +41,23 @@ MAX_SESSIONS = 1000
 SHOW_RESULT = (
     "() => document.getElementById('result')?.scrollIntoView({behavior: 'smooth', block: 'start'})"
 )
+# Browsers call sound in a webm or mp4 file video, which Gradio's places for sound refuse.
+SOUND_IN_VIDEO = """
+<script>
+const places = "#mixture input[type=file], #sample input[type=file]";
+const place = event => event.target.matches?.(places);
+document.addEventListener("click", event => {
+  if (place(event)) event.target.accept = "audio/*,video/webm,video/mp4";
+}, true);
+document.addEventListener("change", event => {
+  const file = place(event) && event.target.files[0];
+  if (!file || !file.type.startsWith("video/")) return;
+  const sound = new DataTransfer();
+  sound.items.add(new File([file], file.name, {type: file.type.replace("video/", "audio/")}));
+  event.target.files = sound.files;
+}, true);
+</script>
+"""
 THEME = gr.themes.Base(
     primary_hue=gr.themes.colors.teal,
     neutral_hue=gr.themes.colors.slate,
@@ -319,6 +336,7 @@ def main() -> None:
         server_port=arguments.port,
         theme=THEME,
         css_paths=Path(__file__).parent / "style.css",
+        head=SOUND_IN_VIDEO,
         max_file_size="20mb",
         state_session_capacity=MAX_SESSIONS,
         # The visitor's browser would keep every run, recordings included.
