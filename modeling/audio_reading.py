@@ -7,7 +7,6 @@ import math
 import os
 import re
 import struct
-from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from fractions import Fraction
@@ -127,11 +126,11 @@ def read_recording(
         source = _open(audio, sampling_rate, opened)
         weights, warnings = _channel_weights(source, channel)
         waveform = _collect(source, weights, sampling_rate, max_seconds)
-    peak = float(np.abs(waveform).max()) if waveform.size else 0.0
+    peak = max(float(waveform.max()), -float(waveform.min())) if waveform.size else 0.0
     if waveform.size == 0:
         raise AudioError("The recording is empty: pass one with speech.", "too_short")
     if peak > 0 and source.is_full_scale:
-        clipped = int((np.abs(waveform) >= CLIPPED_LEVEL).sum())
+        clipped = int(((waveform >= CLIPPED_LEVEL) | (waveform <= -CLIPPED_LEVEL)).sum())
         if clipped > CLIPPED_SHARE * waveform.size:
             share = clipped / waveform.size
             warnings.append(
@@ -244,14 +243,14 @@ def _collect(
     source: Source, weights: np.ndarray, sampling_rate: int, max_seconds: float | None
 ) -> np.ndarray:
     """The weighted channels at one rate, in little more memory than they take in the end."""
-    blocks: deque[np.ndarray] = deque()
+    waveform = GrowingWaveform()
     resampler: Resampler | None = None
     rate_of_resampler = 0
     seconds = 0.0
     for rate, block in source.blocks():
         if rate != rate_of_resampler:  # a file joined to one of another rate
             if resampler is not None:
-                blocks.append(resampler.flush())
+                waveform.append(resampler.flush())
             resampler = None if rate == sampling_rate else Resampler(rate, sampling_rate)
             rate_of_resampler = rate
         seconds += len(block) / rate
@@ -264,16 +263,38 @@ def _collect(
         # What float32 cannot hold becomes infinite, which the feature extractor refuses.
         with np.errstate(over="ignore", invalid="ignore"):
             mono = (block @ weights).astype(np.float32)
-        blocks.append(mono if resampler is None else resampler(mono))
+        waveform.append(mono if resampler is None else resampler(mono))
     if resampler is not None:
-        blocks.append(resampler.flush())
-    waveform = np.empty(sum(map(len, blocks)), np.float32)
-    filled = 0
-    while blocks:  # freed as they are copied
-        block = blocks.popleft()
-        waveform[filled : filled + len(block)] = block
-        filled += len(block)
-    return waveform
+        waveform.append(resampler.flush())
+    return waveform.values
+
+
+class GrowingWaveform:
+    """
+    A waveform that blocks are appended to.
+
+    Its buffer doubles. A list of blocks, joined at the end, would leave as much memory behind as the
+    waveform takes: the C library keeps what it freed in pieces.
+    """
+
+    def __init__(self) -> None:
+        self._buffer = np.empty(2**20, np.float32)
+        self._filled = 0
+
+    @property
+    def values(self) -> np.ndarray:
+        """All that was appended, `(num_samples,)`."""
+        return self._buffer[: self._filled]
+
+    def append(self, block: np.ndarray) -> None:
+        """Add `block` `(num_samples,)` at the end."""
+        stop = self._filled + len(block)
+        if stop > len(self._buffer):
+            grown = np.empty(max(2 * len(self._buffer), stop), np.float32)
+            grown[: self._filled] = self.values
+            self._buffer = grown
+        self._buffer[self._filled : stop] = block
+        self._filled = stop
 
 
 class Resampler:
