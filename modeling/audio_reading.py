@@ -273,8 +273,8 @@ class GrowingWaveform:
     """
     A waveform that blocks are appended to.
 
-    Its buffer doubles. A list of blocks, joined at the end, would leave as much memory behind as the
-    waveform takes: the C library keeps what it freed in pieces.
+    Its buffer doubles. A list of blocks, joined at the end, would leave as much memory behind as
+    the waveform takes: the C library keeps what it freed in pieces.
     """
 
     def __init__(self) -> None:
