@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -71,12 +72,10 @@ def test_a_function_that_changes_nothing_gains_nothing(tmp_path: Path, stranger:
 def test_a_model_is_scored_from_its_folder_with_its_similarity(
     tmp_path: Path, stranger: str
 ) -> None:
-    sizes = {"num_filters": 16, "bottleneck_channels": 8, "hidden_channels": 8, "skip_channels": 8}
-    model = TdSpeakerBeamForSpeechExtraction(
-        TdSpeakerBeamConfig(
-            **sizes, num_blocks=1, num_repeats=1, adaptation_layer=0, speaker_embedding_dim=8
-        )
-    )
+    widths = dict.fromkeys(("bottleneck_channels", "hidden_channels", "skip_channels"), 8)
+    sizes: dict[str, Any] = {"num_filters": 16, "speaker_embedding_dim": 8, **widths}
+    sizes |= {"num_blocks": 1, "num_repeats": 1, "adaptation_layer": 0}
+    model = TdSpeakerBeamForSpeechExtraction(TdSpeakerBeamConfig(**sizes))
     save_with_code(model, tmp_path / "model")
     rows = run(tmp_path, str(tmp_path / "model"))
     assert len(rows) == 12 and rows["speaker_similarity"].notna().all()
