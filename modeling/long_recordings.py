@@ -8,10 +8,13 @@ window in place of the signal: there, windows overlap and fade into each other.
 """
 
 import copy
+from collections.abc import Iterator
+from itertools import pairwise
 from typing import Any, cast
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from .frame_layers import DilatedDepthwiseConv
 from .frame_norms import CumulativeLayerNorm, GlobalLayerNorm, PooledGlobalNorm
@@ -75,38 +78,44 @@ def context_frames(model: Any) -> int:
 
 
 def extract_by_stream(
-    model: Any, values: Tensor, embedding: Tensor, window: int, extracted: Tensor
-) -> None:
-    """Fill `extracted` `(1, num_samples)` by a causal model: exactly the whole-signal result."""
+    model: Any, values: Tensor, embedding: Tensor, window: int
+) -> Iterator[Tensor]:
+    """By a causal model: exactly the whole-signal result."""
     stream = ExtractionStream(model, embedding)
-    position = 0
     for chunk in values.split(window, dim=-1):
-        final = stream(chunk)
-        extracted[:, position : position + final.shape[-1]] = final
-        position += final.shape[-1]
-    extracted[:, position:] = stream.flush()
+        yield stream(chunk)
+    yield stream.flush()
 
 
 def extract_with_context(
-    model: Any, values: Tensor, embedding: Tensor, window: int, extracted: Tensor
-) -> None:
+    model: Any, values: Tensor, embedding: Tensor, window: int
+) -> Iterator[Tensor]:
     """
-    Fill `extracted` `(1, num_samples)` by a model of bounded context: exactly the whole-signal
-    result, as each window comes with the frames around it that its own depend on.
+    By a model of bounded context: exactly the whole-signal result, as each window comes with the
+    frames around it that its own depend on.
     """
     kernel_size, stride = model.config.kernel_size, model.config.stride
-    num_frames = (values.shape[-1] - kernel_size) // stride + 1
+    num_samples = values.shape[-1]
+    num_frames = (num_samples - kernel_size) // stride + 1
     context, span = context_frames(model), window // stride
-    extracted.zero_()
+    past = values[:, :0]  # a copy: what has been extracted may be written over it
+    tail = None
     for first in range(0, num_frames, span):
         stop = min(first + span, num_frames)
         left, right = max(first - context, 0), min(stop + context, num_frames)
-        part = values[:, left * stride : (right - 1) * stride + kernel_size]
+        next_left = max(stop - context, 0)
+        here = values[:, first * stride : (right - 1) * stride + kernel_size]
+        part = torch.cat([past, here], dim=-1)
+        past = part[:, (next_left - left) * stride : (stop - left) * stride].clone()
         masked = model.masked_frames(part.to(model.encoder.weight), None, embedding)[0]
         decoded = model.decoder(masked[..., first - left : stop - left])[:, 0]
-        start = first * stride
         # Filters reach from one window into the next, where both add up as in the decoder.
-        extracted[:, start : start + decoded.shape[-1]] += decoded.to(extracted)
+        if tail is not None:
+            decoded[:, : tail.shape[-1]] += tail
+        tail = decoded[:, (stop - first) * stride :].clone()
+        yield decoded[:, : (stop - first) * stride]
+    # The filters leave out a remainder shorter than a hop: zeros there keep the length.
+    yield F.pad(tail, (0, num_samples - num_frames * stride - tail.shape[-1]))
 
 
 def pooled_copy(model: Any, values: Tensor, embedding: Tensor, window: int) -> Any:
@@ -136,41 +145,48 @@ def pooled_copy(model: Any, values: Tensor, embedding: Tensor, window: int) -> A
 
 
 def extract_with_overlap(
-    model: Any, values: Tensor, embedding: Tensor, window: int, overlap: int, extracted: Tensor
-) -> None:
-    """Fill `extracted` `(1, num_samples)` by any model: windows that fade into each other."""
+    model: Any, values: Tensor, embedding: Tensor, window: int, overlap: int
+) -> Iterator[Tensor]:
+    """By any model: windows that fade into each other."""
     num_samples, stride = values.shape[-1], model.config.stride
-    fade = torch.arange(1, overlap + 1, device=extracted.device) / (overlap + 1)
     # All windows begin on the frames of the whole signal; the last one takes what is left over.
     starts = window_starts(num_samples // stride * stride, window, window - overlap)
-    for start in starts:
-        stop = num_samples if start == starts[-1] else start + window
+    before: Tensor | None = None
+    for start, following in pairwise([*starts, num_samples]):
+        stop = num_samples if following == num_samples else start + window
         part = values[:, start:stop].to(model.encoder.weight)
         output = model(part, speaker_embeddings=embedding, return_dict=True)
-        estimate = output.extracted_values.to(extracted)
-        if start > 0:
-            before = extracted[:, start : start + overlap]
-            estimate[:, :overlap] = torch.lerp(before, estimate[:, :overlap], fade.to(before))
-        extracted[:, start:stop] = estimate
+        estimate = output.extracted_values
+        if before is not None:
+            fade = torch.arange(1, overlap + 1, device=estimate.device) / (overlap + 1)
+            estimate[:, :overlap] = torch.lerp(
+                before[:, :overlap], estimate[:, :overlap], fade.to(before)
+            )
+        before = estimate[:, following - start :].clone()
+        yield estimate[:, : following - start]
 
 
 def extract_recording(
-    model: Any, values: Tensor, embedding: Tensor, window: int, overlap: int, extracted: Tensor
-) -> None:
-    """Fill `extracted` `(1, num_samples)` in the way that the model's norms allow."""
+    model: Any, values: Tensor, embedding: Tensor, window: int, overlap: int
+) -> Iterator[Tensor]:
+    """
+    The extracted speech of `values` `(1, num_samples)`, in the way that the model's norms allow.
+
+    Yields:
+        Parts `(1, num_part_samples)`, one after the other as many samples as `values`. What they
+        extract is read no more, so that they may be written over it.
+    """
     if values.shape[-1] <= window:
-        whole = model(
-            values.to(model.encoder.weight), speaker_embeddings=embedding, return_dict=True
-        )
-        extracted.copy_(whole.extracted_values)
+        values = values.to(model.encoder.weight)
+        yield model(values, speaker_embeddings=embedding, return_dict=True).extracted_values
     elif model.config.causal and not has_norm(model, GlobalLayerNorm):
-        extract_by_stream(model, values, embedding, window, extracted)
+        yield from extract_by_stream(model, values, embedding, window)
     elif has_norm(model, CumulativeLayerNorm):
-        extract_with_overlap(model, values, embedding, window, overlap, extracted)
+        yield from extract_with_overlap(model, values, embedding, window, overlap)
     else:
         if has_norm(model, GlobalLayerNorm):
             model = pooled_copy(model, values, embedding, window)
-        extract_with_context(model, values, embedding, window, extracted)
+        yield from extract_with_context(model, values, embedding, window)
 
 
 class LongRecordingMixin:
@@ -222,16 +238,9 @@ class LongRecordingMixin:
                 norm in training mode.
         """
         model = cast(Any, self)
-        config = model.config
-        window = seconds_to_samples(
-            "window_seconds", window_seconds, config.sampling_rate, config.kernel_size
+        window, overlap_samples = self._check_recording(
+            input_values, attention_mask, window_seconds, overlap
         )
-        if not 0 <= overlap <= 0.5:
-            raise ValueError(f"`overlap` must lie between 0 and 0.5 of a window, got {overlap}.")
-        window = -(-window // config.stride) * config.stride
-        overlap_samples = int(overlap * window) // config.stride * config.stride
-        check_recording(input_values, attention_mask, config.kernel_size, window)
-        check_fixed_statistics(model)
         if speaker_embeddings is None:
             speaker_embeddings = model.get_speaker_embeddings(
                 enrollment_values, enrollment_attention_mask
@@ -239,16 +248,71 @@ class LongRecordingMixin:
         embeddings = model._one_embedding_each(speaker_embeddings, input_values.shape[0])
         extracted = torch.zeros_like(input_values)
         for row, length in enumerate(valid_lengths(input_values, attention_mask)):
-            recording = slice(row, row + 1), slice(0, length)
-            extract_recording(
+            position = 0
+            for part in extract_recording(
                 model,
-                input_values[recording],
+                input_values[row : row + 1, :length],
                 embeddings[row : row + 1],
                 window,
                 overlap_samples,
-                extracted[recording],
-            )
+            ):
+                stop = position + part.shape[-1]
+                extracted[row, position:stop] = part[0]
+                position = stop
         return extracted
+
+    @torch.no_grad()
+    def extract_in_parts(
+        self,
+        input_values: Tensor,
+        speaker_embeddings: Tensor,
+        window_seconds: float = 10.0,
+        overlap: float = 0.25,
+    ) -> Iterator[Tensor]:
+        """
+        `extract` for who has no memory for a second recording: part by part.
+
+        What a part extracts is read no more when the part comes, so that it may be written over
+        the mixture.
+
+        Args:
+            input_values (`torch.Tensor` of shape `(1, num_samples)`): mixture waveform.
+            speaker_embeddings (`torch.Tensor`): from `get_speaker_embeddings`.
+            window_seconds (`float`): length of a window.
+            overlap (`float`): as in `extract`.
+
+        Yields:
+            `torch.Tensor` of shape `(1, num_part_samples)`, on the model's device: parts of the
+            target speaker's waveform, one after the other, as long as the mixture in all.
+
+        Raises:
+            ValueError: as `extract`, or more than one mixture; when the first part is asked for.
+        """
+        model = cast(Any, self)
+        window, overlap_samples = self._check_recording(input_values, None, window_seconds, overlap)
+        if input_values.shape[0] != 1:
+            raise ValueError(
+                "`input_values` must hold one mixture, of shape (1, num_samples), got "
+                f"{tuple(input_values.shape)}: call this once for each."
+            )
+        embedding = model._one_embedding_each(speaker_embeddings, 1)
+        yield from extract_recording(model, input_values, embedding, window, overlap_samples)
+
+    def _check_recording(
+        self, values: Tensor, mask: Tensor | None, window_seconds: float, overlap: float
+    ) -> tuple[int, int]:
+        """Samples of a window and of its overlap, whole hops; see `extract` for what is refused."""
+        model = cast(Any, self)
+        config = model.config
+        window = seconds_to_samples(
+            "window_seconds", window_seconds, config.sampling_rate, config.kernel_size
+        )
+        if not 0 <= overlap <= 0.5:
+            raise ValueError(f"`overlap` must lie between 0 and 0.5 of a window, got {overlap}.")
+        window = -(-window // config.stride) * config.stride
+        check_recording(values, mask, config.kernel_size, window)
+        check_fixed_statistics(model)
+        return window, int(overlap * window) // config.stride * config.stride
 
 
 __all__ = ["LongRecordingMixin"]

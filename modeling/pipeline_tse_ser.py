@@ -132,7 +132,9 @@ class Finding:
 
     Args:
         question: the input.
-        speech: the target speaker as loud as in the mixture at unit level, in its stretches.
+        mixture_powers (`np.ndarray` of shape `(num_frames, num_bands)`): of the mixture.
+        speech: the target speaker as loud as in the mixture at unit level, in its stretches; a
+            long one may have taken the mixture's place.
         active (`np.ndarray` of shape `(num_frames,)`): the frames of `speech` that hold some.
         heard: what of `speech` the classifier hears: first sample and the one after the last.
         speech_seconds: how much the target speaks, pauses not counted.
@@ -146,6 +148,7 @@ class Finding:
     """
 
     question: Question
+    mixture_powers: np.ndarray = field(default_factory=lambda: np.zeros((0, 0)))
     speech: np.ndarray = field(default_factory=lambda: np.zeros(0, np.float32))
     active: np.ndarray = field(default_factory=lambda: np.zeros(0, bool))
     heard: list[tuple[int, int]] = field(default_factory=list)
@@ -539,21 +542,37 @@ class TargetSpeakerEmotionPipeline(BasePipeline):
         findings = [Finding(question, error=question.error) for question in questions]
         answered = [finding for finding in findings if finding.error is None]
         embeddings = [self._speaker(finding.question) for finding in answered]
-        for finding, embedding, extracted in zip(
-            answered, embeddings, self._extract(answered, embeddings), strict=True
-        ):
-            self._set_level(finding, extracted)
+        rate = self.feature_extractor.sampling_rate
+        for finding, embedding in zip(answered, embeddings, strict=True):
+            # Before the extracted speech may take the mixture's place.
+            mixture = _mixture(finding).values
+            finding.mixture_powers = band_powers(mixture, rate)
+            if self._embeds_speech:
+                whole = [(0, len(mixture))]
+                finding.mixture_similarity = self._similarity(mixture, whole, embedding)
+            if self._classifier is not None and return_mixture:
+                finding.mixture_probabilities = self._mixture_probabilities(mixture)
+        # An hour takes 230 MB. Several questions may be asked again after an error in one of them.
+        in_place = len(questions) == 1 and not return_mixture
+        self._extract(answered, embeddings, in_place)
+        for finding, embedding in zip(answered, embeddings, strict=True):
             self._find_speech(finding)
-            self._compare_speakers(finding, embedding)
+            if self._embeds_speech:
+                finding.similarity = self._similarity(finding.speech, finding.heard, embedding)
         if self._classifier is not None:
             self._classify(answered, window_seconds)
-            for finding in answered if return_mixture else ():
-                values = _mixture(finding).values
-                whole = [(0, len(values))]
-                parts = _equal_parts(whole, self._num_windows(whole))
-                windows = [(values, part) for part in parts]
-                finding.mixture_probabilities = self._probabilities(windows).mean(dim=0)
         return findings
+
+    @property
+    def _embeds_speech(self) -> bool:
+        config = self._extractor.config
+        return config.auxiliary_type != "projection" or config.speaker_encoder is not None
+
+    def _mixture_probabilities(self, mixture: np.ndarray) -> Tensor:
+        """Emotions of `mixture` `(num_samples,)` as it is, `(num_labels,)`."""
+        whole = [(0, len(mixture))]
+        parts = _equal_parts(whole, self._num_windows(whole))
+        return self._probabilities([(mixture, part) for part in parts]).mean(dim=0)
 
     def _speaker(self, question: Question) -> Tensor:
         """The embedding of the target speaker, `(1, embedding_size)`."""
@@ -601,20 +620,26 @@ class TargetSpeakerEmotionPipeline(BasePipeline):
         units = torch.nn.functional.normalize(embeddings, dim=-1)
         return float((units @ units.T).min())
 
-    def _extract(self, findings: list[Finding], embeddings: list[Tensor]) -> list[np.ndarray]:
-        """The extracted speech of each, `(num_heard_samples,)`: short ones together, by length."""
-        results: list[np.ndarray] = [np.zeros(0, np.float32)] * len(findings)
+    def _extract(
+        self, findings: list[Finding], embeddings: list[Tensor], in_place: bool = False
+    ) -> None:
+        """
+        Fill in the extracted speech: of short mixtures together, by length; of a long one part by
+        part, over the mixture where this is allowed.
+        """
         lengths = [len(_mixture(finding).values) for finding in findings]
         longest = round(WINDOW_SECONDS * self.feature_extractor.sampling_rate)
         for rows in self._batches(lengths):
             if len(rows) == 1 or lengths[rows[-1]] > longest:
                 for row in rows:
-                    extracted = self._extractor.extract(
-                        torch.from_numpy(_mixture(findings[row]).values)[None],
+                    mixture = _mixture(findings[row]).values
+                    parts = self._extractor.extract_in_parts(
+                        torch.from_numpy(mixture)[None],
                         speaker_embeddings=embeddings[row],
                         window_seconds=WINDOW_SECONDS,
                     )
-                    results[row] = extracted[0].float().cpu().numpy()
+                    out = mixture if in_place else np.empty_like(mixture)
+                    _set_speech(findings[row], parts, out)
                 continue
             values, mask = self._padded([_mixture(findings[row]).values for row in rows])
             outputs = self._extractor(
@@ -624,8 +649,8 @@ class TargetSpeakerEmotionPipeline(BasePipeline):
                 return_dict=True,
             )
             for row, extracted in zip(rows, outputs.extracted_values, strict=True):
-                results[row] = extracted[: lengths[row]].float().cpu().numpy()
-        return results
+                parts = iter([extracted[None, : lengths[row]]])
+                _set_speech(findings[row], parts, np.empty(lengths[row], np.float32))
 
     def _batches(self, lengths: Sequence[int]) -> Iterator[list[int]]:
         """Positions sorted by length, in groups whose padded length stays within bounds."""
@@ -648,23 +673,6 @@ class TargetSpeakerEmotionPipeline(BasePipeline):
             mask[row, : len(waveform)] = 1
         return values.to(self.device), mask.to(self.device)
 
-    def _set_level(self, finding: Finding, extracted: np.ndarray) -> None:
-        """As loud as the target is in the mixture: the multiple that is nearest to it."""
-        mixture = _mixture(finding).values
-        product, energy, mixture_energy = 0.0, 0.0, 0.0
-        for start in range(0, len(mixture), 2**20):
-            part = extracted[start : start + 2**20].astype(np.float64)
-            whole = mixture[start : start + 2**20].astype(np.float64)
-            product += float(part @ whole)
-            energy += float(part @ part)
-            mixture_energy += float(whole @ whole)
-        gain = product / max(energy, 1e-30)
-        extracted *= np.float32(gain)
-        finding.speech = extracted
-        finding.removed_db = 10 * math.log10(
-            max(mixture_energy, 1e-30) / max(gain**2 * energy, 1e-12 * mixture_energy, 1e-30)
-        )
-
     def _find_speech(self, finding: Finding) -> None:
         """Where the target speaks, in the mixture's stretches."""
         rate, mixture = self.feature_extractor.sampling_rate, _mixture(finding)
@@ -673,9 +681,9 @@ class TargetSpeakerEmotionPipeline(BasePipeline):
             max_pause_seconds=self.feature_extractor.max_pause_seconds,
         )
         own = band_powers(finding.speech, rate)
-        whole = band_powers(mixture.values, rate)
         power, whole_power = (
-            np.maximum(smoothed(powers, SHARE_FRAMES).sum(axis=1), 1e-30) for powers in (own, whole)
+            np.maximum(smoothed(powers, SHARE_FRAMES).sum(axis=1), 1e-30)
+            for powers in (own, finding.mixture_powers)
         )
         share_db = 10 * np.log10(power / whole_power)
         level_db = 10 * np.log10(power / np.percentile(power, LOUD_PERCENTILE))
@@ -689,14 +697,6 @@ class TargetSpeakerEmotionPipeline(BasePipeline):
         finding.heard = speech_stretches(finding.active, len(finding.speech), rate, settings)
         if finding.speech_seconds < self.feature_extractor.min_speech_seconds:
             finding.heard = [(0, len(finding.speech))]
-
-    def _compare_speakers(self, finding: Finding, embedding: Tensor) -> None:
-        config = self._extractor.config
-        if config.auxiliary_type == "projection" and config.speaker_encoder is None:
-            return
-        mixture = _mixture(finding).values
-        finding.similarity = self._similarity(finding.speech, finding.heard, embedding)
-        finding.mixture_similarity = self._similarity(mixture, [(0, len(mixture))], embedding)
 
     def _similarity(
         self, waveform: np.ndarray, pieces: list[tuple[int, int]], embedding: Tensor
@@ -948,6 +948,32 @@ def _is_one(inputs: Any) -> bool:
 def _mixture(finding: Finding) -> PreparedWaveform:
     assert finding.question.mixture is not None  # or there would be an error in its place
     return finding.question.mixture
+
+
+def _set_speech(finding: Finding, parts: Iterator[Tensor], out: np.ndarray) -> None:
+    """
+    Write the extracted `parts`, each `(1, num_part_samples)`, to `out`, perhaps the mixture itself.
+
+    They get as loud as the target is in the mixture, by the multiple that is nearest to it.
+    """
+    mixture = _mixture(finding).values
+    product, energy, mixture_energy = 0.0, 0.0, 0.0
+    start = 0
+    for extracted in parts:
+        part = extracted[0].float().cpu().numpy()
+        stop = start + len(part)
+        own, whole = part.astype(np.float64), mixture[start:stop].astype(np.float64)
+        product += float(own @ whole)
+        energy += float(own @ own)
+        mixture_energy += float(whole @ whole)
+        out[start:stop] = part
+        start = stop
+    gain = product / max(energy, 1e-30)
+    out *= np.float32(gain)
+    finding.speech = out
+    finding.removed_db = 10 * math.log10(
+        max(mixture_energy, 1e-30) / max(gain**2 * energy, 1e-12 * mixture_energy, 1e-30)
+    )
 
 
 def _length(pieces: list[tuple[int, int]]) -> int:
