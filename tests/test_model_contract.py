@@ -50,8 +50,15 @@ def combined(encoder: str, extractor_fields: dict[str, Any], **fields: Any) -> P
 MODELS: dict[str, Callable[[], PreTrainedModel]] = {
     "extractor/gln": tiny_extractor,
     "extractor/cln": lambda: tiny_extractor(norm_type="cln", causal=True),
-    "extractor/cgln": lambda: tiny_extractor(norm_type="cgln", skip_channels=0),
-    "extractor/bn": lambda: tiny_extractor(norm_type="bn", mask_activation="sigmoid"),
+    "extractor/cgln": lambda: tiny_extractor(
+        norm_type="cgln", skip_channels=0, adaptation_type="concat"
+    ),
+    "extractor/bn": lambda: tiny_extractor(
+        norm_type="bn",
+        mask_activation="sigmoid",
+        adaptation_type="muladd",
+        speaker_embedding_dim=16,
+    ),
     "extractor/shared": lambda: tiny_extractor(share_encoder=True, encoder_activation="relu"),
     "extractor/ge2e": lambda: tiny_extractor(**PROJECTION_FIELDS),
     "extractor/campplus": lambda: tiny_extractor(**CAMPPLUS_FIELDS),
@@ -349,7 +356,9 @@ def test_it_compiles_without_a_graph_break_at_any_length(name: str, root: Path) 
 @every_model
 def test_silence_trains_with_finite_gradients(name: str) -> None:
     model = MODELS[name]().train()
-    batch = batch_for(name) | {"input_values": torch.zeros(2, NUM_SAMPLES)}
+    batch = batch_for(name)
+    for waveforms in batch.keys() - {"labels"}:
+        batch[waveforms] = torch.zeros(2, NUM_SAMPLES)
     loss = model(**batch).loss
     loss.backward()
     assert loss.isfinite()
