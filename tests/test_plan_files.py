@@ -5,8 +5,6 @@ from __future__ import annotations
 import json
 import pickle
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -362,42 +360,6 @@ def test_opening_a_plan_reads_none_of_its_rows(
     for number in range(0, 20_000, 300):
         assert rows.row(number)["index"] == number % NUM_MIXTURES
     assert rows._read_group.cache_info().currsize == KEPT_ROW_GROUPS
-
-
-MEASURE = """
-import sys, time
-from pathlib import Path
-import data_builders
-
-def peak_kilobytes():
-    status = Path("/proc/self/status").read_text()
-    return int(status.partition("VmHWM:")[2].split()[0])
-
-Path("/proc/self/clear_refs").write_text("5")  # forgets the peak of the imports
-before = peak_kilobytes()
-start = time.perf_counter()
-mixtures = data_builders.load_mixtures_from_plan(*sys.argv[1:3])
-opened = time.perf_counter() - start
-for index in range(0, len(mixtures), 50_021):
-    mixtures[index]
-print(len(mixtures), opened, (peak_kilobytes() - before) / 1e3)
-"""
-
-
-@pytest.mark.slow
-@pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="needs Linux's /proc")
-def test_a_plan_of_a_million_mixtures_opens_in_two_seconds_and_300_megabytes(
-    corpora: Path, plan: Path, tmp_path: Path, repository: Path
-) -> None:
-    path = synthetic_plan(plan, tmp_path / "million.parquet", 1_000_000)
-    command = [sys.executable, "-c", MEASURE, str(path), str(corpora)]
-    measured = subprocess.run(
-        command, cwd=repository, capture_output=True, text=True, check=True
-    ).stdout.split()
-    size, seconds, megabytes = int(measured[0]), float(measured[1]), float(measured[2])
-    assert size == 1_000_000
-    assert seconds < 2.0
-    assert megabytes < 300.0
 
 
 def test_a_plan_travels_to_other_processes(corpora: Path, plan: Path) -> None:
