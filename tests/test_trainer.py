@@ -175,18 +175,24 @@ def test_validation_scores_do_not_depend_on_the_batch_size(tmp_path: Path) -> No
 
 
 def test_stage_metrics_are_those_of_a_case_done_by_hand() -> None:
-    logits = np.array([[2.0, 0.0, 0.0, 0.0], [0.0, 2.0, 0.0, 0.0], [2.0, 0.0, 0.0, 0.0]])
+    logits = 2 * np.eye(4)[[0, 1, 1, 0]]
     predictions: Any = {
         "logits": logits,
-        "si_sdr": np.array([4.0, 6.0, 8.0]),
-        "si_sdr_mixture": np.array([0.0, 1.0, 2.0]),
+        "si_sdr": np.array([4.0, 6.0, 8.0, -2.0], dtype=np.float32),
+        "si_sdr_mixture": np.array([0.0, 1.0, 2.0, 1.0], dtype=np.float32),
     }
-    metrics = stage_metrics(EvalPrediction(predictions, np.array([0, 0, -100])))
-    assert metrics["wa"] == metrics["ua"] == 0.5
-    assert metrics["si_sdr"] == 6.0
-    assert metrics["si_sdri"] == 5.0
+    metrics = stage_metrics(EvalPrediction(predictions, np.array([0, 0, 1, -100])))
     log_sum = np.log(np.exp(2) + 3)
-    assert metrics["classification_loss"] == pytest.approx((log_sum - 2 + log_sum) / 2)
+    assert metrics == {
+        "wa": pytest.approx(2 / 3),
+        "ua": pytest.approx(3 / 4),
+        "classification_loss": pytest.approx((log_sum - 2 + log_sum + log_sum - 2) / 3),
+        "si_sdr": 4.0,
+        "si_sdri": 3.0,
+    }
+    # Nobody is labelled in the extraction stage.
+    metrics = stage_metrics(EvalPrediction(predictions, np.full(4, -100)))
+    assert metrics == {"si_sdr": 4.0, "si_sdri": 3.0}
 
 
 def test_a_training_set_smaller_than_a_batch_is_refused(tmp_path: Path) -> None:
