@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from safetensors.torch import load_file
 from torch.utils.data import Dataset
 from transformers import TrainerState
 
@@ -129,6 +130,12 @@ def log_history(checkpoint: Path) -> list[dict[str, float]]:
     """What a training logged until a checkpoint."""
     state = json.loads((checkpoint / "trainer_state.json").read_text(encoding="utf-8"))
     return list(state["log_history"])
+
+
+def same_weights(first: Path, second: Path) -> bool:
+    """Whether two folders hold a model of the same weights, to the bit."""
+    one, other = (load_file(folder / "model.safetensors") for folder in (first, second))
+    return one.keys() == other.keys() and all(one[name].equal(other[name]) for name in one)
 
 
 class TrainingEndedError(Exception):
