@@ -29,8 +29,8 @@ from data_builders.plans.plan_files import (
     audio_fingerprint,
     check_columns,
     noise_fingerprint,
+    open_plan,
 )
-from data_builders.plans.plan_sources import open_plan
 from data_builders.plans.plan_table import SPEC_FEATURES
 from data_builders.schema import UTTERANCE_FEATURES, CorpusError
 
