@@ -252,7 +252,7 @@ def test_links_between_pages_lead_somewhere() -> None:
         ("accelerate launch --config_file recipes/accelerate/no.yaml train.py", "does not exist"),
         ("pip install -e '.[nonsense]'", "no extra"),
         ("export A=1 && frobnicate", "unknown command"),
-        ("A=1 python push_to_hub.py --model M", "required"),
+        ("A=1 python push_to_hub.py --model M", "repo_id is needed"),
     ],
 )
 @pytest.mark.usefixtures("at_the_root")

@@ -107,7 +107,7 @@ def test_recordings_that_nobody_knows_have_to_be_described(corpora: Path, tmp_pa
     write_plan(path, split="test", **{**every_option(corpora), "interferers": FITTING})
     with pytest.raises(PublishingError, match="--describe noise=TEXT"):
         build_plan_repository([path], tmp_path / "built", REPO_ID)
-    described = PublishingOptions(describe=["noise=recordings of rain"])
+    described = PublishingOptions(describe=("noise=recordings of rain",))
     with pytest.raises(PublishingError, match="rain has no licence that is known here"):
         build_plan_repository([path], tmp_path / "built", REPO_ID, described)
     licensed = replace(described, license="cc-by-nc-sa-4.0")
