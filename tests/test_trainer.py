@@ -79,25 +79,6 @@ def test_every_trained_parameter_moves_and_a_frozen_encoder_does_not(tmp_path: P
     assert len(trainer.optimizer.state) == len(trained)
 
 
-def test_the_extractor_has_a_learning_rate_of_its_own(tmp_path: Path) -> None:
-    model = seeded_model("joint")
-    trainer = tiny_trainer(model, tmp_path, learning_rate=1e-3, extractor_learning_rate=1e-5)
-    optimizer = trainer.create_optimizer()
-    rates = {id(p): group["lr"] for group in optimizer.param_groups for p in group["params"]}
-    assert {rates[id(p)] for p in model.extractor.parameters()} == {1e-5}
-    assert {rates[id(p)] for p in model.classifier.parameters()} == {1e-3}
-    assert len(rates) == sum(1 for _ in model.parameters())
-
-
-def test_each_epoch_is_handed_to_the_dataset(tmp_path: Path) -> None:
-    dataset = ToyMixtures(8)
-    tiny_trainer(
-        seeded_model("extraction"), tmp_path, "extraction", train_dataset=dataset, max_steps=6
-    ).train()
-    assert dataset.epochs == sorted(dataset.epochs)
-    assert set(dataset.epochs) == {0, 1, 2}
-
-
 def test_workers_that_live_on_render_the_epoch_that_is_trained(
     tmp_path: Path, generated_corpus: Any
 ) -> None:
