@@ -24,7 +24,6 @@ from tiny_models import (
 )
 from torch import Tensor, nn
 from transformers import (
-    AutoConfig,
     AutoModel,
     AutoModelForAudioClassification,
     PreTrainedModel,
@@ -141,20 +140,6 @@ def test_it_comes_back_bit_by_bit_through_its_auto_class(
         # Not to the bit: how a product is rounded depends on where its weights lie in memory.
         torch.testing.assert_close(value, output[key], rtol=1e-6, atol=1e-6)
     assert not model.all_tied_weights_keys
-
-
-@every_model
-def test_its_config_survives_a_dict_and_a_file(name: str, root: Path, tmp_path: Path) -> None:
-    model, folder = saved_once(name, root)
-    config = model.config
-    again = type(config).from_dict(config.to_dict())
-    assert again.to_dict() == config.to_dict()
-    config.save_pretrained(tmp_path)
-    loaded = AutoConfig.from_pretrained(tmp_path)
-    assert type(loaded) is type(config)
-    assert saved_config(tmp_path) == saved_config(folder) | {
-        key: value for key, value in saved_config(tmp_path).items() if key == "architectures"
-    }
 
 
 @every_model

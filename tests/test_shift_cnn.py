@@ -93,15 +93,6 @@ def test_temporal_shift_equals_the_public_one(vectors_dir: Path) -> None:
     assert checked == 2 * 2 * 2 * 2 * 4
 
 
-def test_temporal_shift_moves_one_part_of_the_channels() -> None:
-    frames = torch.arange(1.0, 25.0).reshape(1, 6, 4)
-    shifted = temporal_shift(frames, stride=2, divisor=4, bidirectional=True)
-    assert shifted[0, :, 0].tolist() == [0, 0, *frames[0, :4, 0].tolist()]
-    assert shifted[0, :, 1].tolist() == [*frames[0, 2:, 1].tolist(), 0, 0]
-    assert torch.equal(shifted[..., 2:], frames[..., 2:])
-    assert not temporal_shift(frames, stride=9, divisor=4)[..., 0].any()
-
-
 def test_placement_decides_what_the_second_block_sees() -> None:
     frames = torch.randn(2, 20, 16)
     heads = {name: tiny_head(shift_placement=name) for name in ("residual", "inplace", "none")}
