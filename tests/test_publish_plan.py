@@ -96,6 +96,8 @@ def test_the_lines_of_python_in_the_card_are_right(
     source = source.replace(REPO_ID, str(folder)).replace('"/data"', repr(str(corpora)))
     source = source.replace('"/data/noise"', repr(str(corpora / "noise")))
     monkeypatch.setenv("TSE_SER_CACHE", str(corpora / "cache"))
+    # The library keeps a folder's tables by their names: another run's may be there.
+    monkeypatch.setattr("datasets.config.HF_DATASETS_CACHE", tmp_path / "hub")
     names: dict[str, Any] = {}
     exec(compile(source, "README.md", "exec"), names)
     assert len(names["mixtures"]) == NUM_MIXTURES
