@@ -11,26 +11,12 @@ import datasets
 import pytest
 import torch
 from safetensors.torch import load_file
-from tiny_training import JOINT_TRAINING, log_history, same_weights, tiny_model, write_model_configs
+from tiny_training import joint_arguments, log_history, same_weights, tiny_model
 
 import train
 from data_builders import load_corpus
 from data_builders.audio import read_audio
 from tse_ser.training import denoise_corpus
-
-GLOBAL_BATCH_SIZE = 4
-
-
-def training_arguments(folder: Path, output_dir: Path, num_processes: int) -> list[str]:
-    batch_size = GLOBAL_BATCH_SIZE // num_processes
-    return [
-        *JOINT_TRAINING,
-        *write_model_configs(folder / "configs"),
-        *("--num_train_epochs", "2", "--per_device_train_batch_size", str(batch_size)),
-        *("--per_device_eval_batch_size", str(batch_size), "--output_dir", str(output_dir)),
-        *("--eval_strategy", "steps", "--eval_steps", "2", "--save_strategy", "steps"),
-        *("--save_steps", "2", "--save_total_limit", "10"),
-    ]
 
 
 def denoising_arguments(extractor: Path, output_dir: Path) -> list[str]:
@@ -54,8 +40,8 @@ def runs(
     # Step 6 of 8 lies inside the second epoch.
     resume = ["--resume_from_checkpoint", str(folder / "training_2" / "checkpoint-6")]
     jobs = [
-        ("train", training_arguments(folder, folder / "training_2", 2)),
-        ("train", training_arguments(folder, folder / "resumed_2", 2) + resume),
+        ("train", joint_arguments(folder, folder / "training_2", 2)),
+        ("train", joint_arguments(folder, folder / "resumed_2", 2) + resume),
         ("denoise", denoising_arguments(folder / "extractor", folder / "denoised_2")),
     ]
     (folder / "jobs.json").write_text(json.dumps(jobs))
@@ -69,7 +55,7 @@ def runs(
         text=True,
     )
     assert launched.returncode == 0, launched.stderr[-4000:]
-    train.train(training_arguments(folder, folder / "training_1", 1))
+    train.train(joint_arguments(folder, folder / "training_1", 1))
     denoise_corpus.main(denoising_arguments(folder / "extractor", folder / "denoised_1"))
     return folder
 

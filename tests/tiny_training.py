@@ -126,6 +126,20 @@ JOINT_TRAINING = [
 ]
 
 
+def joint_arguments(folder: Path, output_dir: Path, num_processes: int, *more: str) -> list[str]:
+    """Two epochs of the joint stage, one batch of four to all processes together."""
+    batch_size = str(4 // num_processes)
+    return [
+        *JOINT_TRAINING,
+        *write_model_configs(folder / "configs"),
+        *("--num_train_epochs", "2", "--per_device_train_batch_size", batch_size),
+        *("--per_device_eval_batch_size", batch_size, "--output_dir", str(output_dir)),
+        *("--eval_strategy", "steps", "--eval_steps", "2", "--save_strategy", "steps"),
+        *("--save_steps", "2", "--save_total_limit", "10"),
+        *more,
+    ]
+
+
 def log_history(checkpoint: Path) -> list[dict[str, float]]:
     """What a training logged until a checkpoint."""
     state = json.loads((checkpoint / "trainer_state.json").read_text(encoding="utf-8"))
