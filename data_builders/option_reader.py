@@ -201,6 +201,8 @@ def _convert_scalar(name: str, value: Any, kind: Any) -> Any:
         # YAML 1.1 reads the words no and yes as booleans: `eval_strategy: no`.
         fits = isinstance(value, str | int | float | os.PathLike)
         value = ("yes" if value else "no") if isinstance(value, bool) else str(value)
+    elif kind is Path:
+        value = Path(value)
     elif kind in (int, float):
         try:
             number = kind(value)

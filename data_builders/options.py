@@ -139,6 +139,8 @@ class DrawingOptions:
     reverberation: Literal["none", "direct", "reverberant"] = option(
         "none", "Rooms, and which signal of the target is to be extracted in them."
     )
+    # Below the shortest, Sabine's formula asks for walls that swallow more than there is; above the
+    # longest, a room has millions of images.
     rt60_range_seconds: tuple[float, float] = option(
         (0.2, 0.6),
         "Shortest and longest reverberation time of the rooms.",

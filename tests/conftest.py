@@ -57,6 +57,14 @@ def generated_corpus() -> datasets.Dataset:
     return load_corpus("generated")
 
 
+@pytest.fixture(scope="module")
+def corpora(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with tiny copies of ravdess, emodb and asterisk."""
+    from corpus_layouts import write_corpora
+
+    return write_corpora(tmp_path_factory.mktemp("corpora"))
+
+
 def _shared_folder(variable: str, name: str) -> Path:
     folder = Path(os.environ.get(variable, REPOSITORY.parent / "shared" / name))
     if not folder.is_dir():

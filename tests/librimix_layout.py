@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import csv
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import soundfile
 
 RATE = 16_000
@@ -55,17 +55,13 @@ def write_librimix(root: Path, num_sources: int = 2, noise_seconds: float = 3.0)
 
 
 def write_table(path: Path, rows: list[dict[str, str]]) -> None:
-    """A CSV file with the keys of the first row as its columns."""
-    with path.open("w", newline="") as file:
-        writer = csv.DictWriter(file, rows[0].keys())
-        writer.writeheader()
-        writer.writerows(rows)
+    """A CSV file with the keys of the rows as its columns."""
+    pd.DataFrame(rows).to_csv(path, index=False)
 
 
 def read_table(path: Path) -> list[dict[str, str]]:
-    """The rows of a CSV file."""
-    with path.open(newline="") as file:
-        return list(csv.DictReader(file))
+    """The rows of a CSV file, every value as text."""
+    return pd.read_csv(path, dtype=str, keep_default_na=False).to_dict("records")
 
 
 def _row(sources: list[str], rng: np.random.Generator) -> dict[str, str]:

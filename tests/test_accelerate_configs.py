@@ -16,7 +16,7 @@ import yaml
 from accelerate.commands.config.config_args import load_config_from_file
 from accelerate.commands.launch import _validate_launch_command, launch_command_parser
 from safetensors.torch import load_file
-from tiny_training import JOINT_TRAINING, log_history, tiny_model, write_model_configs
+from tiny_training import joint_arguments, log_history, tiny_model
 from torch import nn
 from torch.distributed.fsdp import FSDPModule
 from transformers import AutoModelForAudioClassification
@@ -36,6 +36,7 @@ PROCESSES_HERE = {
     "multi_node": 2,
     "single_gpu_bf16": 1,
 }
+MORE = ("--num_train_epochs", "1", "--extractor_learning_rate", "5e-4")
 COUNT_PROCESSES = """
 import sys
 from accelerate import PartialState
@@ -147,31 +148,19 @@ def test_a_checkpoint_of_a_sharded_training_is_complete(tmp_path: Path) -> None:
     assert "optimizer.pt is missing" in str(checkpoint_problem(tmp_path))
 
 
-def training_arguments(folder: Path, output_dir: Path, num_processes: int) -> list[str]:
-    batch_size = str(4 // num_processes)
-    return [
-        *JOINT_TRAINING,
-        *write_model_configs(folder / "configs"),
-        *("--num_train_epochs", "1", "--per_device_train_batch_size", batch_size),
-        *("--per_device_eval_batch_size", batch_size, "--output_dir", str(output_dir)),
-        *("--eval_strategy", "steps", "--eval_steps", "2", "--save_strategy", "steps"),
-        *("--save_steps", "2", "--save_total_limit", "10", "--extractor_learning_rate", "5e-4"),
-    ]
-
-
 @pytest.mark.slow
 def test_sharded_training_gives_the_model_of_one_process(
     generated_corpus: Any, tmp_path: Path
 ) -> None:
     resume = ["--resume_from_checkpoint", str(tmp_path / "sharded" / "checkpoint-2")]
     jobs = [
-        training_arguments(tmp_path, tmp_path / "sharded", 2),
-        training_arguments(tmp_path, tmp_path / "resumed", 2) + resume,
+        joint_arguments(tmp_path, tmp_path / "sharded", 2, *MORE),
+        joint_arguments(tmp_path, tmp_path / "resumed", 2, *MORE) + resume,
     ]
     (tmp_path / "jobs.json").write_text(json.dumps(jobs))
     script = REPOSITORY / "tests" / "sharded_jobs.py"
     run(launch("fsdp_2_gpus", script, tmp_path / "jobs.json"))
-    train.train(training_arguments(tmp_path, tmp_path / "one", 1))
+    train.train(joint_arguments(tmp_path, tmp_path / "one", 1, *MORE))
 
     shards = [json.loads((tmp_path / f"shards_{rank}.json").read_text()) for rank in range(2)]
     assert all(shard["type"] == "DistributedType.FSDP" for shard in shards)

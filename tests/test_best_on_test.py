@@ -9,19 +9,18 @@ from typing import Any
 
 import datasets
 import pytest
-from safetensors.torch import load_file
 from tiny_training import (
     JOINT_TRAINING,
     TrainingEndedError,
     killed_after,
     log_history,
+    same_weights,
     write_model_configs,
 )
 from transformers import TrainerControl, TrainerState
 
 from data_builders.option_reader import OptionError
 from data_builders.options import RecipeOptions
-from tse_ser.evaluation.evaluate_checkpoint import evaluate_checkpoint
 from tse_ser.options import read_training_options
 from tse_ser.training import train
 from tse_ser.training.best_on_test import BestOnTest, best_on_test_facts
@@ -56,15 +55,6 @@ def curve(folder: Path, name: str) -> list[float]:
     return [entry[f"eval_{name}"] for entry in history if f"eval_{name}" in entry]
 
 
-def weights(folder: Path) -> dict[str, Any]:
-    return dict(load_file(folder / "model.safetensors"))
-
-
-def same(first: Path, second: Path) -> bool:
-    one, other = weights(first), weights(second)
-    return one.keys() == other.keys() and all(one[name].equal(other[name]) for name in one)
-
-
 def test_the_epochs_are_those_of_the_best_wa_and_the_best_ua(trained: Path) -> None:
     facts = json.loads((trained / "training_facts.json").read_text())
     assert facts["optimistic"] is True
@@ -76,9 +66,11 @@ def test_the_epochs_are_those_of_the_best_wa_and_the_best_ua(trained: Path) -> N
         epoch = values.index(max(values)) + 1
         assert (best[name], best["epoch"], best["step"]) == (max(values), epoch, 2 * epoch)
         assert best["folder"] == ("." if name == "ua" else "best_wa")
-        assert same(folder, trained / f"checkpoint-{2 * epoch}")
+        assert same_weights(folder, trained / f"checkpoint-{2 * epoch}")
         others = [number for number in range(1, 6) if number != epoch]
-        assert not any(same(folder, trained / f"checkpoint-{2 * number}") for number in others)
+        assert not any(
+            same_weights(folder, trained / f"checkpoint-{2 * number}") for number in others
+        )
 
 
 def test_it_is_chosen_on_the_session_that_is_reported(flags: list[str]) -> None:
@@ -114,21 +106,6 @@ def test_its_denoised_set_has_no_validation_split(generated_corpus: datasets.Dat
     }
 
 
-def test_the_evaluation_reports_both_epochs(trained: Path) -> None:
-    cell = evaluate_checkpoint(
-        model=str(trained),
-        protocol="best_on_test",
-        fold=2,
-        targets=["generated"],
-        interferers=["generated_pool"],
-        enrollment_seconds=1.0,
-        max_examples=24,
-    )
-    assert cell["optimistic"] is True
-    assert cell["ua"] == pytest.approx(max(curve(trained, "ua")))
-    assert cell["wa"] == pytest.approx(max(curve(trained, "wa")))
-
-
 def test_an_interrupted_training_remembers_its_best_epochs(
     flags: list[str], trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -138,8 +115,8 @@ def test_an_interrupted_training_remembers_its_best_epochs(
     train.train([*flags, "--output_dir", str(tmp_path), "--resume_from_checkpoint", "auto"])
     facts = [json.loads((one / "training_facts.json").read_text()) for one in (tmp_path, trained)]
     assert facts[0]["best_on_test"] == facts[1]["best_on_test"]
-    assert same(tmp_path, trained)
-    assert same(tmp_path / "best_wa", trained / "best_wa")
+    assert same_weights(tmp_path, trained)
+    assert same_weights(tmp_path / "best_wa", trained / "best_wa")
 
 
 def test_the_first_of_equal_epochs_is_kept(tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import save_file
+from tiny_models import EXTRACTOR_FIELDS
 
 from data_builders.option_reader import OptionError
 from modeling.configuration_td_speakerbeam import SPEAKER_ENCODER_DIMS
@@ -24,22 +25,12 @@ def encoder(request: pytest.FixtureRequest) -> str:
 @pytest.fixture
 def extractor_config(encoder: str, tmp_path: Path) -> str:
     path = tmp_path / "extractor.json"
-    sizes = {
-        "num_filters": 8,
-        "bottleneck_channels": 4,
-        "hidden_channels": 4,
-        "skip_channels": 4,
-        "num_blocks": 2,
-        "num_repeats": 1,
-        "adaptation_layer": 0,
-        "speaker_embedding_dim": 4,
-    }
     form = {
         "auxiliary_type": "projection",
         "speaker_encoder": encoder,
         "external_embedding_dim": SPEAKER_ENCODER_DIMS[encoder],
     }
-    path.write_text(json.dumps(sizes | form))
+    path.write_text(json.dumps(EXTRACTOR_FIELDS | form))
     return str(path)
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import os
 import tempfile
 from collections.abc import Mapping
@@ -10,6 +9,7 @@ from pathlib import Path
 
 import datasets
 import numpy as np
+import pandas as pd
 import pytest
 import soundfile
 from corpus_layouts import burst
@@ -43,10 +43,8 @@ def write_tree(root: Path, seeds: Mapping[str, int], rate: int) -> Path:
         path.parent.mkdir(parents=True, exist_ok=True)
         soundfile.write(path, samples_of(seed, rate), rate, subtype="FLOAT")
         os.utime(path, ns=(SAME_TIME_NS, SAME_TIME_NS))
-    with (root / "metadata.csv").open("w", encoding="utf-8", newline="") as file:
-        writer = csv.writer(file)
-        writer.writerow(["path", "speaker_id"])
-        writer.writerows([f"{name}.wav", name.partition("/")[0]] for name in seeds)
+    rows = [{"path": f"{name}.wav", "speaker_id": name.partition("/")[0]} for name in seeds]
+    pd.DataFrame(rows).to_csv(root / "metadata.csv", index=False)
     os.utime(root / "metadata.csv", ns=(SAME_TIME_NS, SAME_TIME_NS))
     return root
 
@@ -104,15 +102,11 @@ def test_corpora_that_agree_in_names_sizes_and_times_share_nothing(
 def test_speakers_and_ids_of_a_table_stay_as_many_as_they_are(speakers: list[str]) -> None:
     with tempfile.TemporaryDirectory() as folder:
         soundfile.write(Path(folder, "a.wav"), burst(1), 16_000)
-        with Path(folder, "metadata.csv").open("w", encoding="utf-8", newline="") as file:
-            writer = csv.writer(file)
-            writer.writerow(["path", "speaker_id", "utterance_id"])
-            for number, speaker in enumerate(speakers):
-                prefix = "my/" * (number % 3)
-                writer.writerow(["a.wav", speaker, f"{prefix}{speaker}{number // 3}"])
-        ids = {f"{'my/' * (n % 3)}{one}{n // 3}" for n, one in enumerate(speakers)}
-        if len(ids) < len(speakers):
+        ids = [f"{'my/' * (n % 3)}{one}{n // 3}" for n, one in enumerate(speakers)]
+        if len({*ids}) < len(speakers):
             return
+        table = pd.DataFrame({"path": "a.wav", "speaker_id": speakers, "utterance_id": ids})
+        table.to_csv(Path(folder, "metadata.csv"), index=False)
         corpus = load_corpus("folder:name=my", Path(folder), Path(folder, "cache"))
         assert len({*corpus["utterance_id"][:]}) == len(speakers)
         own = dict(zip(corpus["speaker_id"][:], speakers, strict=True))

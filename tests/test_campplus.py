@@ -5,7 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-import soundfile
 import torch
 import torchaudio
 from campplus_vectors import LENGTHS, VECTORS, formula_weights, generated_speech
@@ -114,23 +113,3 @@ def test_less_than_a_frame_is_refused(formula_encoder: CamPlusPlusSpeakerEncoder
     lengths = torch.tensor([FRAME_SAMPLES, FRAME_SAMPLES - 1])
     with pytest.raises(ValueError, match=r"at least 400 valid samples .* got 399"):
         formula_encoder(torch.zeros(2, FRAME_SAMPLES), lengths)
-
-
-def test_a_voice_is_closest_to_itself_in_another_emotion(
-    published_encoder: CamPlusPlusSpeakerEncoder, data_dir: Path
-) -> None:
-    embeddings = []
-    for actor in range(1, 9):
-        folder = data_dir / "ravdess" / "Audio_Speech_Actors_01-24" / f"Actor_{actor:02d}"
-        for emotion in ("01", "04"):  # neutral and sad, of another sentence
-            sentence = "01" if emotion == "01" else "02"
-            paths = sorted(folder.glob(f"03-01-{emotion}-01-{sentence}-01-*"))
-            if not paths:
-                pytest.skip(f"{folder} does not hold the speech")
-            samples, sampling_rate = soundfile.read(paths[0], dtype="float32")
-            if sampling_rate != 16000:
-                pytest.skip(f"{paths[0]} is not resampled to 16 kHz")
-            embeddings.append(embed(published_encoder, torch.from_numpy(samples)))
-    neutral, sad = torch.stack(embeddings).unflatten(0, (8, 2)).unbind(1)
-    right = (neutral @ sad.T).argmax(dim=1) == torch.arange(8)
-    assert right.float().mean() >= 0.75  # by chance 0.125

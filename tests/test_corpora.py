@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 import logging
 import os
-import shutil
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -25,7 +24,6 @@ from corpus_layouts import (
 from data_builders import audio, load_corpus
 from data_builders.audio import find_speech, read_audio, resample
 from data_builders.corpora import scan
-from data_builders.load import split_corpus
 from data_builders.schema import UTTERANCE_FEATURES, CorpusError
 
 
@@ -186,14 +184,6 @@ def test_speech_is_found_relative_to_the_loudest_frame() -> None:
         assert end == pytest.approx(len(samples) / 16_000 - TRAIL_SECONDS + margin, abs=0.03)
 
 
-def test_quiet_words_are_speech_and_background_is_not() -> None:
-    samples = np.random.default_rng(0).standard_normal(48_000).astype(np.float32)
-    levels_db = np.repeat([-60.0, -45.0, -25.0, 0.0, -30.0, -45.0], 8000)
-    start, end = find_speech(samples * 10 ** (levels_db / 20))
-    assert start == pytest.approx(1.0 - audio.GATE_MARGIN_SECONDS, abs=0.03)
-    assert end == pytest.approx(2.5 + audio.GATE_MARGIN_SECONDS, abs=0.03)
-
-
 def test_what_is_35_db_below_the_loudest_frame_is_no_speech() -> None:
     # A tone of whole periods a frame has the same power in each: the gate shows to the decibel.
     tone = np.sin(2 * np.pi * 400 * np.arange(8000) / 16_000)
@@ -257,50 +247,3 @@ def test_missing_folders_and_unknown_names_are_refused(tmp_path: Path) -> None:
         load_corpus("emodb", tmp_path / "empty", tmp_path)
     with pytest.raises(CorpusError, match=r"unknown corpus 'iemocup': use one of asterisk"):
         load_corpus("iemocup")
-
-
-def write_denoised(source: datasets.Dataset, root: Path) -> Path:
-    rows = []
-    for row, split in zip(source, ["train", "validation", "test"] * len(source), strict=False):
-        name = f"audio/{split}/{Path(row['path']).stem}.wav"
-        audio.write_audio(root / name, read_audio(row["path"]))
-        utterance_id = "denoised/" + row["utterance_id"]
-        rows.append(
-            {
-                **row,
-                "utterance_id": utterance_id,
-                "path": name,
-                "split": split,
-                "source_utterance_id": row["utterance_id"],
-                "si_sdr_db": 3.0,
-            }
-        )
-    datasets.Dataset.from_list(rows).to_parquet(root / "metadata.parquet")
-    return root
-
-
-def test_a_denoised_set_comes_back_from_wherever_it_lies(tmp_path: Path) -> None:
-    source = load_corpus("emodb", write_emodb(tmp_path / "emodb"), tmp_path / "cache")
-    write_denoised(source, tmp_path / "before")
-    shutil.move(tmp_path / "before", tmp_path / "after")
-    corpus = load_corpus("denoised", tmp_path / "after", tmp_path / "cache")
-    assert corpus["source_utterance_id"][:] == source["utterance_id"][:]
-    assert corpus["emotion"][:] == source["emotion"][:]
-    np.testing.assert_array_equal(read_audio(corpus[5]["path"]), read_audio(source[5]["path"]))
-    splits = split_corpus(corpus)
-    assert {name: len(split) for name, split in splits.items()} == {
-        "train": 7,
-        "validation": 7,
-        "test": 6,
-    }
-    assert set(splits["test"]["split"][:]) == {"test"}
-
-
-def test_an_incomplete_denoised_set_is_refused(tmp_path: Path) -> None:
-    source = load_corpus("emodb", write_emodb(tmp_path / "emodb"), tmp_path / "cache")
-    with pytest.raises(CorpusError, match=r"holds no metadata\.parquet; write the set with"):
-        load_corpus("denoised", tmp_path / "emodb", tmp_path / "cache")
-    root = write_denoised(source, tmp_path / "denoised")
-    next((root / "audio" / "test").iterdir()).unlink()
-    with pytest.raises(CorpusError, match=r"1 files named in .* are not there"):
-        load_corpus("denoised", root, tmp_path / "cache")

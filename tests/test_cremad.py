@@ -10,7 +10,7 @@ import pytest
 import soundfile
 from corpus_layouts import burst, write_cremad
 
-from data_builders import load_corpus, load_mixtures
+from data_builders import load_corpus
 from data_builders.corpora.cremad import SENTENCE_SPLITS, SENTENCES
 from data_builders.corpora.folds import Protocol
 from data_builders.load import split_corpus
@@ -80,23 +80,6 @@ def test_sentences_are_held_apart_where_that_is_asked_for(
     ]
     assert not {speaker for speaker, _ in names[0]} & {speaker for speaker, _ in names[1]}
     assert not {text for _, text in names[0]} & {text for _, text in names[1]}
-
-
-def test_six_emotions_are_mixed(tmp_path: Path) -> None:
-    write_cremad(tmp_path / "cremad")
-    mixtures = load_mixtures(
-        targets="cremad",
-        interferers="cremad",
-        emotions=None,
-        corpus_dir=tmp_path,
-        cache_dir=tmp_path / "cache",
-        split="test",
-    )
-    assert len(mixtures) == 2 * 18  # the actors 1001 and 1002
-    assert {mixtures[index]["speaker_id"] for index in range(0, 36, 5)} == {
-        "cremad_1001",
-        "cremad_1002",
-    }
 
 
 @pytest.mark.slow

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from tiny_training import tiny_model
 
 from data_builders import UTTERANCE_FEATURES, load_corpus, load_mixtures
 from data_builders.audio import read_audio
+from data_builders.load import split_corpus
 from data_builders.mixtures.mixing import mean_power
 from data_builders.option_reader import OptionError
 from data_builders.schema import CorpusError
@@ -122,6 +124,27 @@ def test_the_set_is_trained_on_as_if_it_were_clean_speech(denoised_dir: Path) ->
     assert len(dataset) == 2 * NUM_TRAIN
     np.testing.assert_array_equal(example["mixture"], example["target"])
     assert example["label"] >= 0
+
+
+def test_the_set_may_be_moved_and_has_its_own_splits(
+    denoised: datasets.Dataset, denoised_dir: Path, tmp_path: Path
+) -> None:
+    moved = load_corpus("denoised", shutil.copytree(denoised_dir, tmp_path / "moved"))
+    assert moved["utterance_id"][:] == denoised["utterance_id"][:]
+    np.testing.assert_array_equal(read_audio(moved[5]["path"]), read_audio(denoised[5]["path"]))
+    splits = split_corpus(moved)
+    for split, rows in splits.items():
+        assert {*rows["split"][:]} == {split}
+    assert sum(map(len, splits.values())) == len(moved)
+
+
+def test_an_incomplete_set_is_refused(denoised_dir: Path, tmp_path: Path) -> None:
+    part = shutil.copytree(denoised_dir, tmp_path / "part")
+    next((part / "audio" / "test").iterdir()).unlink()
+    with pytest.raises(CorpusError, match=r"1 files named in .* are not there"):
+        load_corpus("denoised", part, tmp_path / "cache")
+    with pytest.raises(CorpusError, match=r"holds no metadata\.parquet; write the set with"):
+        load_corpus("denoised", tmp_path, tmp_path / "cache")
 
 
 def test_files_have_the_level_of_their_mixture(denoised: datasets.Dataset) -> None:

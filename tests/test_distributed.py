@@ -11,26 +11,12 @@ import datasets
 import pytest
 import torch
 from safetensors.torch import load_file
-from tiny_training import JOINT_TRAINING, log_history, tiny_model, write_model_configs
+from tiny_training import joint_arguments, log_history, same_weights, tiny_model
 
 import train
 from data_builders import load_corpus
 from data_builders.audio import read_audio
 from tse_ser.training import denoise_corpus
-
-GLOBAL_BATCH_SIZE = 4
-
-
-def training_arguments(folder: Path, output_dir: Path, num_processes: int) -> list[str]:
-    batch_size = GLOBAL_BATCH_SIZE // num_processes
-    return [
-        *JOINT_TRAINING,
-        *write_model_configs(folder / "configs"),
-        *("--num_train_epochs", "2", "--per_device_train_batch_size", str(batch_size)),
-        *("--per_device_eval_batch_size", str(batch_size), "--output_dir", str(output_dir)),
-        *("--eval_strategy", "steps", "--eval_steps", "2", "--save_strategy", "steps"),
-        *("--save_steps", "2", "--save_total_limit", "10"),
-    ]
 
 
 def denoising_arguments(extractor: Path, output_dir: Path) -> list[str]:
@@ -54,8 +40,8 @@ def runs(
     # Step 6 of 8 lies inside the second epoch.
     resume = ["--resume_from_checkpoint", str(folder / "training_2" / "checkpoint-6")]
     jobs = [
-        ("train", training_arguments(folder, folder / "training_2", 2)),
-        ("train", training_arguments(folder, folder / "resumed_2", 2) + resume),
+        ("train", joint_arguments(folder, folder / "training_2", 2)),
+        ("train", joint_arguments(folder, folder / "resumed_2", 2) + resume),
         ("denoise", denoising_arguments(folder / "extractor", folder / "denoised_2")),
     ]
     (folder / "jobs.json").write_text(json.dumps(jobs))
@@ -69,7 +55,7 @@ def runs(
         text=True,
     )
     assert launched.returncode == 0, launched.stderr[-4000:]
-    train.train(training_arguments(folder, folder / "training_1", 1))
+    train.train(joint_arguments(folder, folder / "training_1", 1))
     denoise_corpus.main(denoising_arguments(folder / "extractor", folder / "denoised_1"))
     return folder
 
@@ -104,11 +90,7 @@ def test_two_processes_end_with_the_weights_of_one(runs: Path) -> None:
 
 
 def test_two_processes_that_resume_inside_an_epoch_go_on_as_before(runs: Path) -> None:
-    whole, resumed = (
-        load_file(runs / name / "checkpoint-8" / "model.safetensors")
-        for name in ("training_2", "resumed_2")
-    )
-    assert not [name for name in whole if not whole[name].equal(resumed[name])]
+    assert same_weights(*(runs / name / "checkpoint-8" for name in ("training_2", "resumed_2")))
 
 
 def test_two_processes_write_the_denoised_set_of_one(runs: Path, tmp_path: Path) -> None:

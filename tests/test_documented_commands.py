@@ -252,7 +252,7 @@ def test_links_between_pages_lead_somewhere() -> None:
         ("accelerate launch --config_file recipes/accelerate/no.yaml train.py", "does not exist"),
         ("pip install -e '.[nonsense]'", "no extra"),
         ("export A=1 && frobnicate", "unknown command"),
-        ("A=1 python push_to_hub.py --model M", "required"),
+        ("A=1 python push_to_hub.py --model M", "repo_id is needed"),
     ],
 )
 @pytest.mark.usefixtures("at_the_root")
@@ -260,37 +260,3 @@ def test_a_command_that_would_not_work_is_found(command: str, problem: str) -> N
     with pytest.raises(CommandProblemError, match=problem):
         for words in split_commands(command):
             check_command(words)
-
-
-def test_a_block_is_found_with_its_marker_and_its_indent(tmp_path: Path) -> None:
-    page = tmp_path / "page.md"
-    page.write_text(
-        "# Page\n\n- item\n\n  ```bash\n  make test\n  ```\n\n"
-        "<!-- not run: needs the moon -->\n```python\nfly()\n```\n\n"
-        "```\ntext `not inline --flag`\n```\n"
-        "See `make test`, `make` and `tse-ser enroll --model M`.\n"
-    )
-    blocks = read_blocks(page)
-    assert [(block.language, block.reason) for block in blocks] == [
-        ("bash", None),
-        ("python", "needs the moon"),
-        ("", None),
-    ]
-    assert [block.line for block in blocks] == [5, 10, 14]
-    assert blocks[0].text == "make test\n"
-    assert read_inline_commands(page, PROGRAMS) == ["make test", "tse-ser enroll --model M"]
-
-
-def test_a_script_is_taken_apart_as_a_shell_does_it() -> None:
-    script = (
-        "# a comment\nA=1 make test   # another\npython -m x \\\n    --flag 'two words'\n"
-        "curl -d @- << JSON | tse-ser y\n{anything: goes}\nJSON\nmake a && make b\n"
-    )
-    assert split_commands(script) == [
-        ["A=1", "make", "test"],
-        ["python", "-m", "x", "--flag", "two words"],
-        ["curl", "-d", "@-"],
-        ["tse-ser", "y"],
-        ["make", "a"],
-        ["make", "b"],
-    ]

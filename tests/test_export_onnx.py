@@ -10,6 +10,7 @@ import pytest
 import torch
 from tiny_models import (
     PROJECTION_FIELDS,
+    STATISTICS_FIELDS,
     padded_batch,
     ragged_waveforms,
     relative_error,
@@ -30,11 +31,6 @@ onnxruntime = pytest.importorskip(
 
 # One block with a dilation beyond 1, and one stack: an export takes seconds for each ten blocks.
 SMALL_FIELDS: dict[str, Any] = {"num_blocks": 2, "num_repeats": 1}
-STATISTICS_FIELDS: dict[str, Any] = {
-    "auxiliary_type": "projection",
-    "speaker_encoder": "log_mel_statistics",
-    "external_embedding_dim": 80,
-}
 # (rows, samples, enrollment samples): none as exported, remainders of hop and dilation among them.
 SHAPES = [(1, 403, 415), (3, 4003, 1604), (2, 2000, 2999)]
 

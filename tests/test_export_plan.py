@@ -5,15 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from corpus_layouts import write_corpora
 
 from data_builders.plans.export_plan import main
 from data_builders.plans.plan_files import PlanFile
-
-
-@pytest.fixture
-def corpora(tmp_path: Path) -> Path:
-    return write_corpora(tmp_path / "corpora")
 
 
 def test_the_command_line_exports_the_split_of_a_recipe(

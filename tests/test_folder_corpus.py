@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import csv
 import logging
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import datasets
+import pandas as pd
 import pytest
 import soundfile
 from corpus_layouts import burst
@@ -40,11 +40,8 @@ def write_folder(root: Path, rows: Sequence[dict[str, str]], rate: int = 16_000)
     return root
 
 
-def write_table(root: Path, rows: Sequence[dict[str, str]], name: str = "metadata.csv") -> None:
-    with (root / name).open("w", encoding="utf-8-sig", newline="") as file:
-        writer = csv.DictWriter(file, fieldnames=list(rows[0]))
-        writer.writeheader()
-        writer.writerows(rows)
+def write_table(root: Path, rows: Sequence[dict[str, str]]) -> None:
+    pd.DataFrame(rows).to_csv(root / "metadata.csv", index=False, encoding="utf-8-sig")
 
 
 def test_a_table_of_recordings_is_a_corpus(tmp_path: Path) -> None:

@@ -105,16 +105,6 @@ def test_batch_norm_takes_its_statistics_from_valid_frames() -> None:
         assert relative_error(gradient, reference) < 1e-10
 
 
-def test_padding_does_not_reach_batch_norm_in_training() -> None:
-    norms = [FrameBatchNorm(4, EPSILON) for _ in range(2)]
-    frames, mask = frames_of(2, 4, 9).float(), frame_mask((9, 4), 9).float()
-    changed = frames * mask + 100 * (1 - mask)
-    outputs = [norm(values, mask) for norm, values in zip(norms, (frames, changed), strict=True)]
-    assert torch.equal(*outputs)
-    assert torch.equal(norms[0].running_mean, norms[1].running_mean)
-    assert torch.equal(norms[0].running_var, norms[1].running_var)
-
-
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 def test_half_precision_batch_norm_counts_thousands_of_frames(dtype: torch.dtype) -> None:
     frames = frames_of(1, 4, 9000).to(dtype)

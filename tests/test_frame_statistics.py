@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -10,8 +9,14 @@ import datasets
 import pytest
 import torch
 from safetensors.torch import load_file
-from tiny_models import ragged_waveforms, relative_error, tiny_classifier, tiny_extractor
-from tiny_training import JOINT_TRAINING
+from tiny_models import (
+    padded_batch,
+    ragged_waveforms,
+    relative_error,
+    tiny_classifier,
+    tiny_extractor,
+)
+from tiny_training import JOINT_TRAINING, write_model_configs
 from torch import Tensor
 
 import train
@@ -22,24 +27,18 @@ STANDARDIZED: dict[str, Any] = {
     "head_hidden_size": 8,
     "apply_spec_augment": False,
 }
-LOG_MEL = {"model_type": "log_mel", "num_mel_bins": 16, "hidden_size": 16}
 
 
-def padded_batch(lengths: tuple[int, ...], seed: int) -> dict[str, Tensor]:
-    waveforms = ragged_waveforms(lengths, seed)
-    mask = torch.zeros(len(lengths), max(lengths), dtype=torch.long)
-    for row, length in zip(mask, lengths, strict=True):
-        row[:length] = 1
-    # What stands in the padding must not be counted.
-    values = [torch.cat([w, torch.ones(max(lengths) - len(w))]) for w in waveforms]
-    return {"input_values": torch.stack(values), "attention_mask": mask}
+def batch_of(lengths: tuple[int, ...], seed: int) -> dict[str, Tensor]:
+    values, mask = padded_batch(ragged_waveforms(lengths, seed))
+    return {"input_values": values, "attention_mask": mask}
 
 
 @pytest.mark.parametrize("encoder", ["log_mel", "whisper", "hubert_group"])
 def test_statistics_are_those_of_the_valid_frames_of_all_batches(encoder: str) -> None:
     fields: dict[str, Any] = {"max_duration_seconds": 1.0} if encoder == "whisper" else {}
     model = tiny_classifier(encoder, **STANDARDIZED, **fields)
-    batches = [padded_batch((8000, 5000), 1), padded_batch((6000,), 2)]
+    batches = [batch_of((8000, 5000), 1), batch_of((6000,), 2)]
     frames = []
     for batch in batches:
         with torch.no_grad():
@@ -55,7 +54,7 @@ def test_statistics_are_those_of_the_valid_frames_of_all_batches(encoder: str) -
 
 def test_the_head_sees_standardized_and_projected_frames() -> None:
     model = tiny_classifier(**STANDARDIZED, num_blocks=1)
-    model.fit_frame_statistics([padded_batch((8000, 8000), 3)])
+    model.fit_frame_statistics([batch_of((8000, 8000), 3)])
     frames = torch.randn(2, 20, model.encoder.hidden_size)
     head = model.head
     plain = tiny_classifier(num_blocks=1, head_hidden_size=8).head
@@ -70,7 +69,7 @@ def test_the_head_sees_standardized_and_projected_frames() -> None:
 
 def test_statistics_are_saved_and_loaded_with_the_model(tmp_path: Path) -> None:
     model = tiny_classifier(**STANDARDIZED)
-    model.fit_frame_statistics([padded_batch((8000, 5000), 4)])
+    model.fit_frame_statistics([batch_of((8000, 5000), 4)])
     model.save_pretrained(tmp_path)
     again = ShiftCnnForEmotionClassification.from_pretrained(tmp_path)
     assert torch.equal(again.head.frame_mean, model.head.frame_mean)
@@ -84,29 +83,24 @@ def test_a_channel_that_never_changes_stays_finite() -> None:
     with torch.no_grad():
         for parameter in model.encoder.parameters():
             parameter.zero_()
-    batch = padded_batch((8000,), 5)
+    batch = batch_of((8000,), 5)
     model.fit_frame_statistics([batch])
     assert model(batch["input_values"]).logits.isfinite().all()
 
 
 def test_statistics_need_frames_and_a_head_that_uses_them() -> None:
     with pytest.raises(ValueError, match="Set `standardize_frames=True`"):
-        tiny_classifier().fit_frame_statistics([padded_batch((8000,), 6)])
+        tiny_classifier().fit_frame_statistics([batch_of((8000,), 6)])
     with pytest.raises(ValueError, match="two valid frames at least"):
         tiny_classifier(**STANDARDIZED).fit_frame_statistics([])
 
 
 def train_tiny(folder: Path, stage: str, *more: str) -> dict[str, Tensor]:
     """Two steps of a stage with a new classifier; the weights that were saved."""
-    fields: dict[str, Any] = {"encoder_config": LOG_MEL, **STANDARDIZED}
-    folder.mkdir(parents=True, exist_ok=True)
-    config = folder / "classifier.json"
-    config.write_text(json.dumps(fields))
     flags = [*JOINT_TRAINING, "--stage", stage, "--output_dir", str(folder / "out")]
+    flags += write_model_configs(folder, **STANDARDIZED)
     flags += ["--max_steps", "2", "--per_device_train_batch_size", "4", "--eval_strategy", "no"]
     flags += ["--load_best_model_at_end", "false"]
-    if "--classifier_name_or_path" not in more:
-        flags += ["--classifier_config", str(config)]
     train.train([*flags, *more])
     return load_file(folder / "out" / "model.safetensors")
 

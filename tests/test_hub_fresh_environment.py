@@ -7,10 +7,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import soundfile
-from fresh_environment import PACKAGES, NoPackageIndexError, run_three_lines
+from fresh_environment import NoPackageIndexError, run_three_lines
 from hub_clients import hub_environment, run_installed
 from hub_server import HubServer
-from packaging.requirements import Requirement
 from tiny_models import tiny_tse_ser
 from tiny_publishing import RAVDESS, write_training
 
@@ -22,11 +21,6 @@ from tse_ser.publishing.command import main
 main(["--model", sys.argv[1], "--repo_id", "lab/tse-ser-ft", "--not_evaluated"])
 print(json.dumps(None))
 """
-
-
-def test_it_installs_four_packages() -> None:
-    names = [Requirement(package).name for package in PACKAGES]
-    assert names == ["transformers", "torch", "torchaudio", "soundfile"]
 
 
 @pytest.mark.slow

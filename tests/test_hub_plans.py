@@ -8,7 +8,6 @@ from typing import Any
 
 import pyarrow.parquet as pq
 import pytest
-from corpus_layouts import write_corpora
 from hub_clients import hub_environment, link_packages, run_installed, run_isolated
 from hub_server import HubServer
 from huggingface_hub import constants
@@ -86,11 +85,6 @@ for name, plan in (
         found[name] = str(error)
 print(json.dumps(found))
 """
-
-
-@pytest.fixture(scope="module")
-def corpora(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_corpora(tmp_path_factory.mktemp("corpora"))
 
 
 @pytest.fixture(scope="module")

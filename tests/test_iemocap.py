@@ -13,7 +13,7 @@ from corpus_layouts import IEMOCAP_LABELS, burst, write_iemocap
 from data_builders import load_corpus, load_mixtures
 from data_builders.corpora import iemocap
 from data_builders.corpora.folds import split_by_session
-from data_builders.schema import EMOTIONS, CorpusError
+from data_builders.schema import CorpusError
 
 WORDS = dict(
     zip(
@@ -26,14 +26,6 @@ WORDS = dict(
 def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Two sessions; tests that spoil something copy it."""
     return write_iemocap(tmp_path_factory.mktemp("iemocap"), sessions=[1, 2])
-
-
-def test_the_known_counts_are_those_of_the_paper() -> None:
-    counts = iemocap.KNOWN_COUNTS.values()
-    totals = dict(zip(EMOTIONS, (sum(column) for column in zip(*counts, strict=True)), strict=True))
-    assert totals == {"angry": 1103, "happy": 1636, "sad": 1084, "neutral": 1708}
-    assert [sum(row) for row in counts] == [1085, 1023, 1151, 1031, 1241]
-    assert sum(totals.values()) == 5531
 
 
 def test_turns_have_the_label_the_words_and_the_actor_who_speaks(

@@ -29,7 +29,7 @@ SHARED = {"tse_ser.machine", "tse_ser.options", "tse_ser.resources", "tse_ser.sa
 INNER_IMPORTS: dict[str, set[str]] = {
     "tse_ser/conversion": set(),
     "tse_ser/evaluation": {"tse_ser.publishing.corpora"},
-    "tse_ser/training": {"tse_ser.evaluation.compute_metrics"},
+    "tse_ser/training": {"tse_ser.evaluation.metrics"},
     "tse_ser/publishing": {"tse_ser.conversion.checkpoint_card", "tse_ser.training.facts"},
     "tse_ser/cli": set(),
 }
@@ -74,7 +74,7 @@ def imported_modules(path: Path) -> Iterator[tuple[int, str]]:
         if isinstance(node, ast.Import):
             yield from ((node.lineno, alias.name) for alias in node.names)
         elif isinstance(node, ast.ImportFrom) and node.level == 0 and node.module:
-            # `from evaluation import compute_metrics` names a module of the package.
+            # `from evaluation import prediction` names a module of the package.
             names = [f"{node.module}.{alias.name}" for alias in node.names]
             yield from ((node.lineno, name) for name in names)
 

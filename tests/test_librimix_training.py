@@ -11,8 +11,13 @@ import pytest
 import yaml
 from corpus_layouts import write_librispeech
 from librimix_layout import SUBSET, read_table, write_librimix
-from safetensors.torch import load_file
-from tiny_training import TrainingEndedError, killed_after, log_history, write_model_configs
+from tiny_training import (
+    TrainingEndedError,
+    killed_after,
+    log_history,
+    same_weights,
+    write_model_configs,
+)
 
 import train
 from data_builders.librimix.mixtures import LibriMixDataset
@@ -188,17 +193,15 @@ def test_an_interrupted_training_on_librimix_resumes_to_the_same_weights(
         killed_after(5, monkeypatch, [*flags, "--output_dir", str(tmp_path / "killed")])
     assert (tmp_path / "killed" / "checkpoint-3").is_dir()
     assert not (tmp_path / "killed" / "training_facts.json").exists()
-    weights, curves = [], []
+    curves = []
     for name in ("killed", "whole"):
         folder = tmp_path / name
         train.train([*flags, "--output_dir", str(folder), "--resume_from_checkpoint", "auto"])
-        weights.append(load_file(folder / "model.safetensors"))
         history = log_history(folder / "checkpoint-9")
         curves.append([entry["eval_si_sdr"] for entry in history if "eval_si_sdr" in entry])
     assert len(curves[0]) == 3
     assert curves[0] == curves[1]
-    assert weights[0].keys() == weights[1].keys()
-    assert all(weights[0][key].equal(weights[1][key]) for key in weights[0])
+    assert same_weights(tmp_path / "killed", tmp_path / "whole")
     facts = json.loads((tmp_path / "whole" / "training_facts.json").read_text())
     assert facts["data"]["librimix_subset"] == SUBSET
     assert facts["num_examples"] == {"train": 18, "validation": 4}

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import math
 import re
 from pathlib import Path
 from typing import Any
@@ -14,9 +13,7 @@ import numpy as np
 import pytest
 import soundfile
 from corpus_layouts import burst, write_corpora
-from datasets.distributed import split_dataset_by_node
 from mixture_bytes import digest, every_option, write_noise
-from torch.utils.data import DataLoader
 
 from data_builders import NO_DATA_FILES, CorpusError, MixtureSpec, load_mixtures
 from data_builders.option_reader import OptionError
@@ -26,11 +23,6 @@ from data_builders.target_speaker_mixture import (
     MixtureConfig,
     TargetSpeakerMixture,
 )
-
-
-@pytest.fixture(scope="module")
-def corpora(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_corpora(tmp_path_factory.mktemp("corpora"))
 
 
 def keywords(corpora: Path, **changes: Any) -> dict[str, Any]:
@@ -55,34 +47,10 @@ def load(corpora: Path, split: str | None = "test", streaming: bool = False, **c
     )
 
 
-def assert_same(example: dict[str, Any], expected: dict[str, Any]) -> None:
-    assert example.keys() == expected.keys()
-    for name, value in expected.items():
-        if isinstance(value, np.ndarray):
-            assert example[name].dtype == np.float32
-            np.testing.assert_array_equal(example[name], value)
-        elif isinstance(value, float) and math.isnan(value):
-            assert math.isnan(example[name])
-        else:
-            assert example[name] == value
-
-
-@pytest.mark.parametrize("streaming", [False, True])
-@pytest.mark.parametrize("changes", [{}, {"interferers": None, "trim_silence": True}])
-def test_map_style_and_streaming_give_the_examples_of_load_mixtures(
-    streaming: bool, changes: dict[str, Any], corpora: Path
-) -> None:
-    expected = load_mixtures(split="test", **keywords(corpora, **changes))
-    loaded = list(load(corpora, streaming=streaming, **changes))
-    assert len(loaded) == len(expected) == 32
-    for index, example in enumerate(loaded):
-        assert_same(example, expected[index])
-
-
 def test_rows_are_rendered_one_by_one_and_in_slices(corpora: Path) -> None:
     expected = load_mixtures(split="train", **keywords(corpora))
     loaded = load(corpora, split="train")
-    assert_same(loaded[7], expected[7])
+    assert digest(loaded[7]) == digest(expected[7])
     part = loaded[3:6]
     assert part["utterance_id"] == [expected[index]["utterance_id"] for index in range(3, 6)]
     np.testing.assert_array_equal(part["mixture"][2], expected[5]["mixture"])
@@ -92,23 +60,6 @@ def test_every_split_is_offered_that_the_protocol_has(corpora: Path) -> None:
     assert set(load(corpora, split=None)) == {"train", "validation", "test"}
     paper = load(corpora, split=None, protocol="paper", streaming=True)
     assert set(paper) == {"train", "test"}
-
-
-@pytest.mark.parametrize("streaming", [False, True])
-def test_workers_give_each_example_once(streaming: bool, corpora: Path) -> None:
-    loader = DataLoader(load(corpora, streaming=streaming), batch_size=None, num_workers=2)
-    ids = [example["utterance_id"] for example in loader]
-    assert len(ids) == len(set(ids)) == 32
-
-
-def test_nodes_share_the_examples_evenly(corpora: Path) -> None:
-    streamed = load(corpora, streaming=True, max_examples=30)
-    parts = [
-        [example["utterance_id"] for example in split_dataset_by_node(streamed, rank, 2)]
-        for rank in range(2)
-    ]
-    assert [len(part) for part in parts] == [15, 15]
-    assert len({*parts[0], *parts[1]}) == 30
 
 
 def test_only_plans_are_kept_on_disk(corpora: Path, tmp_path: Path) -> None:

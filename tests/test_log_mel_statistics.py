@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import Any
-
 import datasets
 import numpy as np
 import pytest
 import soundfile
 import torch
+from tiny_models import STATISTICS_FIELDS, tiny_extractor
 
-from modeling import TdSpeakerBeamConfig, TdSpeakerBeamForSpeechExtraction
+from modeling import TdSpeakerBeamConfig
 from modeling.log_mel_statistics import STATISTICS_DIM, LogMelStatisticsEncoder
 
 ENCODER = LogMelStatisticsEncoder()
@@ -50,38 +48,10 @@ def _embed_file(path: str) -> torch.Tensor:
 
 
 def test_an_extractor_builds_it_in_and_saves_nothing_of_it() -> None:
-    fields: dict[str, Any] = {
-        "num_filters": 8,
-        "bottleneck_channels": 4,
-        "hidden_channels": 4,
-        "skip_channels": 4,
-        "num_blocks": 2,
-        "num_repeats": 1,
-        "adaptation_layer": 0,
-        "speaker_embedding_dim": 4,
-        "auxiliary_type": "projection",
-        "speaker_encoder": "log_mel_statistics",
-    }
     with pytest.raises(ValueError, match="`external_embedding_dim` must be 80"):
-        TdSpeakerBeamConfig(**fields)
-    model = TdSpeakerBeamForSpeechExtraction(
-        TdSpeakerBeamConfig(**fields, external_embedding_dim=STATISTICS_DIM)
-    )
+        TdSpeakerBeamConfig(auxiliary_type="projection", speaker_encoder="log_mel_statistics")
+    model = tiny_extractor(**STATISTICS_FIELDS)
     assert not any(name.startswith("speaker_encoder") for name in model.state_dict())
     values = torch.randn(2, 4000, generator=torch.Generator().manual_seed(1))
     assert model.get_speaker_embeddings(values).shape == (2, STATISTICS_DIM)
     assert model(values, enrollment_values=values).extracted_values.shape == values.shape
-
-
-def test_its_filters_survive_loading(tmp_path: Path) -> None:
-    fields: dict[str, Any] = {
-        "auxiliary_type": "projection",
-        "speaker_encoder": "log_mel_statistics",
-    }
-    sizes: dict[str, Any] = {"num_filters": 8, "hidden_channels": 8, "num_repeats": 1}
-    config = TdSpeakerBeamConfig(**fields, **sizes, external_embedding_dim=STATISTICS_DIM)
-    model = TdSpeakerBeamForSpeechExtraction(config).eval()
-    model.save_pretrained(tmp_path)
-    loaded = TdSpeakerBeamForSpeechExtraction.from_pretrained(tmp_path).eval()
-    values = torch.randn(1, 4000, generator=torch.Generator().manual_seed(2))
-    assert torch.equal(loaded.get_speaker_embeddings(values), model.get_speaker_embeddings(values))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from pathlib import Path
 from typing import Any
@@ -11,6 +10,7 @@ import numpy as np
 import pytest
 import soundfile
 from corpus_layouts import burst, write_corpora
+from mixture_bytes import digest
 from torch.utils.data import DataLoader
 
 from data_builders import MixtureDataset, MixtureSpec, load_mixtures
@@ -60,15 +60,7 @@ def whole(mixtures: MixtureDataset, utterance_id: str) -> np.ndarray:
     raise AssertionError(utterance_id)
 
 
-def digest(example: dict[str, Any]) -> str:
-    found = hashlib.sha256(repr([example["spec"], example["label"]]).encode())
-    for name in ("mixture", "enrollment", "target"):
-        assert example[name].dtype == np.float32
-        found.update(example[name].tobytes())
-    return found.hexdigest()
-
-
-@pytest.mark.parametrize("num_speakers", [3, 5])
+@pytest.mark.parametrize("num_speakers", [2, 3, 5])
 def test_a_mixture_is_the_sum_of_all_speakers_at_their_snr(
     num_speakers: int, corpora: Path
 ) -> None:
@@ -77,6 +69,7 @@ def test_a_mixture_is_the_sum_of_all_speakers_at_their_snr(
         example, spec = mixtures[index], mixtures.plan(index)
         target = whole(mixtures, spec.target_id)
         np.testing.assert_array_equal(example["target"], target)
+        np.testing.assert_array_equal(example["enrollment"], whole(mixtures, spec.enrollment_id))
         mixture, power = target, 0.0
         for one in spec.interferers:
             samples = whole(mixtures, one.utterance_id)

@@ -10,49 +10,21 @@ from typing import Any, cast
 
 from safetensors.torch import load_file, save_file
 from tiny_models import (
-    EXTRACTOR_FIELDS,
     PROJECTION_FIELDS,
-    encoder_config,
     joint_batch,
     relative_error,
     tiny_classifier,
     tiny_extractor,
 )
 from transformers import (
-    AutoConfig,
-    AutoFeatureExtractor,
-    AutoModel,
-    AutoModelForAudioClassification,
     Trainer,
     TrainingArguments,
 )
 
 from modeling import (
-    ShiftCnnConfig,
-    ShiftCnnForEmotionClassification,
-    TdSpeakerBeamConfig,
-    TdSpeakerBeamForSpeechExtraction,
     TseSerFeatureExtractor,
     TseSerForEmotionClassification,
 )
-
-
-def test_auto_classes_know_the_models(tmp_path: Path) -> None:
-    for config, auto_class, model_class in (
-        (TdSpeakerBeamConfig(**EXTRACTOR_FIELDS), AutoModel, TdSpeakerBeamForSpeechExtraction),
-        (
-            ShiftCnnConfig(encoder_config=encoder_config("log_mel")),
-            AutoModelForAudioClassification,
-            ShiftCnnForEmotionClassification,
-        ),
-    ):
-        assert type(auto_class.from_config(config)) is model_class
-        config.save_pretrained(tmp_path / config.model_type)
-        assert type(AutoConfig.from_pretrained(tmp_path / config.model_type)) is type(config)
-    TseSerFeatureExtractor(min_duration_seconds=0.5).save_pretrained(tmp_path / "td_speakerbeam")
-    extractor = AutoFeatureExtractor.from_pretrained(tmp_path / "td_speakerbeam")
-    assert isinstance(extractor, TseSerFeatureExtractor)
-    assert extractor.min_duration_seconds == 0.5
 
 
 def test_a_trainer_of_its_own_keeps_scores_and_no_waveforms(tmp_path: Path) -> None:

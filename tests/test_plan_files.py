@@ -5,8 +5,6 @@ from __future__ import annotations
 import json
 import pickle
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -102,24 +100,6 @@ def test_a_plan_that_went_through_parquet_gives_the_same_bytes(
             rows = rows_of(path, streaming, tmp_path)
             rendered = render_plan_rows(rows, **folders(corpora))
             assert [digest(example) for example in rendered] == expected
-
-
-def test_a_plan_of_before_there_was_a_low_pass_gives_the_same_bytes(
-    corpora: Path, full_plan: Path, tmp_path: Path
-) -> None:
-    table = pq.read_table(full_plan)
-    metadata = json.loads(table.schema.metadata[METADATA_KEY]) | {"schema_version": 1}
-    older = table.drop_columns(["lowpass_hz"]).replace_schema_metadata(
-        {METADATA_KEY: json.dumps(metadata)}
-    )
-    pq.write_table(older, tmp_path / "older.parquet")
-    now, before = (
-        load_mixtures_from_plan(path, **folders(corpora))
-        for path in (full_plan, tmp_path / "older.parquet")
-    )
-    assert [digest(before[index]) for index in range(len(before))] == [
-        digest(now[index]) for index in range(len(now))
-    ]
 
 
 def test_every_kind_of_mixture_was_in_the_full_plan(full_plan: Path) -> None:
@@ -309,9 +289,7 @@ def test_files_that_are_no_plans_are_refused(plan: Path, tmp_path: Path) -> None
         load_mixtures_from_plan(tmp_path / "bare.parquet")
     metadata = {METADATA_KEY: json.dumps({"schema_version": 7, "package_version": "9.1"}).encode()}
     pq.write_table(table.replace_schema_metadata(metadata), tmp_path / "newer.parquet")
-    with pytest.raises(
-        CorpusError, match=r"schema version 7, written by .* 9.1; .* reads \(1, 2\)"
-    ):
+    with pytest.raises(CorpusError, match=r"schema version 7, written by .* 9.1; .* reads 2"):
         load_mixtures_from_plan(tmp_path / "newer.parquet")
     rows = rows_of(plan, False, tmp_path / "hub").remove_columns(["utterances", "split"])
     with pytest.raises(CorpusError, match=r"rows: lacks the columns \['split', 'utterances'\]"):
@@ -362,42 +340,6 @@ def test_opening_a_plan_reads_none_of_its_rows(
     for number in range(0, 20_000, 300):
         assert rows.row(number)["index"] == number % NUM_MIXTURES
     assert rows._read_group.cache_info().currsize == KEPT_ROW_GROUPS
-
-
-MEASURE = """
-import sys, time
-from pathlib import Path
-import data_builders
-
-def peak_kilobytes():
-    status = Path("/proc/self/status").read_text()
-    return int(status.partition("VmHWM:")[2].split()[0])
-
-Path("/proc/self/clear_refs").write_text("5")  # forgets the peak of the imports
-before = peak_kilobytes()
-start = time.perf_counter()
-mixtures = data_builders.load_mixtures_from_plan(*sys.argv[1:3])
-opened = time.perf_counter() - start
-for index in range(0, len(mixtures), 50_021):
-    mixtures[index]
-print(len(mixtures), opened, (peak_kilobytes() - before) / 1e3)
-"""
-
-
-@pytest.mark.slow
-@pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="needs Linux's /proc")
-def test_a_plan_of_a_million_mixtures_opens_in_two_seconds_and_300_megabytes(
-    corpora: Path, plan: Path, tmp_path: Path, repository: Path
-) -> None:
-    path = synthetic_plan(plan, tmp_path / "million.parquet", 1_000_000)
-    command = [sys.executable, "-c", MEASURE, str(path), str(corpora)]
-    measured = subprocess.run(
-        command, cwd=repository, capture_output=True, text=True, check=True
-    ).stdout.split()
-    size, seconds, megabytes = int(measured[0]), float(measured[1]), float(measured[2])
-    assert size == 1_000_000
-    assert seconds < 2.0
-    assert megabytes < 300.0
 
 
 def test_a_plan_travels_to_other_processes(corpora: Path, plan: Path) -> None:

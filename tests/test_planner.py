@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from typing import Any
 
@@ -11,7 +10,7 @@ import pytest
 from corpus_layouts import utterances
 from planned_voices import all_specs, interferer, rows_of, voices
 
-from data_builders import MixturePlanner, MixtureSpec
+from data_builders import MixturePlanner
 from data_builders.corpora.utterance_table import CodedColumn, StringColumn
 from data_builders.mixtures.speed import samples_at_speed
 from data_builders.schema import CorpusError
@@ -50,16 +49,6 @@ def test_enrollments_may_come_from_more_utterances_than_the_targets() -> None:
         "a/1_0",
         "a/1_1",
     }
-
-
-def test_the_interferer_is_another_speaker() -> None:
-    targets, others = voices("a", "fm"), voices("b", "fm")
-    both = datasets.concatenate_datasets([targets, others])
-    rows = rows_of(both)
-    for spec in all_specs(MixturePlanner(targets, both, mixing_seed=0)):
-        assert (
-            rows[interferer(spec).utterance_id]["speaker_id"] != rows[spec.target_id]["speaker_id"]
-        )
 
 
 @pytest.mark.parametrize(("gender_state", "same"), [("same", {True}), ("different", {False})])
@@ -121,11 +110,6 @@ def test_index_walks_over_the_targets() -> None:
         planner.plan(0, len(planner))
 
 
-def test_clean_plans_have_no_interferer() -> None:
-    spec = MixturePlanner(voices("a", "f"), None, mixing_seed=0).plan(0, 0)
-    assert spec.interferers == ()
-
-
 def test_the_snr_covers_its_range() -> None:
     targets = voices("a", "fm")
     planner = MixturePlanner(targets, targets, mixing_seed=0, snr_range_db=(-5.0, 10.0))
@@ -134,14 +118,6 @@ def test_the_snr_covers_its_range() -> None:
     assert 9.0 < max(drawn) <= 10.0
     fixed = MixturePlanner(targets, targets, mixing_seed=0, snr_range_db=(3.0, 3.0))
     assert {interferer(spec).snr_db for spec in all_specs(fixed)} == {3.0}
-
-
-def test_the_mixture_is_as_long_as_the_target() -> None:
-    targets = voices("a", "fm")
-    rows = rows_of(targets)
-    for spec in all_specs(MixturePlanner(targets, targets, mixing_seed=0)):
-        assert spec.target_start == 0
-        assert spec.num_samples == round(rows[spec.target_id]["duration_seconds"] * 16_000)
 
 
 def test_longer_targets_are_cropped_and_shorter_ones_kept() -> None:
@@ -206,14 +182,6 @@ def test_the_enrollment_has_the_speed_of_the_target() -> None:
     assert samples_at_speed(1000, 1.0) == 1000
 
 
-def test_a_plan_survives_json() -> None:
-    targets = voices("a", "fm")
-    for interferers in (targets, None):
-        planner = MixturePlanner(targets, interferers, mixing_seed=0, snr_range_db=(-3.0, 3.0))
-        spec = planner.plan(5, 2)
-        assert MixtureSpec.from_dict(json.loads(json.dumps(spec.to_dict()))) == spec
-
-
 def test_a_speaker_without_another_neutral_utterance_is_named() -> None:
     corpus = voices("a", "fm")
     with pytest.raises(
@@ -248,9 +216,7 @@ def test_an_impossible_gender_state_names_who_cannot_have_it() -> None:
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"snr_range_db": (5.0, -5.0)}, "snr_range_db: expected the lower number first"),
         ({"snr_range_db": (0.0, float("inf"))}, "snr_range_db"),
-        ({"segment_seconds": 0.0}, r"segment_seconds: expected a number above 0, got 0\.0"),
         ({"enrollment_seconds": -1.0}, "enrollment_seconds: expected a number above 0"),
         ({"speed_factors": (0.0,)}, "speed_factors"),
         ({"speed_factors": (1.0, 0.987654)}, "speed_factors: expected ratios"),
@@ -259,7 +225,6 @@ def test_an_impossible_gender_state_names_who_cannot_have_it() -> None:
         ({"num_speakers": 1}, "num_speakers: expected a number at least 2 and at most 5"),
         ({"num_speakers": 6}, "num_speakers"),
         ({"num_speakers": (3, 2)}, "num_speakers"),
-        ({"num_speakers": (2, 3, 4)}, "num_speakers"),
         ({"snr_distribution": "gaussian"}, "snr_distribution: unknown choice 'gaussian'"),
         ({"snr_mean_std_db": (0.0, -1.0)}, "snr_mean_std_db"),
         ({"noise_snr_range_db": (20.0, 5.0)}, "noise_snr_range_db: expected the lower"),
@@ -272,7 +237,6 @@ def test_an_impossible_gender_state_names_who_cannot_have_it() -> None:
         ({"clean_share": -0.1}, "clean_share: expected a number at least 0 and at most 1"),
         ({"absent_share": 1.5}, "absent_share"),
         ({"lowpass_hz": 0}, "lowpass_hz: expected a number above 0"),
-        ({"segment_secons": 1.0}, "unknown key 'segment_secons': did you mean 'segment_seconds"),
         ({"clean_share": 0.6, "absent_share": 0.5}, "at most 1 together"),
     ],
 )

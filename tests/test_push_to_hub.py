@@ -11,7 +11,6 @@ import numpy as np
 import pytest
 import soundfile
 import torch
-from huggingface_hub import CommitOperationAdd, CommitOperationDelete
 from safetensors.torch import load_file
 from tiny_models import STATISTICS_FIELDS, tiny_classifier, tiny_extractor, tiny_tse_ser
 from tiny_publishing import RAVDESS, REPO_ID, write_cell, write_training
@@ -23,10 +22,8 @@ from tse_ser.publishing.errors import PublishingError
 from tse_ser.publishing.model_repository import build_model_repository
 from tse_ser.publishing.options import PublishingOptions
 from tse_ser.publishing.repository import (
-    check_destination,
     check_repository,
     list_files,
-    operations_for,
     upload,
 )
 from tse_ser.saving import load_saved, save_with_code
@@ -327,22 +324,3 @@ def test_a_sample_has_to_be_short_audio(training: Path, tmp_path: Path) -> None:
         with pytest.raises(PublishingError, match=message):
             build_model_repository(training, tmp_path / "built", REPO_ID, options)
     assert not (tmp_path / "built").exists()
-
-
-def test_a_destination_is_checked_before_anything_is_built() -> None:
-    check_destination(REPO_ID, None, create_pr=True)
-    check_destination(REPO_ID, "v2", create_pr=False)
-    for repo_id in ("tse-ser", "lab/tse ser", "lab/-x", ""):
-        with pytest.raises(PublishingError, match="--repo_id"):
-            check_destination(repo_id, None, create_pr=False)
-
-
-def test_an_upload_replaces_what_an_earlier_one_left_and_nothing_of_the_owners(
-    shown: tuple[Path, str],
-) -> None:
-    there = ["README.md", "conversion_facts.json", "sample/mixture.wav", "own.py", "logo.png"]
-    operations = operations_for(shown[0], [*there, "modeling_old.py"], "model")
-    added = [one.path_in_repo for one in operations if isinstance(one, CommitOperationAdd)]
-    deleted = [one.path_in_repo for one in operations if isinstance(one, CommitOperationDelete)]
-    assert added == list_files(shown[0])
-    assert deleted == ["conversion_facts.json"]

@@ -65,7 +65,7 @@ def test_a_program_of_the_command_says_what_it_takes(
     ("words", "message"),
     [
         (["train", "--stge", "joint"], "stage"),
-        (["push", "--model", "x", "--repo_id", "lab/x", "--foo", "1"], "unknown: --foo 1"),
+        (["push", "--model", "x", "--repo_id", "lab/x", "--foo", "1"], "unknown argument --foo"),
         (["push", "--repo_id", "lab/x"], "one of --model and --plan is required"),
     ],
 )

@@ -14,7 +14,6 @@ from torch import Tensor
 from transformers.models.wav2vec2.modeling_wav2vec2 import _compute_mask_indices
 
 from modeling import ShiftCnnConfig, ShiftCnnHead
-from modeling.configuration_shift_cnn import LogMelConfig
 from modeling.modeling_shift_cnn import classification_loss, random_spans, temporal_shift
 from tse_ser.conversion.checkpoint_conversion import convert_shiftser_head_state_dict
 
@@ -94,15 +93,6 @@ def test_temporal_shift_equals_the_public_one(vectors_dir: Path) -> None:
     assert checked == 2 * 2 * 2 * 2 * 4
 
 
-def test_temporal_shift_moves_one_part_of_the_channels() -> None:
-    frames = torch.arange(1.0, 25.0).reshape(1, 6, 4)
-    shifted = temporal_shift(frames, stride=2, divisor=4, bidirectional=True)
-    assert shifted[0, :, 0].tolist() == [0, 0, *frames[0, :4, 0].tolist()]
-    assert shifted[0, :, 1].tolist() == [*frames[0, 2:, 1].tolist(), 0, 0]
-    assert torch.equal(shifted[..., 2:], frames[..., 2:])
-    assert not temporal_shift(frames, stride=9, divisor=4)[..., 0].any()
-
-
 def test_placement_decides_what_the_second_block_sees() -> None:
     frames = torch.randn(2, 20, 16)
     heads = {name: tiny_head(shift_placement=name) for name in ("residual", "inplace", "none")}
@@ -175,21 +165,6 @@ def covered_runs(spans: Tensor) -> list[int]:
     return [len(run) for row in rows for run in re.findall("1+", row)]
 
 
-@pytest.mark.parametrize(("probability", "span", "length"), [(0.05, 10, 375), (0.3, 4, 50)])
-def test_random_spans_have_their_length_and_number(
-    probability: float, span: int, length: int
-) -> None:
-    torch.manual_seed(0)
-    spans = random_spans(torch.full((4000,), length), length, probability, span, min_spans=0)
-    # Some spans overlap.
-    covered = spans.float().mean().item()
-    assert 0.8 * probability < covered < 1.0 * probability
-    assert min(covered_runs(spans[:200])) == span
-    # Nothing prefers the middle: both ends are covered like each other.
-    first, last = spans.float().mean(dim=0)[[0, -1]].tolist()
-    assert first == pytest.approx(last, abs=0.02)
-
-
 def test_random_spans_are_as_many_as_in_transformers() -> None:
     """Starts are distinct, so that spans of one position count them."""
     probability, length = 0.1, 77
@@ -212,14 +187,9 @@ def test_random_spans_stay_inside_the_valid_frames() -> None:
     assert min(covered_runs(spans)) == 5
 
 
-@pytest.mark.parametrize(
-    ("num_mel_bins", "encoder", "max_duration_seconds"),
-    [(16, "log_mel", 0.25), (16, "whisper", 0.25)],
-)
-def test_the_waveform_is_cut_to_its_longest_duration(
-    num_mel_bins: int, encoder: str, max_duration_seconds: float
-) -> None:
-    model = tiny_classifier(encoder, max_duration_seconds=max_duration_seconds)
+@pytest.mark.parametrize("encoder", ["log_mel", "whisper"])
+def test_the_waveform_is_cut_to_its_longest_duration(encoder: str) -> None:
+    model = tiny_classifier(encoder, max_duration_seconds=0.25)
     waveform = torch.randn(1, 6000)
     assert torch.equal(model(waveform).logits, model(waveform[:, :4000]).logits)
     assert not torch.equal(model(waveform).logits, model(waveform[:, :3000]).logits)
@@ -247,15 +217,6 @@ def test_half_precision_waveforms_are_levelled_in_single(dtype: torch.dtype) -> 
     level, _ = model.prepare_waveform(waveform, mask)
     assert level.dtype == torch.float32
     assert level.square().mean().item() == pytest.approx(1, abs=1e-4)
-
-
-def test_silence_is_classified_with_a_finite_gradient() -> None:
-    model = tiny_classifier()
-    waveform = torch.zeros(1, 4000, requires_grad=True)
-    loss = model(waveform, labels=torch.tensor([1])).loss
-    loss.backward()
-    assert loss.isfinite()
-    assert waveform.grad is not None and waveform.grad.isfinite().all()
 
 
 def test_ignored_labels_are_left_out_of_the_mean() -> None:
@@ -345,33 +306,17 @@ def test_a_config_out_of_range_names_the_field(fields: dict[str, Any], message: 
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"input_values": torch.ones(4000)}, "`input_values` must have shape .batch_size, num_sa"),
         ({"input_values": torch.ones(2, 399)}, "`input_values` must hold at least 400 samples"),
         ({"attention_mask": torch.zeros(2, 4000)}, "`input_values` must .* mask leaves 0 in one"),
-        ({"attention_mask": torch.ones(1, 4000)}, "attention mask of `input_values` must have its"),
-        ({"labels": torch.tensor([0, 1, 2])}, "`labels` must have one row for each of the 2 rows"),
         ({"labels": torch.tensor(0)}, "`labels` must have one row for each of the 2 rows"),
-        (
-            {"labels": torch.tensor([0, 4])},
-            "`labels` must lie between 0 and 3, or be -100.* 4",
-        ),
         ({"labels": torch.tensor([-1, 0])}, "`labels` must lie between 0 and 3, .* got -1"),
         ({"labels": torch.ones(2, 1).long()}, r"integers of shape \(2,\), got .*\(2, 1\)"),
         (
             {"labels": torch.ones(2)},
             r"`labels` must be integers of shape \(2,\), got .*float32",
         ),
-        ({"input_values": torch.full((2, 4000), torch.nan)}, "`input_values` must be finite"),
-        ({"input_values": torch.ones(2, 1)}, "`input_values` must hold at least 400 samples"),
     ],
 )
 def test_bad_input_names_the_argument(arguments: dict[str, Tensor], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         tiny_classifier()(**({"input_values": torch.ones(2, 4000)} | arguments))
-
-
-def test_log_mel_config_stays_ours_through_a_dict() -> None:
-    config = ShiftCnnConfig(encoder_config=LOG_MEL)
-    again = ShiftCnnConfig.from_dict(config.to_dict())
-    assert isinstance(again.encoder_config, LogMelConfig)
-    assert again.encoder_config.num_mel_bins == 16

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
@@ -11,6 +12,7 @@ from tiny_models import padded_batch, ragged_waveforms, relative_error, tiny_ext
 from torch import Tensor
 
 from modeling import negative_si_snr, si_snr
+from tse_ser.evaluation.metrics.si_sdr.si_sdr import scale_invariant_sdr
 
 
 @pytest.mark.parametrize(
@@ -138,3 +140,12 @@ def test_the_extractors_loss_is_single_precision_under_autocast(dtype: torch.dty
 def test_other_shapes_are_refused(target: Tensor) -> None:
     with pytest.raises(ValueError, match=r"`estimate` and `target` must have one shape"):
         si_snr(torch.ones(2, 100), target)
+
+
+def test_it_is_the_si_sdr_of_the_metric() -> None:
+    rng = np.random.default_rng(0)
+    target = rng.standard_normal((3, 2000)).astype(np.float32)
+    estimate = target + 0.5 * rng.standard_normal((3, 2000)).astype(np.float32) + 0.2
+    model_db = si_snr(torch.from_numpy(estimate), torch.from_numpy(target)).numpy()
+    metric_db = [scale_invariant_sdr(e, t) for e, t in zip(estimate, target, strict=True)]
+    np.testing.assert_allclose(model_db, metric_db, atol=1e-4)

@@ -2,16 +2,11 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from safetensors.torch import load_file
 from tiny_models import (
     checkpoint_activations,
     joint_batch,
@@ -20,16 +15,12 @@ from tiny_models import (
     relative_error,
     tiny_classifier,
     tiny_extractor,
-    tiny_tse_ser,
 )
 from torch import Tensor, nn
 
 from modeling import (
-    TdSpeakerBeamForSpeechExtraction,
     TseSerForEmotionClassification,
-    si_snr,
 )
-from modeling.temporal_conv_network import ConvBlock
 
 FORMS: list[dict[str, Any]] = [
     {"norm_type": "gln"},
@@ -65,41 +56,6 @@ def gradients(model: nn.Module, arguments: dict[str, Tensor]) -> dict[str, Tenso
         for name, parameter in model.named_parameters()
         if parameter.grad is not None
     }
-
-
-@pytest.mark.parametrize("fields", FORMS, ids=name_of)
-def test_checkpointing_gives_the_same_gradients(fields: dict[str, Any]) -> None:
-    model = tiny_extractor(**fields).train()
-    arguments = padded_arguments()
-    expected = gradients(model, arguments)
-    checkpoint_activations(model)
-    calls = 0
-
-    def count(module: nn.Module, inputs: Any) -> None:
-        nonlocal calls
-        calls += 1
-
-    blocks = [module for module in model.modules() if isinstance(module, ConvBlock)]
-    for block in blocks:
-        block.depthwise_conv.register_forward_pre_hook(count)
-    actual = gradients(model, arguments)
-    assert calls == 2 * len(blocks)  # again in the backward pass, in place of what was not kept
-    assert actual.keys() == expected.keys() == dict(model.named_parameters()).keys()
-    for name in expected:
-        assert relative_error(actual[name], expected[name]) < 1e-6, name
-
-
-def test_the_whole_can_be_checkpointed_too() -> None:
-    model = tiny_tse_ser(encoder="wav2vec2_layer").train()
-    batch = joint_batch()
-    model.classifier.config.apply_spec_augment = False
-    model.classifier.head.dropout.p = 0.0
-    expected = gradients(model, batch)
-    checkpoint_activations(model)
-    actual = gradients(model, batch)
-    assert actual.keys() == expected.keys()
-    for name in expected:
-        assert relative_error(actual[name], expected[name], floor=1e-6) < 1e-4, name
 
 
 def test_a_weighted_layer_sum_refuses_reentrant_checkpoints() -> None:
@@ -176,66 +132,3 @@ def test_inductor_gives_the_same_numbers(dynamic: bool) -> None:
         for name, parameter in model.named_parameters():
             assert parameter.grad is not None, name
             assert relative_error(parameter.grad, expected[name]) < 1e-3, name
-
-
-@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
-@pytest.mark.parametrize("fields", FORMS, ids=name_of)
-def test_autocast_keeps_the_loss_in_single_precision(
-    fields: dict[str, Any], dtype: torch.dtype
-) -> None:
-    model = tiny_extractor(**fields).train()
-    arguments = padded_arguments()
-    expected = model(**arguments)
-    with torch.autocast("cpu", dtype=dtype):
-        output = model(**arguments)
-    output.loss.backward()
-    assert output.loss.dtype == output.si_snr.dtype == torch.float32
-    digits = torch.finfo(dtype).eps
-    assert relative_error(output.extracted_values.float(), expected.extracted_values) < 16 * digits
-    # The same function of the same estimate in double precision.
-    exact = si_snr(
-        output.extracted_values.double(),
-        arguments["target_values"].double(),
-        arguments["attention_mask"],
-    )
-    assert (output.si_snr - exact).abs().max() < 1e-3
-    for name, parameter in model.named_parameters():
-        assert parameter.grad is not None, name
-        assert parameter.grad.isfinite().all(), name
-
-
-@pytest.mark.parametrize("fields", FORMS, ids=name_of)
-def test_a_model_loaded_in_half_precision_runs(fields: dict[str, Any], tmp_path: Path) -> None:
-    model = tiny_extractor(**fields)
-    model.save_pretrained(tmp_path)
-    half = TdSpeakerBeamForSpeechExtraction.from_pretrained(tmp_path, dtype=torch.bfloat16)
-    assert half.dtype == torch.bfloat16
-    arguments = padded_arguments()
-    with torch.no_grad():
-        output, expected = half(**arguments), model(**arguments)
-    assert output.loss.dtype == torch.float32
-    assert relative_error(output.extracted_values.float(), expected.extracted_values) < 0.1
-
-
-def test_two_processes_need_no_search_for_unused_parameters(
-    tmp_path: Path, repository: Path
-) -> None:
-    script = str(repository / "tests" / "two_process_gradients.py")
-    store, output = str(tmp_path / "store"), str(tmp_path / "gradients.safetensors")
-    ranks = [
-        subprocess.Popen(
-            [sys.executable, script, str(rank), store, output],
-            stderr=subprocess.PIPE,
-            text=True,
-            env=os.environ | {"OMP_NUM_THREADS": "1"},
-        )
-        for rank in range(2)
-    ]
-    errors = [rank.communicate(timeout=300)[1] for rank in ranks]
-    assert [rank.returncode for rank in ranks] == [0, 0], errors
-    batch = joint_batch()
-    del batch["labels"]
-    actual, expected = load_file(output), gradients(tiny_extractor(), batch)
-    assert actual.keys() == expected.keys()
-    for name in expected:
-        assert relative_error(actual[name], expected[name], floor=1e-6) < 1e-4, name

@@ -7,12 +7,10 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
 
 import datasets
 import pytest
-from safetensors.torch import load_file
-from tiny_training import JOINT_TRAINING, log_history, write_model_configs
+from tiny_training import JOINT_TRAINING, log_history, same_weights, write_model_configs
 
 import train
 from tse_ser.training.checkpoints import CheckpointError, find_resume_checkpoint
@@ -56,17 +54,6 @@ def flags(
     ]
 
 
-def weights(folder: Path) -> dict[str, Any]:
-    return dict(load_file(folder / "model.safetensors"))
-
-
-def assert_same_weights(first: Path, second: Path) -> None:
-    one, other = weights(first), weights(second)
-    assert one.keys() == other.keys()
-    different = [name for name in one if not one[name].equal(other[name])]
-    assert not different
-
-
 def test_a_killed_training_resumes_to_the_weights_of_one_that_was_not(
     tmp_path: Path, flags: list[str], repository: Path
 ) -> None:
@@ -87,8 +74,8 @@ def test_a_killed_training_resumes_to_the_weights_of_one_that_was_not(
     train.train([*flags, "--output_dir", str(killed_dir), "--resume_from_checkpoint", "auto"])
     train.train([*flags, "--output_dir", str(whole_dir), "--resume_from_checkpoint", "auto"])
 
-    assert_same_weights(killed_dir / "checkpoint-12", whole_dir / "checkpoint-12")
-    assert_same_weights(killed_dir, whole_dir)
+    assert same_weights(killed_dir / "checkpoint-12", whole_dir / "checkpoint-12")
+    assert same_weights(killed_dir, whole_dir)
     for key in ("loss", "extraction_loss", "eval_si_sdr"):
         curves = [
             [
@@ -101,8 +88,7 @@ def test_a_killed_training_resumes_to_the_weights_of_one_that_was_not(
         assert curves[0] == curves[1]
         assert curves[0]
     # The training did train, and the two ends of it differ.
-    first, last = weights(whole_dir / "checkpoint-2"), weights(whole_dir / "checkpoint-12")
-    assert any(not first[name].equal(last[name]) for name in first)
+    assert not same_weights(whole_dir / "checkpoint-2", whole_dir / "checkpoint-12")
 
 
 def test_auto_finds_nothing_in_an_empty_folder(tmp_path: Path) -> None:

@@ -55,12 +55,18 @@ def flags(
     ]
 
 
-def test_weight_decay_reaches_the_extractor_of_its_own_learning_rate(tmp_path: Path) -> None:
+def test_the_extractor_has_a_learning_rate_of_its_own_and_the_same_weight_decay(
+    tmp_path: Path,
+) -> None:
     model = tiny_model("joint")
     trainer = tiny_trainer(
         model, tmp_path, learning_rate=1e-3, extractor_learning_rate=1e-2, weight_decay=0.5
     )
     optimizer = trainer.create_optimizer()
+    rates = {id(p): group["lr"] for group in optimizer.param_groups for p in group["params"]}
+    assert {rates[id(p)] for p in model.extractor.parameters()} == {1e-2}
+    assert {rates[id(p)] for p in model.classifier.parameters()} == {1e-3}
+    assert len(rates) == sum(1 for _ in model.parameters())
     decays = {
         id(p): group["weight_decay"] for group in optimizer.param_groups for p in group["params"]
     }
@@ -275,7 +281,7 @@ def test_length_groups_hold_every_example_once_in_an_order_of_seed_and_epoch(
     assert list(LengthGroupedSampler(np.array(lengths), batch_size, seed)) == first
     sampler.epoch = 1
     assert sorted(sampler) == sorted(first)
-    if len({*lengths}) > 3 * batch_size:
+    if len({*lengths}) > 20 * batch_size:  # fewer batches may fall into the same order
         assert list(sampler) != first
 
 

@@ -23,7 +23,6 @@ from modeling import (
 )
 from tse_ser.options import ModelOptions, read_training_options
 from tse_ser.training.build_model import build_model
-from tse_ser.training.load_datasets import load_datasets
 
 HEAD = {"conv_kernel_size": 3, "apply_spec_augment": False, "max_duration_seconds": 1.0}
 
@@ -129,36 +128,3 @@ def test_layers_that_are_not_there_are_refused(tmp_path: Path) -> None:
         build_model(arguments, "joint")
     with pytest.raises(OptionError, match="is for the stages that classify"):
         build_model(arguments, "extraction")
-
-
-def test_clean_speech_among_the_noisy_is_drawn_from_epoch_and_index(
-    generated_corpus: datasets.Dataset, tmp_path: Path
-) -> None:
-    def loaded(*more: str) -> tuple[Any, Any]:
-        flags = [*JOINT_TRAINING, *write_model_configs(tmp_path), "--output_dir", "unused", *more]
-        _, data_args, training_args = read_training_options(flags)
-        return load_datasets(data_args, training_args)
-
-    plain, _ = loaded()
-    mixed, validation = loaded("--clean_share", "0.5")
-    again, _ = loaded("--clean_share", "0.5")
-    clean = []
-    for epoch in range(4):
-        for dataset in (plain, mixed, again):
-            dataset.set_epoch(epoch)
-        for index in range(len(mixed)):
-            spec, usual = mixed.plan(index), plain.plan(index)
-            assert spec == again.plan(index)
-            assert spec.interferers in ((), usual.interferers)
-            assert (spec.enrollment_id, spec.target_start) == (
-                usual.enrollment_id,
-                usual.target_start,
-            )
-            clean.append(not spec.interferers)
-            if clean[-1] and epoch == 0:
-                example = mixed[index]
-                assert (example["mixture"] == example["target"]).all()
-    assert 0.3 < sum(clean) / len(clean) < 0.7
-    # Drawn anew in every epoch, and never in the validation.
-    assert clean[:16] != clean[16:32]
-    assert all(validation.plan(index).interferers for index in range(len(validation)))

@@ -12,6 +12,7 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from tiny_models import (
     PROJECTION_FIELDS,
+    STATISTICS_FIELDS,
     joint_batch,
     ragged_waveforms,
     relative_error,
@@ -28,11 +29,6 @@ from modeling import (
     save_voice,
 )
 
-STATISTICS_FIELDS: dict[str, Any] = {
-    "auxiliary_type": "projection",
-    "speaker_encoder": "log_mel_statistics",
-    "external_embedding_dim": 80,
-}
 SHARED_FIELDS: dict[str, Any] = {"share_encoder": True, "encoder_activation": "relu"}
 
 

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from safetensors.torch import load_file
 from torch.utils.data import Dataset
 from transformers import TrainerState
 
@@ -125,10 +126,30 @@ JOINT_TRAINING = [
 ]
 
 
+def joint_arguments(folder: Path, output_dir: Path, num_processes: int, *more: str) -> list[str]:
+    """Two epochs of the joint stage, one batch of four to all processes together."""
+    batch_size = str(4 // num_processes)
+    return [
+        *JOINT_TRAINING,
+        *write_model_configs(folder / "configs"),
+        *("--num_train_epochs", "2", "--per_device_train_batch_size", batch_size),
+        *("--per_device_eval_batch_size", batch_size, "--output_dir", str(output_dir)),
+        *("--eval_strategy", "steps", "--eval_steps", "2", "--save_strategy", "steps"),
+        *("--save_steps", "2", "--save_total_limit", "10"),
+        *more,
+    ]
+
+
 def log_history(checkpoint: Path) -> list[dict[str, float]]:
     """What a training logged until a checkpoint."""
     state = json.loads((checkpoint / "trainer_state.json").read_text(encoding="utf-8"))
     return list(state["log_history"])
+
+
+def same_weights(first: Path, second: Path) -> bool:
+    """Whether two folders hold a model of the same weights, to the bit."""
+    one, other = (load_file(folder / "model.safetensors") for folder in (first, second))
+    return one.keys() == other.keys() and all(one[name].equal(other[name]) for name in one)
 
 
 class TrainingEndedError(Exception):

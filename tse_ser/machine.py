@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import platform
-from collections.abc import Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -30,13 +29,6 @@ def describe_machine(device: torch.device | None = None) -> dict[str, Any]:
     }
 
 
-def describe_versions(libraries: Sequence[str] = LIBRARIES) -> dict[str, str]:
-    """Python's version and those of the libraries.
-
-    Args:
-        libraries (`Sequence[str]`): names of installed packages.
-
-    Returns:
-        `dict[str, str]`: name to version.
-    """
-    return {"python": platform.python_version()} | {name: version(name) for name in libraries}
+def describe_versions() -> dict[str, str]:
+    """Python's version and those of the libraries, by name."""
+    return {"python": platform.python_version()} | {name: version(name) for name in LIBRARIES}

@@ -11,7 +11,7 @@ from datasets.utils import tqdm
 
 from data_builders.audio import read_audio
 from data_builders.corpora.utterance_table import UtteranceTable
-from data_builders.mixtures.loudness import BLOCK_SECONDS, integrated_loudness
+from data_builders.mixtures.loudness import padded_loudness
 from data_builders.mixtures.mixing import mean_power
 from data_builders.schema import SAMPLING_RATE
 
@@ -111,9 +111,9 @@ def measure_recording(table: UtteranceTable, row: int, trim_silence: bool) -> Re
         seconds=len(samples) / SAMPLING_RATE,
         content_hash=hashlib.sha256(samples.tobytes()).hexdigest(),
         level_db=_to_db(rms),
-        loudness_lufs=_loudness(heard),
+        loudness_lufs=padded_loudness(heard),
         normalized_level_db=_to_db(float(np.sqrt(mean_power(normalized)))),
-        normalized_loudness_lufs=_loudness(normalized),
+        normalized_loudness_lufs=padded_loudness(normalized),
         clipped_samples=count_clipped(samples),
         offset_ratio=_offset_ratio(samples),
         silence_ratio=1 - (last - first) / len(samples),
@@ -140,11 +140,6 @@ def count_clipped(samples: np.ndarray) -> int:
 
 def _to_db(rms: float) -> float:
     return float(20 * np.log10(rms)) if rms > 0 else -np.inf
-
-
-def _loudness(samples: np.ndarray) -> float:
-    missing = int(np.ceil(BLOCK_SECONDS * SAMPLING_RATE)) - len(samples)
-    return integrated_loudness(np.pad(samples, (0, max(missing, 0))), SAMPLING_RATE)
 
 
 def _offset_ratio(samples: np.ndarray) -> float:

@@ -16,7 +16,7 @@ import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path, PurePath
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import datasets
 
@@ -51,7 +51,6 @@ SUBSETS = {
     "test-other": 2_939,
 }
 SPEAKERS_FILE = "SPEAKERS.TXT"
-PAPER_HOURS = (105.0, 100.0)
 # The split that the first word of a subset's name stands for.
 RELEASE_SPLITS = {"train": "train", "dev": "validation", "test": "test"}
 
@@ -158,33 +157,6 @@ def load_librispeech(
         more_columns={"split": split_of_name} if release_splits else None,
         strict=strict,
     )
-
-
-def load_librispeech_parts(
-    data_dir: Path | None,
-    cache_dir: Path,
-    *,
-    hours: Sequence[float] = PAPER_HOURS,
-    **options: Any,
-) -> list[datasets.Dataset]:
-    """Reads parts of LibriSpeech that share no speaker; by default noise and pretraining, 105 and
-    100 hours (paper, section III-A and III-C).
-
-    Args:
-        data_dir, cache_dir (`Path`): see `load_librispeech`.
-        hours (`Sequence[float]`): hours of each part.
-        **options: the other options of `load_librispeech`.
-
-    Returns:
-        `list[datasets.Dataset]`: the parts, in the order of `hours`.
-
-    Raises:
-        CorpusError: see `load_librispeech`.
-    """
-    return [
-        load_librispeech(data_dir, cache_dir, hours=hours, part=part, **options)
-        for part in range(1, len(hours) + 1)
-    ]
 
 
 def _split_of(file: FoundFile) -> str:

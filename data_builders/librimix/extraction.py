@@ -16,11 +16,10 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 import numpy as np
-import torch
-from torch.utils.data import Dataset
 
 from data_builders.librimix.metadata import read_librimix_genders
 from data_builders.librimix.mixtures import LibriMixDataset, read_librispeech
+from data_builders.mixtures.dataset import EpochDataset
 from data_builders.mixtures.mixing import mean_power
 from data_builders.schema import IGNORED_LABEL, CorpusError
 
@@ -57,7 +56,7 @@ class LibriMixSpec:
     index: int
 
 
-class LibriMixExtractionDataset(Dataset[dict[str, Any]]):
+class LibriMixExtractionDataset(EpochDataset):
     """Examples as `MixtureDataset` gives them: `TseSerCollator` makes batches of both.
 
     Index i is source i % n of mixture i // n, where n is the number of sources, or 1 for
@@ -95,8 +94,8 @@ class LibriMixExtractionDataset(Dataset[dict[str, Any]]):
         ):
             if seconds is not None and not seconds > 0:
                 raise ValueError(f"{name}: expected a positive number or none, got {seconds}")
+        super().__init__(train)
         self.mixtures = mixtures
-        self.train = train
         self.seed = seed
         self.segment_seconds = segment_seconds
         self.enrollment_seconds = enrollment_seconds
@@ -111,24 +110,9 @@ class LibriMixExtractionDataset(Dataset[dict[str, Any]]):
             self._pool = self._find_enrollments()
         else:
             self._fixed = self._read_enrollments(Path(enrollment_csv))
-        # In shared memory, so that DataLoader workers that live on see the next epoch too.
-        self._epoch = torch.zeros((), dtype=torch.int64).share_memory_()
 
     def __len__(self) -> int:
         return len(self.mixtures) * self.targets_per_mixture
-
-    @property
-    def epoch(self) -> int:
-        """Epoch whose enrollments are drawn, 0 for evaluation."""
-        return int(self._epoch) if self.train else 0
-
-    def set_epoch(self, epoch: int) -> None:
-        """Chooses the epoch, in this process and in the workers that it has started.
-
-        Args:
-            epoch (`int`): 0-based epoch; without effect on an evaluation dataset.
-        """
-        self._epoch.fill_(epoch)
 
     def plan(self, index: int) -> LibriMixSpec:
         """Draws enrollment and crops of an example in the current epoch.

@@ -142,22 +142,6 @@ class LibriMixDataset(Dataset[dict[str, Any]]):
         return [np.pad(waveform, (0, max(lengths) - len(waveform))) for waveform in waveforms]
 
 
-def to_pcm16(samples: np.ndarray) -> np.ndarray:
-    """Quantises as the public scripts do, by libsndfile: floor(32768 x), saturating.
-
-    libsndfile rounds to 32 bits and keeps the upper 16: what lies within 2^-32 below a step counts
-    as that step, so that the tiny negative samples of a resampled silence do not become -1.
-
-    Args:
-        samples (`np.ndarray`): waveforms, full scale 1.0.
-
-    Returns:
-        `np.ndarray` of the same shape: int16 samples.
-    """
-    as_32_bit = np.rint(np.asarray(samples, dtype=np.float64) * 2.0**31)
-    return np.clip(np.floor(as_32_bit / 2.0**16), -(2**15), 2**15 - 1).astype(np.int16)
-
-
 def resample_librimix(samples: np.ndarray, sampling_rate: int) -> np.ndarray:
     """Resamples LibriSpeech as the public scripts do: polyphase, Kaiser window with beta 5.0.
 

@@ -24,27 +24,21 @@ class Planner(Recordings, Protocol):
         """Gives the mixture of an index in an epoch."""
 
 
-class MixtureDataset(Dataset[dict[str, Any]]):
-    """Renders the mixtures of a planner; nothing is written to disk.
+class EpochDataset(Dataset[dict[str, Any]]):
+    """Examples that training draws anew in every epoch.
 
     Args:
-        planner (`MixturePlanner`): draws the plans.
-        train (`bool`): new mixtures in every epoch; otherwise always those of epoch 0.
+        train (`bool`): new examples in every epoch; otherwise always those of epoch 0.
     """
 
-    def __init__(self, planner: Planner, train: bool) -> None:
-        self.planner = planner
+    def __init__(self, train: bool) -> None:
         self.train = train
         # In shared memory, so that DataLoader workers that live on see the next epoch too.
         self._epoch = torch.zeros((), dtype=torch.int64).share_memory_()
-        self._renderer = SpecRenderer(planner)
-
-    def __len__(self) -> int:
-        return len(self.planner)
 
     @property
     def epoch(self) -> int:
-        """Epoch whose mixtures are rendered, 0 for evaluation."""
+        """Epoch whose examples are rendered, 0 for evaluation."""
         return int(self._epoch) if self.train else 0
 
     def set_epoch(self, epoch: int) -> None:
@@ -54,6 +48,23 @@ class MixtureDataset(Dataset[dict[str, Any]]):
             epoch (`int`): 0-based epoch; without effect on an evaluation dataset.
         """
         self._epoch.fill_(epoch)
+
+
+class MixtureDataset(EpochDataset):
+    """Renders the mixtures of a planner; nothing is written to disk.
+
+    Args:
+        planner (`MixturePlanner`): draws the plans.
+        train (`bool`): new mixtures in every epoch; otherwise always those of epoch 0.
+    """
+
+    def __init__(self, planner: Planner, train: bool) -> None:
+        super().__init__(train)
+        self.planner = planner
+        self._renderer = SpecRenderer(planner)
+
+    def __len__(self) -> int:
+        return len(self.planner)
 
     def lengths(self) -> np.ndarray:
         """How long the examples are, before a change of speed, for batches of like length.

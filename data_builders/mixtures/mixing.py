@@ -38,24 +38,6 @@ def snr_gain(target_power: float, interferer_power: float, snr_db: float) -> flo
     return float(np.sqrt(target_power / interferer_power * 10.0 ** (-snr_db / 10.0)))
 
 
-def scale_to_snr(target: np.ndarray, interferer: np.ndarray, snr_db: float) -> np.ndarray:
-    """Scales an interferer to a signal-to-noise ratio over the whole utterances.
-
-    Args:
-        target (`np.ndarray` of shape `(num_target_samples,)`): whole target utterance.
-        interferer (`np.ndarray` of shape `(num_interferer_samples,)`): whole interfering utterance.
-        snr_db (`float`): wanted ratio of target to interferer in dB.
-
-    Returns:
-        `np.ndarray` of shape `(num_interferer_samples,)`: float32 scaled interferer.
-
-    Raises:
-        ValueError: one of the two is silent.
-    """
-    gain = snr_gain(mean_power(target), mean_power(interferer), snr_db)
-    return interferer.astype(np.float32, copy=False) * np.float32(gain)
-
-
 def mix(target: np.ndarray, interferer: np.ndarray, offset: int = 0) -> np.ndarray:
     """Adds an interferer to a target; the mixture keeps the target's length, eq. (1).
 

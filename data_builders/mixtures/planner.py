@@ -16,7 +16,7 @@ import numpy as np
 from data_builders.corpora.utterance_table import LevelMeasure, UtteranceTable
 from data_builders.mixtures.enrollment import EnrollmentPool
 from data_builders.mixtures.interference import InterfererPool
-from data_builders.mixtures.loudness_law import draw_gains
+from data_builders.mixtures.loudness import draw_gains
 from data_builders.mixtures.lowpass import lowpass_filter
 from data_builders.mixtures.noise import NoiseFolder
 from data_builders.mixtures.rendering import SpecRenderer

@@ -26,10 +26,6 @@ MICROPHONE_SHIFT_RANGE = (-0.2, 0.2)
 SPEAKER_DISTANCE_RANGE = (0.66, 2.0)
 HEAD_HEIGHT_RANGE = (0.9, 1.8)
 
-# Below the shortest, Sabine's formula asks for walls that swallow more than there is; above the
-# longest, a room has millions of images.
-RT60_LIMITS_SECONDS = (0.2, 1.5)
-
 # Arrivals are laid on a grid finer than the samples, then low-pass filtered.
 OVERSAMPLING = 8
 # All reflections are positive, which piles up below the voice: taken out as Allen and Berkley did.

@@ -1,14 +1,15 @@
 """Plan files: Parquet tables of mixtures, one row each, in ids, paths and numbers, without audio.
 
-Rows are read when they are asked for, a row group at a time, however many there are.
-`data_builders.plans.export_plan` writes such files, `data_builders.plans.plan_rendering` renders
-them.
+A plan is such a file, or a dataset repository of the Hugging Face Hub that has some. Rows are read
+when they are asked for, a row group at a time, however many there are.
+`data_builders.plans.export_plan` writes plans, `data_builders.plans.plan_rendering` renders them.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections.abc import Iterable
 from functools import lru_cache
 from pathlib import Path
@@ -19,6 +20,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import soundfile
+from huggingface_hub import snapshot_download
+from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 
 from data_builders.audio import read_audio
 from data_builders.mixtures.noise import NoiseFolder
@@ -27,13 +30,11 @@ from data_builders.schema import CorpusError
 
 # Raise it whenever a column changes its name or meaning, or is added.
 SCHEMA_VERSION = 2
-# Version 1 lacks the column `lowpass_hz`: its mixtures have no low-pass.
-READ_VERSIONS = (1, SCHEMA_VERSION)
-OPTIONAL_COLUMNS = frozenset({"lowpass_hz"})
 METADATA_KEY = b"target_speaker_mixture"
 # Rows that are decoded at a time; larger groups would make a row in the middle costly.
 MAX_ROW_GROUP_ROWS = 512
 KEPT_ROW_GROUPS = 8
+HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
 
 
 def audio_fingerprint(path: str | Path) -> str:
@@ -134,6 +135,31 @@ class PlanFile:
         return self._file.read_row_group(group, use_threads=False)
 
 
+def open_plan(plan: str | Path, split: str | None = None, revision: str | None = None) -> PlanFile:
+    """Opens a plan; one on the Hub is downloaded first, if it is not in the Hub's cache already.
+
+    Args:
+        plan (`str` or `Path`): file that `python -m data_builders.plans.export_plan` wrote, or the
+            id of a dataset repository on the Hub with one such file a split, as "lab/mixtures".
+        split (`str`, *optional*): the split that is wanted; needed where a repository has several.
+        revision (`str`, *optional*): branch, tag or commit of the repository.
+
+    Returns:
+        `PlanFile`: the plan of that split.
+
+    Raises:
+        CorpusError: neither the file nor the repository can be read, one of its tables is no plan,
+            or it has no such split, or several and none is named.
+    """
+    plans = [PlanFile(path) for path in _plan_paths(plan, revision)]
+    found = [one for one in plans if split in (None, one.split)]
+    if len(found) == 1:
+        return found[0]
+    splits = ", ".join(sorted(one.split for one in plans)) or "no plan at all"
+    wanted = "split: name the one that is wanted" if split is None else f"split {split!r}"
+    raise CorpusError(f"{plan}: {wanted}; it has {splits}")
+
+
 def check_columns(where: str, names: Iterable[str]) -> None:
     """Raises unless rows have all columns of a plan.
 
@@ -144,7 +170,7 @@ def check_columns(where: str, names: Iterable[str]) -> None:
     Raises:
         CorpusError: some are missing; the message names them.
     """
-    missing = sorted({*PLAN_FILE_FEATURES} - {*names} - OPTIONAL_COLUMNS)
+    missing = sorted({*PLAN_FILE_FEATURES} - {*names})
     if missing:
         raise CorpusError(
             f"{where}: lacks the columns {missing} of a plan of mixtures; keep all columns that "
@@ -176,11 +202,28 @@ def _read_metadata(path: str, schema: pa.Schema) -> dict[str, Any]:
             f"chosen yourself to render_plan_rows"
         )
     metadata: dict[str, Any] = json.loads(written)
-    if metadata["schema_version"] not in READ_VERSIONS:
+    if metadata["schema_version"] != SCHEMA_VERSION:
         raise CorpusError(
             f"{path}: has schema version {metadata['schema_version']}, written by tse-ser "
-            f"{metadata['package_version']}; this version reads {READ_VERSIONS}: install the "
+            f"{metadata['package_version']}; this version reads {SCHEMA_VERSION}: install the "
             f"other, or export the plan again"
         )
     check_columns(path, schema.names)
     return metadata
+
+
+def _plan_paths(plan: str | Path, revision: str | None) -> list[Path]:
+    is_file = Path(plan).suffix == ".parquet" or Path(plan).exists()
+    if is_file or not isinstance(plan, str) or not HUB_ID.fullmatch(plan):
+        return [Path(plan)]
+    try:
+        folder = snapshot_download(
+            plan, repo_type="dataset", revision=revision, allow_patterns="*.parquet"
+        )
+    except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError) as error:
+        reason = " ".join([line for line in str(error).splitlines() if line.strip()][:2])
+        raise CorpusError(
+            f"{plan}: is no file, and cannot be had as a dataset repository of the Hub ({reason}); "
+            f"check its name and the revision, and whether you are logged in and online"
+        ) from error
+    return sorted(Path(folder).rglob("*.parquet"))

@@ -6,53 +6,58 @@ from typing import Any
 from modeling.configuration_td_speakerbeam import TdSpeakerBeamConfig
 
 REQUIRED = object()
-ESPNET_FILTERS = {"channel": REQUIRED, "kernel_size": REQUIRED, "stride": REQUIRED}
-# The values are those that ESPnet takes where its configuration is silent.
-ESPNET_EXTRACTOR = {
-    "layer": 8,
-    "stack": 3,
-    "bottleneck_dim": 128,
-    "hidden_dim": 512,
-    "skip_dim": 128,
-    "kernel": 3,
-    "causal": False,
-    "norm_type": "gLN",
-    "pre_nonlinear": "prelu",
-    "nonlinear": "relu",
-    "i_adapt_layer": 7,
-    "adapt_layer_type": "mul",
-    "adapt_enroll_dim": 128,
-    "use_spk_emb": False,
-    "spk_emb_dim": 256,
+# A public option -> our field, where it is one, and what the public code takes where it is silent.
+Options = Mapping[str, tuple[str | None, Any]]
+ESPNET_FILTERS: Options = {
+    "channel": ("num_filters", REQUIRED),
+    "kernel_size": ("kernel_size", REQUIRED),
+    "stride": ("stride", REQUIRED),
+}
+ESPNET_EXTRACTOR: Options = {
+    "layer": ("num_blocks", 8),
+    "stack": ("num_repeats", 3),
+    "bottleneck_dim": ("bottleneck_channels", 128),
+    "hidden_dim": ("hidden_channels", 512),
+    "skip_dim": ("skip_channels", 128),
+    "kernel": ("conv_kernel_size", 3),
+    "causal": ("causal", False),
+    "norm_type": ("norm_type", "gLN"),
+    "pre_nonlinear": ("pre_mask_activation", "prelu"),
+    "nonlinear": ("mask_activation", "relu"),
+    "i_adapt_layer": ("adaptation_layer", 7),
+    "adapt_layer_type": ("adaptation_type", "mul"),
+    "adapt_enroll_dim": ("speaker_embedding_dim", 128),
+    "use_spk_emb": (None, False),
+    "spk_emb_dim": ("external_embedding_dim", 256),
 }
 # Group norm with one group is the global norm, under torch's names and with an epsilon of its own.
 ESPNET_GROUP_NORM = "GN"
 ESPNET_NORMS = {"gLN": "gln", "cLN": "cln", "BN": "bn", ESPNET_GROUP_NORM: "gln"}
 ESPNET_NORM_EPSILON = 2.0**-23
 ESPNET_GROUP_NORM_EPSILON = 1e-8
-ASTEROID_MODEL = {
-    "n_filters": REQUIRED,
-    "kernel_size": REQUIRED,
-    "stride": REQUIRED,
-    "sample_rate": REQUIRED,
-    "n_blocks": REQUIRED,
-    "n_repeats": REQUIRED,
-    "bn_chan": REQUIRED,
-    "hid_chan": REQUIRED,
-    "skip_chan": REQUIRED,
-    "conv_kernel_size": 3,
-    "norm_type": "gLN",
-    "mask_act": REQUIRED,
-    "causal": False,
-    "encoder_activation": None,
-    "i_adapt_layer": REQUIRED,
-    "adapt_layer_type": REQUIRED,
-    "adapt_enroll_dim": REQUIRED,
+ASTEROID_MODEL: Options = {
+    "n_filters": ("num_filters", REQUIRED),
+    "kernel_size": ("kernel_size", REQUIRED),
+    "stride": ("stride", REQUIRED),
+    "sample_rate": ("sampling_rate", REQUIRED),
+    "n_blocks": ("num_blocks", REQUIRED),
+    "n_repeats": ("num_repeats", REQUIRED),
+    "bn_chan": ("bottleneck_channels", REQUIRED),
+    "hid_chan": ("hidden_channels", REQUIRED),
+    "skip_chan": ("skip_channels", REQUIRED),
+    "conv_kernel_size": ("conv_kernel_size", 3),
+    "norm_type": ("norm_type", "gLN"),
+    "mask_act": ("mask_activation", REQUIRED),
+    "causal": ("causal", False),
+    "encoder_activation": ("encoder_activation", None),
+    "i_adapt_layer": ("adaptation_layer", REQUIRED),
+    "adapt_layer_type": ("adaptation_type", REQUIRED),
+    "adapt_enroll_dim": ("speaker_embedding_dim", REQUIRED),
     # Of no effect here: one kind of filters, sizes that follow from `n_filters`, one source.
-    "fb_name": "free",
-    "in_chan": None,
-    "out_chan": None,
-    "n_src": 1,
+    "fb_name": (None, "free"),
+    "in_chan": (None, None),
+    "out_chan": (None, None),
+    "n_src": (None, 1),
 }
 ASTEROID_NORMS = {
     "gLN": "gln",
@@ -66,7 +71,7 @@ ASTEROID_NORMS = {
 }
 
 
-def _options(section: str, given: Mapping[str, Any], known: Mapping[str, Any]) -> dict[str, Any]:
+def _options(section: str, given: Mapping[str, Any], known: Options) -> dict[str, Any]:
     """The options of a public configuration, defaults filled in."""
     unknown = sorted(given.keys() - known.keys())
     if unknown:
@@ -74,11 +79,16 @@ def _options(section: str, given: Mapping[str, Any], known: Mapping[str, Any]) -
             f"`{section}` holds the unknown option `{unknown[0]}`: known are "
             f"{', '.join(f'`{name}`' for name in known)}."
         )
-    options = {**known, **given}
+    options = {name: given.get(name, default) for name, (_, default) in known.items()}
     missing = [name for name, value in options.items() if value is REQUIRED]
     if missing:
         raise ValueError(f"`{section}` must hold `{missing[0]}`.")
     return options
+
+
+def _fields(options: Mapping[str, Any], known: Options) -> dict[str, Any]:
+    """The options that are fields of ours, by our names."""
+    return {field: options[name] for name, (field, _) in known.items() if field is not None}
 
 
 def _choice(name: str, value: Any, choices: Mapping[str, str]) -> str:
@@ -117,31 +127,20 @@ def espnet_config(config: Mapping[str, Any], sampling_rate: int = 16000) -> TdSp
             f"`extractor_conf.use_spk_emb` is {extractor['use_spk_emb']}: the enrollment is either "
             "audio for the shared encoder or an embedding."
         )
+    fields = _fields(filters, ESPNET_FILTERS) | _fields(extractor, ESPNET_EXTRACTOR)
+    fields |= {
+        "skip_channels": extractor["skip_dim"] or 0,
+        "norm_type": _choice("extractor_conf.norm_type", extractor["norm_type"], ESPNET_NORMS),
+        "auxiliary_type": "projection" if extractor["use_spk_emb"] else "tcn",
+    }
     return TdSpeakerBeamConfig(
-        num_filters=filters["channel"],
-        kernel_size=filters["kernel_size"],
-        stride=filters["stride"],
-        bottleneck_channels=extractor["bottleneck_dim"],
-        hidden_channels=extractor["hidden_dim"],
-        skip_channels=extractor["skip_dim"] or 0,
-        conv_kernel_size=extractor["kernel"],
-        num_blocks=extractor["layer"],
-        num_repeats=extractor["stack"],
-        norm_type=_choice("extractor_conf.norm_type", extractor["norm_type"], ESPNET_NORMS),
+        **fields,
         input_norm_type="cln",
         norm_eps=ESPNET_GROUP_NORM_EPSILON if has_group_norm(config) else ESPNET_NORM_EPSILON,
         input_norm_eps=ESPNET_NORM_EPSILON if has_group_norm(config) else None,
         conv_bias=False,
         encoder_activation="relu",
         share_encoder=share_encoder,
-        pre_mask_activation=extractor["pre_nonlinear"],
-        mask_activation=extractor["nonlinear"],
-        causal=extractor["causal"],
-        adaptation_type=extractor["adapt_layer_type"],
-        adaptation_layer=extractor["i_adapt_layer"],
-        speaker_embedding_dim=extractor["adapt_enroll_dim"],
-        auxiliary_type="projection" if extractor["use_spk_emb"] else "tcn",
-        external_embedding_dim=extractor["spk_emb_dim"],
         sampling_rate=sampling_rate,
     )
 
@@ -153,8 +152,7 @@ def has_group_norm(config: Mapping[str, Any]) -> bool:
     Args:
         config: ESPnet's training configuration.
     """
-    norm: str = config.get("extractor_conf", {}).get("norm_type", ESPNET_EXTRACTOR["norm_type"])
-    return norm == ESPNET_GROUP_NORM
+    return config.get("extractor_conf", {}).get("norm_type") == ESPNET_GROUP_NORM
 
 
 def asteroid_config(model_args: Mapping[str, Any]) -> TdSpeakerBeamConfig:
@@ -178,22 +176,10 @@ def asteroid_config(model_args: Mapping[str, Any]) -> TdSpeakerBeamConfig:
             )
     _choice("fb_name", options["fb_name"], {"free": "", "FreeFB": ""})
     activation = options["encoder_activation"]
-    return TdSpeakerBeamConfig(
-        num_filters=options["n_filters"],
-        kernel_size=options["kernel_size"],
-        stride=options["stride"],
-        bottleneck_channels=options["bn_chan"],
-        hidden_channels=options["hid_chan"],
-        skip_channels=options["skip_chan"] or 0,
-        conv_kernel_size=options["conv_kernel_size"],
-        num_blocks=options["n_blocks"],
-        num_repeats=options["n_repeats"],
-        norm_type=_choice("norm_type", options["norm_type"], ASTEROID_NORMS),
-        encoder_activation=None if activation == "linear" else activation,
-        mask_activation=options["mask_act"],
-        causal=options["causal"],
-        adaptation_type=options["adapt_layer_type"],
-        adaptation_layer=options["i_adapt_layer"],
-        speaker_embedding_dim=options["adapt_enroll_dim"],
-        sampling_rate=int(options["sample_rate"]),
-    )
+    fields = _fields(options, ASTEROID_MODEL) | {
+        "skip_channels": options["skip_chan"] or 0,
+        "norm_type": _choice("norm_type", options["norm_type"], ASTEROID_NORMS),
+        "encoder_activation": None if activation == "linear" else activation,
+        "sampling_rate": int(options["sample_rate"]),
+    }
+    return TdSpeakerBeamConfig(**fields)

@@ -5,10 +5,11 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
+from typing import cast
 
-from transformers import HfArgumentParser
 from transformers.utils import logging
 
+from data_builders.option_reader import OptionError, read_options
 from tse_ser.publishing.errors import PublishingError
 from tse_ser.publishing.model_repository import build_model_repository
 from tse_ser.publishing.options import PushOptions
@@ -40,17 +41,11 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 def parse_options(argv: Sequence[str] | None) -> PushOptions:
     """Reads the command line."""
-    parser = HfArgumentParser(
-        PushOptions,  # type: ignore[arg-type]
-        description=DESCRIPTION,
-        allow_abbrev=False,
-    )
-    options, unknown = parser.parse_args_into_dataclasses(
-        args=argv, return_remaining_strings=True, look_for_args_file=False
-    )
-    if unknown:
-        raise PublishingError(f"unknown: {' '.join(unknown)} (see --help)")
-    return options
+    try:
+        (options,) = read_options([PushOptions], argv, prog="tse-ser push", description=DESCRIPTION)
+    except OptionError as error:
+        raise PublishingError(str(error)) from error
+    return cast(PushOptions, options)
 
 
 def publish(options: PushOptions, folder: Path) -> None:

@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from data_builders.corpora import known_options
-from tse_ser.conversion.checkpoint_card import CONVERSION_FACTS_NAME
 from tse_ser.publishing.corpora import known_facts
 from tse_ser.publishing.errors import PublishingError
+from tse_ser.saving import CONVERSION_FACTS_NAME
 from tse_ser.saving import TRAINING_FACTS_NAME as FACTS_NAME
 from tse_ser.training.facts import EARLIER_KEY, PROTOCOL_ARGUMENTS
 

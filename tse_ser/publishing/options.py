@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
+from data_builders.option_reader import option, settle_options
 from tse_ser.publishing.errors import PublishingError
 from tse_ser.publishing.licenses import License, conditions
 
@@ -50,49 +51,28 @@ class PublishingOptions:
         PublishingError: options exclude each other or lack each other; the message names them.
     """
 
-    results: Path | None = field(
-        default=None,
-        metadata={"help": "cells measured with this model: a file or a study's folder"},
+    results: Path | None = option(
+        None, "Cells measured with this model: a file or a study's folder."
     )
-    not_evaluated: bool = field(
-        default=False, metadata={"help": "let the card say so, in place of numbers"}
+    not_evaluated: bool = option(False, "Let the card say so, in place of numbers.")
+    license: str | None = option(None, "By default the freest that the training data allow.")
+    license_name: str | None = option(None, "Name of --license other.")
+    license_link: str | None = option(None, "Address of the text of --license other.")
+    base_model: tuple[str, ...] = option((), "Hub ids of models of others that this one builds on.")
+    earlier_stages: tuple[Path, ...] = option(
+        (), "Folders of the trainings before, where they were moved."
     )
-    license: str | None = field(
-        default=None, metadata={"help": "by default the freest that the training data allow"}
+    describe: tuple[str, ...] = option(
+        (), "What recordings of your own are: NAME=TEXT, such as 'folder=40 hours of ...'."
     )
-    license_name: str | None = field(default=None, metadata={"help": "name of --license other"})
-    license_link: str | None = field(
-        default=None, metadata={"help": "address of the text of --license other"}
-    )
-    base_model: list[str] = field(
-        default_factory=list,
-        metadata={"help": "Hub ids of models of others that this one builds on"},
-    )
-    earlier_stages: list[Path] = field(
-        default_factory=list,
-        metadata={"help": "folders of the trainings before, where they were moved"},
-    )
-    describe: list[str] = field(
-        default_factory=list,
-        metadata={
-            "help": "what recordings of your own are: NAME=TEXT, such as 'folder=40 hours of ...'"
-        },
-    )
-    dtype: Literal["float16", "bfloat16"] | None = field(
-        default=None, metadata={"help": "round the weights: half the size"}
-    )
-    sample_mixture: Path | None = field(
-        default=None, metadata={"help": "audio to try the model on"}
-    )
-    sample_enrollment: Path | None = field(default=None, metadata={"help": "its speaker alone"})
-    sample_license: str | None = field(
-        default=None, metadata={"help": "licence of both recordings, such as cc0-1.0"}
-    )
-    sample_credit: str | None = field(
-        default=None, metadata={"help": "whom to name for them, unless they are CC0"}
-    )
+    dtype: Literal["float16", "bfloat16"] | None = option(None, "Round the weights: half the size.")
+    sample_mixture: Path | None = option(None, "Audio to try the model on.")
+    sample_enrollment: Path | None = option(None, "Its speaker alone.")
+    sample_license: str | None = option(None, "Licence of both recordings, such as cc0-1.0.")
+    sample_credit: str | None = option(None, "Whom to name for them, unless they are CC0.")
 
     def __post_init__(self) -> None:
+        settle_options(self)
         if self.results is not None and self.not_evaluated:
             raise PublishingError("--results and --not_evaluated exclude each other: give one")
         if not all(self.descriptions.values()):
@@ -134,25 +114,14 @@ class PushOptions(PublishingOptions):
     """What is published, and where it goes."""
 
     repo_id: str = field(metadata={"help": "owner/name on the Hub"})
-    model: Path | None = field(default=None, metadata={"help": "folder that train.py wrote"})
-    plan: list[Path] = field(
-        default_factory=list,
-        metadata={"help": "plans of mixtures, one file a split, in place of a model"},
-    )
-    dry_run: bool = field(default=False, metadata={"help": "show files and card, upload nothing"})
-    public: bool = field(
-        default=False, metadata={"help": "everybody may see it; private by default"}
-    )
-    revision: str | None = field(
-        default=None, metadata={"help": "commit to this branch, not to main"}
-    )
-    create_pr: bool = field(default=False, metadata={"help": "open a pull request"})
-    commit_message: str = field(
-        default="Upload by tse-ser", metadata={"help": "first line of the commit"}
-    )
-    output_dir: Path | None = field(
-        default=None, metadata={"help": "build the repository's folder there, and keep it"}
-    )
+    model: Path | None = option(None, "Folder that train.py wrote.")
+    plan: tuple[Path, ...] = option((), "Plans of mixtures, one file a split, in place of a model.")
+    dry_run: bool = option(False, "Show files and card, upload nothing.")
+    public: bool = option(False, "Everybody may see it; private by default.")
+    revision: str | None = option(None, "Commit to this branch, not to main.")
+    create_pr: bool = option(False, "Open a pull request.")
+    commit_message: str = option("Upload by tse-ser", "First line of the commit.")
+    output_dir: Path | None = option(None, "Build the repository's folder there, and keep it.")
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -12,8 +12,8 @@ from transformers import TrainerState
 
 from tse_ser.machine import describe_versions
 from tse_ser.options import TrainingOptions, data_facts
+from tse_ser.saving import TRAINING_FACTS_NAME
 
-FACTS_NAME = "training_facts.json"
 # The facts of the trainings before, the earliest first, where a file holds them too.
 EARLIER_KEY = "earlier_stages"
 # The training arguments that a result depends on; the rest is on the checkpoint.
@@ -100,7 +100,7 @@ def write_facts(facts: Mapping[str, Any], output_dir: str | Path) -> Path:
     Returns:
         `Path`: the file.
     """
-    path = Path(output_dir) / FACTS_NAME
+    path = Path(output_dir) / TRAINING_FACTS_NAME
     started_from = facts["model"].get("model_name_or_path")
     if path.is_file() and started_from and Path(started_from).resolve() == path.parent.resolve():
         before = json.loads(path.read_text(encoding="utf-8"))

@@ -27,7 +27,7 @@ from transformers.utils.generic import ModelOutput
 from data_builders.option_reader import OptionError
 from data_builders.schema import IGNORED_LABEL
 from modeling.signal_losses import si_snr
-from tse_ser.evaluation.compute_metrics import compute_metrics
+from tse_ser.evaluation.metrics.ser_accuracy.ser_accuracy import emotion_accuracies
 from tse_ser.options import TseSerTrainingArguments
 from tse_ser.training.length_groups import LengthGroupedSampler, lengths_of
 from tse_ser.training.processes import own_class
@@ -323,13 +323,16 @@ def stage_metrics(prediction: EvalPrediction) -> dict[str, float]:
     """
     scores: dict[str, np.ndarray] = prediction.predictions  # type: ignore[assignment]
     labels = np.asarray(prediction.label_ids)
-    kept: Any = tuple(scores[name] for name in ("logits", "si_sdr") if name in scores)
-    metrics = compute_metrics(EvalPrediction(predictions=kept, label_ids=labels))
+    metrics: dict[str, float] = {}
     if "si_sdr" in scores:
+        # The model's SI-SNR is the zero-mean SI-SDR of Le Roux et al. 2019 in float32.
+        metrics["si_sdr"] = float(scores["si_sdr"].astype(np.float64).mean())
         metrics["si_sdri"] = float(np.mean(scores["si_sdr"] - scores["si_sdr_mixture"]))
-    if "logits" in scores and (labels != IGNORED_LABEL).any():
-        logits = torch.from_numpy(scores["logits"])
-        metrics["classification_loss"] = F.cross_entropy(
-            logits, torch.from_numpy(labels), ignore_index=IGNORED_LABEL
-        ).item()
+    labelled = labels != IGNORED_LABEL
+    if "logits" in scores and labelled.any():
+        logits, labels = scores["logits"][labelled], labels[labelled]
+        result = emotion_accuracies(logits.argmax(axis=-1), labels, range(logits.shape[1]))
+        metrics |= {name: result[name] for name in ("wa", "ua")}
+        loss = F.cross_entropy(torch.from_numpy(logits), torch.from_numpy(labels))
+        metrics["classification_loss"] = loss.item()
     return metrics
