@@ -168,10 +168,6 @@ class HubHandler(BaseHTTPRequestHandler):
         self.hub.repositories[repo_type, repo_id] = Repository(repo_id, repo_type, private)
         self._send_json(reply)
 
-    def on_whoami(self, body: bytes) -> None:
-        self._check_writer()
-        self._send_json({"type": "user", "name": "lab", "orgs": [], "auth": {"type": "access"}})
-
     def on_validate(self, body: bytes) -> None:
         content = json.loads(body)["content"]
         front = re.match(r"---\r?\n(.*?)\r?\n---", content, re.DOTALL)
@@ -191,20 +187,6 @@ class HubHandler(BaseHTTPRequestHandler):
         start = json.loads(body or b"{}").get("startingPoint", "main")
         repository.refs[revision] = repository.hash_of(start)
         self._send_json({})
-
-    def on_refs(self, body: bytes, kind: str, repo_id: str) -> None:
-        repository = self._repository(kind, repo_id)
-        branches: list[dict[str, str]] = []
-        pulls: list[dict[str, str]] = []
-        for name, commit_hash in repository.refs.items():
-            is_pull = name.startswith("refs/")
-            ref = {
-                "name": name,
-                "ref": name if is_pull else f"refs/heads/{name}",
-                "targetCommit": commit_hash,
-            }
-            (pulls if is_pull else branches).append(ref)
-        self._send_json({"branches": branches, "converts": [], "tags": [], "pullRequests": pulls})
 
     def on_info(self, body: bytes, kind: str, repo_id: str, revision: str | None) -> None:
         repository = self._repository(kind, repo_id)
@@ -232,18 +214,6 @@ class HubHandler(BaseHTTPRequestHandler):
         if self.query.get("recursive", ["false"])[0].lower() not in ("true", "1"):
             entries = [one for one in entries if "/" not in one["path"][len(folder) :]]
         self._send_json([one for one in entries if one["path"].startswith(folder)])
-
-    def on_paths(self, body: bytes, kind: str, repo_id: str, revision: str) -> None:
-        entries = {
-            one["path"]: one
-            for one in _tree_entries(self._repository(kind, repo_id).files(revision))
-        }
-        asked = (
-            json.loads(body)["paths"]
-            if self.headers.get("Content-Type", "").startswith("application/json")
-            else parse_qs(body.decode()).get("paths", [])
-        )
-        self._send_json([entries[path] for path in asked if path in entries])
 
     def on_preupload(self, body: bytes, kind: str, repo_id: str, revision: str) -> None:
         self._check_writer()
@@ -371,13 +341,10 @@ _REVISION = "(?P<revision>[^/]+)"
 # Methods, name of the route, pattern of the path; the first that fits is taken.
 ROUTES = (
     ("POST", "create", "/api/repos/create"),
-    ("GET", "whoami", "/api/whoami-v2"),
     ("POST", "validate", "/api/validate-yaml"),
     ("POST", "branch", f"{_API}/branch/{_REVISION}"),
-    ("GET", "refs", f"{_API}/refs"),
     ("GET", "info", f"{_API}(?:/revision/{_REVISION})?"),
     ("GET", "tree", f"{_API}/tree/{_REVISION}(?:/(?P<path>.+))?"),
-    ("POST", "paths", f"{_API}/paths-info/{_REVISION}"),
     ("POST", "preupload", f"{_API}/preupload/{_REVISION}"),
     ("POST", "commit", f"{_API}/commit/{_REVISION}"),
     ("POST", "batch", f"{_WEB}[.]git/info/lfs/objects/batch"),
