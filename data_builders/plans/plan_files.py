@@ -30,6 +30,9 @@ from data_builders.schema import CorpusError
 
 # Raise it whenever a column changes its name or meaning, or is added.
 SCHEMA_VERSION = 2
+# Version 1 lacks the column `lowpass_hz`: its mixtures have no low-pass.
+READ_VERSIONS = (1, SCHEMA_VERSION)
+OPTIONAL_COLUMNS = frozenset({"lowpass_hz"})
 METADATA_KEY = b"target_speaker_mixture"
 # Rows that are decoded at a time; larger groups would make a row in the middle costly.
 MAX_ROW_GROUP_ROWS = 512
@@ -170,7 +173,7 @@ def check_columns(where: str, names: Iterable[str]) -> None:
     Raises:
         CorpusError: some are missing; the message names them.
     """
-    missing = sorted({*PLAN_FILE_FEATURES} - {*names})
+    missing = sorted({*PLAN_FILE_FEATURES} - {*names} - OPTIONAL_COLUMNS)
     if missing:
         raise CorpusError(
             f"{where}: lacks the columns {missing} of a plan of mixtures; keep all columns that "
@@ -202,10 +205,10 @@ def _read_metadata(path: str, schema: pa.Schema) -> dict[str, Any]:
             f"chosen yourself to render_plan_rows"
         )
     metadata: dict[str, Any] = json.loads(written)
-    if metadata["schema_version"] != SCHEMA_VERSION:
+    if metadata["schema_version"] not in READ_VERSIONS:
         raise CorpusError(
             f"{path}: has schema version {metadata['schema_version']}, written by tse-ser "
-            f"{metadata['package_version']}; this version reads {SCHEMA_VERSION}: install the "
+            f"{metadata['package_version']}; this version reads {READ_VERSIONS}: install the "
             f"other, or export the plan again"
         )
     check_columns(path, schema.names)

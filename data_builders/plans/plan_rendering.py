@@ -164,7 +164,7 @@ class PlanPlayer:
         self._check_target(row)
         if not row["target_absent"]:
             self._labels[row["emotion"]] = row["label"]
-        spec = MixtureSpec.from_dict({name: row[name] for name in SPEC_FEATURES})
+        spec = MixtureSpec.from_dict({name: row.get(name) for name in SPEC_FEATURES})
         if spec.noise is not None and spec.noise.path not in self._verified_noise:
             self._verify_noise(spec.noise.path, row["noise_fingerprint"])
             self._verified_noise.add(spec.noise.path)
