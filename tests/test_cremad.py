@@ -82,6 +82,23 @@ def test_sentences_are_held_apart_where_that_is_asked_for(
     assert not {text for _, text in names[0]} & {text for _, text in names[1]}
 
 
+@pytest.mark.parametrize("validation", ["", ",validation_speakers=*_1003"])
+def test_sentences_stay_apart_where_speakers_are_held_out_by_name(
+    validation: str, tmp_path: Path
+) -> None:
+    root = write_cremad(tmp_path / "cremad", sentences=SENTENCES)
+    name = f"cremad:held_out_sentences=true,test_speakers=*_1001+*_1002{validation}"
+    parts = split_corpus(load_corpus(name, root, tmp_path / "cache"))
+    assert {*parts["test"]["speaker_id"][:]} == {"cremad_1001", "cremad_1002"}
+    assert bool(validation) == bool(len(parts["validation"]))
+    wanted = {"test": {"test"}, "validation": {"validation"}, "train": {"train"}}
+    # As under protocol "paper": nobody is validated on.
+    wanted["train"] |= set() if validation else {"validation"}
+    for split, part in parts.items():
+        sentences = {SENTENCE_SPLITS[sentence_of(one)] for one in part["utterance_id"][:]}
+        assert sentences == (wanted[split] if len(part) else set())
+
+
 @pytest.mark.slow
 def test_the_opus_copies_are_the_same_corpus(data_dir: Path) -> None:
     corpus = load_corpus("cremad", data_dir / "cremad")

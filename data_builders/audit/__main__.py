@@ -29,6 +29,7 @@ from data_builders.audit.splits import (
     SplitContents,
     compare_splits,
 )
+from data_builders.files import check_output
 from data_builders.option_reader import OptionError, OptionParser
 from data_builders.options import DataOptions
 from data_builders.schema import CorpusError
@@ -47,6 +48,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     """
     try:
         arguments, flags = _parse(argv)
+        if arguments.output is not None:
+            check_output(arguments.output)
         audits = audit_recipes(arguments.config, flags, arguments.folds)
     except (CorpusError, OptionError) as error:
         print(f"error: {error}", file=sys.stderr)
@@ -56,7 +59,6 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     print(report, end="")
     if arguments.output is not None:
-        arguments.output.parent.mkdir(parents=True, exist_ok=True)
         arguments.output.write_text(report, encoding="utf-8")
     return LEAK if any(audit.leaks() for audit in audits) else 0
 

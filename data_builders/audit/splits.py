@@ -158,9 +158,7 @@ class RecipeData:
         emotion = options.enrollment_emotion
         contents = SplitContents(
             targets=recordings_of(planner.targets),
-            interferers=(
-                [] if planner.interferers is None else recordings_of(planner.interferers)
-            ),
+            interferers=([] if planner.interferers is None else recordings_of(planner.interferers)),
             enrollments=[
                 one for one in recordings_of(planner.enrollments) if emotion in (None, one.emotion)
             ],
@@ -199,7 +197,8 @@ class RecipeData:
 def _starts_from(recipe: Path) -> tuple[list[Path], list[str]]:
     """The recipes beside one that made what it starts from, and what none of them made."""
     content = read_yaml(recipe)
-    wanted = {_place(content[key]): str(content[key]) for key in PRETRAINED_KEYS if content.get(key)}
+    named = [str(content[key]) for key in PRETRAINED_KEYS if content.get(key)]
+    wanted = {_place(name): name for name in named}
     written: dict[str, Path] = {}
     for path in sorted(recipe.parent.glob("*.yaml")):
         try:

@@ -33,6 +33,7 @@ from transformers import (
 
 from data_builders import load_mixtures
 from data_builders.corpora.denoised import METADATA_FILE
+from data_builders.files import check_output
 from data_builders.option_reader import OptionError
 from data_builders.schema import EMOTIONS, CorpusError
 from modeling import EXTRACTORS, TseSerForEmotionClassification
@@ -44,7 +45,12 @@ from tse_ser.evaluation.scoring import (
     utterance_records,
 )
 from tse_ser.machine import describe_machine, describe_versions
-from tse_ser.options import EvaluationOptions, data_facts, read_evaluation_options
+from tse_ser.options import (
+    EvaluationOptions,
+    data_facts,
+    read_evaluation_options,
+    with_sources,
+)
 
 PLACES = (
     "model",
@@ -82,7 +88,9 @@ def evaluate_checkpoint(**arguments: Any) -> dict[str, Any]:
         CorpusError: a corpus cannot be used.
     """
     started = time.monotonic()
-    settings = EvaluationOptions(**arguments)
+    settings = with_sources(EvaluationOptions(**arguments))
+    if settings.output is not None:
+        check_output(settings.output)
     model = load_model(settings.model, settings.classifier)
     settings = replace(settings, emotions=classes_of(model, settings))
     rows = _predict(model, settings)
@@ -250,7 +258,6 @@ def _seen_from(output: str | None, checkpoint: str | None) -> str | None:
 
 
 def _write_results(path: Path, result: Mapping[str, Any]) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
     # A line a record: a test set of thousands stays a file that can be read.
     records = [json.dumps(record, allow_nan=False) for record in result["utterances"]]
     text = json.dumps({**result, "utterances": []}, indent=2, allow_nan=False)

@@ -16,7 +16,7 @@ from huggingface_hub import DatasetCardData
 
 from data_builders.plans.plan_files import PlanFile
 from data_builders.plans.plan_table import PLAN_FILE_FEATURES
-from data_builders.schema import SAMPLING_RATE, CorpusError
+from data_builders.schema import EMOTIONS, SAMPLING_RATE, CorpusError
 from tse_ser.publishing.cards import render
 from tse_ser.publishing.corpora import Corpus, find_corpora
 from tse_ser.publishing.errors import PublishingError
@@ -188,7 +188,29 @@ def _render_card(
         has_noise=len(speech) < len(corpora),
         license=terms,
         columns=PLAN_FILE_FEATURES,
+        classes=read_classes(plans),
     )
+
+
+def read_classes(plans: Sequence[Plan]) -> tuple[str, ...]:
+    """The emotions that have a label, in the order of the labels.
+
+    Args:
+        plans (`Sequence[Plan]`): the splits.
+
+    Returns:
+        `tuple[str, ...]`: the classes.
+
+    Raises:
+        PublishingError: the splits have different ones.
+    """
+    found = {tuple(plan.options.get("emotions") or EMOTIONS) for plan in plans}
+    if len(found) > 1:
+        raise PublishingError(
+            f"--plan: the splits have other classes ({' and '.join(map(str, sorted(found)))}): "
+            "export them with the same emotions"
+        )
+    return found.pop()
 
 
 def _refuse_other_columns(path: Path, schema: pa.Schema) -> None:
