@@ -82,7 +82,7 @@ def test_sentences_are_held_apart_where_that_is_asked_for(
     assert not {text for _, text in names[0]} & {text for _, text in names[1]}
 
 
-@pytest.mark.parametrize("validation", ["", ",validation_speakers=*_1003"])
+@pytest.mark.parametrize("validation", ["", ",validation_speakers=*_1020"])
 def test_sentences_stay_apart_where_speakers_are_held_out_by_name(
     validation: str, tmp_path: Path
 ) -> None:

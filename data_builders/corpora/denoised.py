@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import logging
 from pathlib import Path
+from typing import Any
 
 import datasets
 import pyarrow.parquet as pq
@@ -25,7 +26,7 @@ METADATA_FILE = "metadata.parquet"
 SETTINGS_FILE = "settings.json"
 
 
-def sources_of(data_dir: str | Path) -> dict[str, tuple[str, ...]]:
+def sources_of(data_dir: str | Path) -> dict[str, Any]:
     """The corpora that a Denoised set was made of.
 
     Args:

@@ -242,27 +242,32 @@ class MixturePlanner:
     ) -> tuple[int, int]:
         """Where a crop begins, and its length; it may begin anywhere, but holds speech.
 
-        One that would lie before the speech or behind it is moved until it meets it: there may be
-        nothing at all in a recording that was cut or coded.
+        One that lies before the speech or behind it is moved to where it holds half of it, or is
+        half full: there may be nothing at all in a recording that was cut or coded.
         """
         length = self._heard_samples(table, row, speed)
         if limit is None or length <= limit:
             return 0, length
         start = int(rng.integers(length - limit + 1))
+        first, last = self._speech(table, row, speed)
+        if start + limit > first and start < last:
+            return start, limit
+        held = max(min(limit, last - first) // 2, 1)
+        earliest = max(first + held - limit, 0)
+        latest = min(last - held, length - limit)
+        return earliest + start % (latest - earliest + 1), limit
+
+    def _speech(self, table: UtteranceTable, row: int, speed: float) -> tuple[int, int]:
+        """Where the speech begins and ends, without the margin that the scan leaves around it."""
         begin, _ = table.region(row, self.options.trim_silence)
-        # The ends of the speech have a margin around them.
-        first, last = (
-            samples_at_speed(int(sample) - begin, speed)
-            for sample in (
-                table.speech_start[row] + SPEECH_MARGIN_SAMPLES,
-                table.speech_end[row] - SPEECH_MARGIN_SAMPLES,
-            )
-        )
-        if start + limit <= first:
-            start = min(first, length - limit)
-        elif start >= last:
-            start = max(last - limit, 0)
-        return start, limit
+        first, last = int(table.speech_start[row]), int(table.speech_end[row])
+        if first > 0:
+            first += SPEECH_MARGIN_SAMPLES
+        if last < table.num_samples[row]:
+            last -= SPEECH_MARGIN_SAMPLES
+        ends = (min(first, last), max(first, last))
+        first, last = (samples_at_speed(max(end - begin, 0), speed) for end in ends)
+        return first, last
 
     def _heard_samples(self, table: UtteranceTable, row: int, speed: float) -> int:
         start, stop = table.region(row, self.options.trim_silence)
