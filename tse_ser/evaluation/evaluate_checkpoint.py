@@ -23,6 +23,7 @@ from typing import Any
 import numpy as np
 import pyarrow.parquet
 import torch
+from huggingface_hub.errors import HFValidationError
 from torch.utils.data import Dataset
 from transformers import (
     AutoConfig,
@@ -125,14 +126,24 @@ def load_model(model: str, classifier: str | None = None) -> PreTrainedModel:
 
     Returns:
         `PreTrainedModel`: in evaluation mode, on a GPU where there is one.
+
+    Raises:
+        OptionError: one of them is not there.
     """
     network: PreTrainedModel
-    if classifier is not None:
-        network = TseSerForEmotionClassification.from_sub_models_pretrained(model, classifier)
-    elif AutoConfig.from_pretrained(model).model_type in EXTRACTORS:
-        network = AutoModel.from_pretrained(model)
-    else:
-        network = AutoModelForAudioClassification.from_pretrained(model)
+    try:
+        if classifier is not None:
+            network = TseSerForEmotionClassification.from_sub_models_pretrained(model, classifier)
+        elif AutoConfig.from_pretrained(model).model_type in EXTRACTORS:
+            network = AutoModel.from_pretrained(model)
+        else:
+            network = AutoModelForAudioClassification.from_pretrained(model)
+    except (OSError, HFValidationError) as error:
+        named = model if classifier is None else f"{model} --classifier {classifier}"
+        raise OptionError(
+            f"--model {named}: no model is there ({str(error).splitlines()[0]}): name the output "
+            f"folder of a finished training, or a hub id that can be reached"
+        ) from error
     device = "cuda" if torch.cuda.is_available() else "cpu"
     return network.to(device).eval()  # type: ignore[arg-type]
 
