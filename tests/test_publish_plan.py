@@ -164,7 +164,7 @@ def test_a_plan_that_names_files_outside_its_corpora_is_refused(plan: Path, tmp_
 
 
 @pytest.mark.parametrize(
-    "place", ["/home/anna b/calls.csv", "..\\calls.csv", "C:\\calls.csv", "~anna/calls.csv"]
+    "place", ["/recordings/anna b/calls.csv", "..\\calls.csv", "C:\\calls.csv", "~anna/calls.csv"]
 )
 def test_a_plan_that_names_a_table_outside_its_corpus_is_refused(
     place: str, plan: Path, tmp_path: Path
