@@ -291,6 +291,9 @@ def test_a_licence_that_says_less_than_the_data_is_refused() -> None:
     with pytest.raises(PublishingError, match="say by --license"):
         choose_license([unknown])
     assert choose_license([unknown], License("mit")).id == "mit"
+    for slip in ("MIT", "foo", "research-only", "cc-by-nc"):
+        with pytest.raises(PublishingError, match="no licence that is known here, so that"):
+            choose_license([LicensedPart("a corpus", "cc0-1.0")], License(slip))
     with pytest.raises(PublishingError, match="allows no adaptation"):
         choose_license([LicensedPart("a corpus", "cc-by-nd-4.0")])
 

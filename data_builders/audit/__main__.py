@@ -165,7 +165,12 @@ def _words(name: str, value: Any) -> str:
 
 
 def _parse(argv: Sequence[str] | None) -> tuple[argparse.Namespace, dict[str, Any]]:
-    parser = OptionParser([DataOptions], prog="python -m data_builders.audit", description=__doc__)
+    parser = OptionParser(
+        [DataOptions],
+        prog="python -m data_builders.audit",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
     own = [
         parser.add_argument("--config", type=Path, nargs="+", required=True, help="YAML recipes."),
         parser.add_argument(

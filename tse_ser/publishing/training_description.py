@@ -106,7 +106,7 @@ def _describe_training(facts: Mapping[str, Any]) -> Stage:
     examples = facts["num_examples"]
     rows = [
         ("Speech", f"{_speech(data)}, {CONDITIONS[training['condition']]}"),
-        *_choice_rows(data),
+        *_choice_rows(facts),
         *_mixing_rows(data, training["condition"]),
         ("Protocol", f"{data['protocol']}, fold {data['fold']}: {PROTOCOLS[data['protocol']]}"),
         ("Utterances", _utterances(examples)),
@@ -158,10 +158,10 @@ def _of_examples(share: float) -> str:
     return "" if share >= 1 else f", in {share:.0%} of the examples"
 
 
-def _choice_rows(data: Mapping[str, Any]) -> list[tuple[str, str]]:
+def _choice_rows(facts: Mapping[str, Any]) -> list[tuple[str, str]]:
     """What of the speech is heard, and how."""
-    named = [*listed(data["targets"]), *listed(data.get("interferers"))]
-    chosen = [f"`{name}`" for name in dict.fromkeys(named) if ":" in name]
+    data = facts["data"]
+    chosen = [f"`{name}`" for name in dict.fromkeys(corpora_of(facts)) if ":" in name]
     rows = [("Corpora as named in the recipe", ", ".join(chosen))] if chosen else []
     if data.get("lowpass_hz"):
         rows.append(("Low-pass", f"{number(data['lowpass_hz'])} Hz, on everything that is heard"))
