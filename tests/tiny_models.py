@@ -161,7 +161,6 @@ def transparent_tse_ser(**fields: Any) -> TseSerForEmotionClassification:
     extractor.encoder, extractor.decoder = fresh.encoder, fresh.decoder
     with torch.no_grad():
         mask = extractor.mask_estimator.output_conv
-        assert mask.bias is not None
         mask.weight.zero_()
         cast(Tensor, mask.bias).fill_(1.0)
     model = TseSerForEmotionClassification.from_sub_models_pretrained(
