@@ -117,10 +117,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     Returns:
         `int`: exit code, 0 where all is done, 2 where it cannot be, 130 where it was interrupted.
     """
-    logging.basicConfig(level=logging.INFO, format="%(name)s: %(message)s")
     try:
-        data_args, denoise_args = parse_arguments(sys.argv[1:] if argv is None else argv)
-        path = denoise_corpus(data_args, denoise_args)
+        denoise(argv)
+        leave_together()
     except KeyboardInterrupt:
         return _complain(f"interrupted: {GO_ON}", INTERRUPTED)
     except (OptionError, CorpusError) as error:
@@ -129,10 +128,24 @@ def main(argv: Sequence[str] | None = None) -> int:
         if is_full_disk(error):
             return _complain(f"error: the disk is full: free some space; {GO_ON}", CANNOT)
         raise
+    return DONE
+
+
+def denoise(argv: Sequence[str] | None = None) -> None:
+    """Reads the arguments and writes the set.
+
+    Args:
+        argv (`Sequence[str]`, *optional*): arguments; those of the process by default.
+
+    Raises:
+        OptionError: an option cannot be used, or the folder holds another set.
+        CorpusError: a corpus cannot be used.
+    """
+    logging.basicConfig(level=logging.INFO, format="%(name)s: %(message)s")
+    data_args, denoise_args = parse_arguments(sys.argv[1:] if argv is None else argv)
+    path = denoise_corpus(data_args, denoise_args)
     if PartialState().is_main_process:
         print(f"The Denoised set is in {path.parent}, described in {path}")
-    leave_together()
-    return DONE
 
 
 def _complain(message: str, code: int) -> int:
