@@ -11,7 +11,7 @@ import pytest
 import soundfile
 from corpus_layouts import burst, write_cremad
 
-from data_builders import load_corpus
+from data_builders import load_corpus, load_mixtures
 from data_builders.corpora.cremad import SENTENCE_SPLITS, SENTENCES
 from data_builders.corpora.folds import Protocol
 from data_builders.load import split_corpus

@@ -20,6 +20,7 @@ from data_builders import UTTERANCE_FEATURES, load_corpus, load_mixtures
 from data_builders.audio import read_audio
 from data_builders.load import split_corpus
 from data_builders.mixtures.mixing import mean_power
+from data_builders.schema import CorpusError
 from tse_ser.evaluation.metrics.si_sdr.si_sdr import scale_invariant_sdr
 from tse_ser.options import read_training_options
 from tse_ser.training import denoise_corpus
