@@ -62,7 +62,8 @@ def read_audio(path: str | Path, start: int = 0, stop: int | None = None) -> np.
         raise CorpusError(f"{path}: cannot be read ({error}); was it moved or deleted?") from error
     if len(samples) != stop - start:
         raise CorpusError(
-            f"{path}: holds fewer samples than when it was scanned; load the corpus again"
+            f"{path}: holds fewer samples than when it was scanned; load the corpus again, or "
+            f"delete the folder corpora in {default_cache_dir()} first where that does not help"
         )
     return samples
 

@@ -8,6 +8,48 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from data_builders.option_reader import OptionError
+
+
+def make_folder(folder: str | Path, option: str) -> Path:
+    """Makes the folder that a program writes into.
+
+    Args:
+        folder (`str` or `Path`): the folder.
+        option (`str`): the flag that names it, or a file in it, for the message.
+
+    Returns:
+        `Path`: the folder, which is there and can be written to.
+
+    Raises:
+        OptionError: it cannot be made, or cannot be written to.
+    """
+    path = Path(folder)
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise OptionError(
+            f"{option} {folder} cannot be made ({error.strerror}): name another folder"
+        ) from error
+    if not os.access(path, os.W_OK | os.X_OK):
+        raise OptionError(f"{option} {folder} cannot be written to: name another folder")
+    return path
+
+
+def check_output(file: str | Path, option: str = "--output") -> None:
+    """Refuses a file that cannot be written, before the work for it is done.
+
+    Args:
+        file (`str` or `Path`): the file; its folder is made.
+        option (`str`): the flag that names it, for the message.
+
+    Raises:
+        OptionError: its folder cannot be made or written to, or it is a folder itself.
+    """
+    make_folder(Path(file).parent, option)
+    if Path(file).is_dir():
+        raise OptionError(f"{option} {file} is a folder: name a file")
+
 
 @contextmanager
 def whole_file(path: Path) -> Iterator[Path]:

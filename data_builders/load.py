@@ -124,7 +124,8 @@ def _make_planner(
     if split not in SPLITS:
         raise CorpusError(f"unknown split {split!r}: use one of {', '.join(SPLITS)}")
 
-    refuse_confusable([*options.targets, *(options.interferers or ())])
+    names = [*options.targets, *(options.interferers or ())]
+    refuse_confusable(names)
 
     def read(names: str | Sequence[str]) -> list[datasets.Dataset]:
         return read_corpora(
@@ -136,6 +137,8 @@ def _make_planner(
         )
 
     corpora = read(options.targets)
+    others = None if options.interferers is None else read(options.interferers)
+    _refuse_split_twice([*zip(names, [*corpora, *(others or ())], strict=True)], options)
     _refuse_unheard_of(options.emotions, corpora)
     speakers_utterances = _join_split(corpora, split, options)
     # A corpus that brings its own splits has no folds; it may be a small sample.
@@ -145,10 +148,10 @@ def _make_planner(
         options,
         every_class=any("split" not in corpus.column_names for corpus in corpora),
     )
-    interferers, noise_folder = options.interferers, options.noise_folder
+    noise_folder = options.noise_folder
     return MixturePlanner(
         targets,
-        None if interferers is None else _join_split(read(interferers), split, options),
+        None if others is None else _join_split(others, split, options),
         speakers_utterances,
         noise=None
         if noise_folder is None
@@ -156,6 +159,30 @@ def _make_planner(
         classes=options.classes,
         **options.drawing_keywords(),
     )
+
+
+def _refuse_split_twice(
+    named: Sequence[tuple[str, datasets.Dataset]], options: MixtureOptions
+) -> None:
+    """Refuses a corpus that is named with several options and split in several ways by them.
+
+    Else somebody who is tested on as a target would be heard in training as an interferer.
+    """
+    by_name: dict[str, dict[str, datasets.Dataset]] = {}
+    for name, corpus in named:
+        by_name.setdefault(own_name(name), {})[name] = corpus
+    for own, several in by_name.items():
+        split_of_speaker: dict[str, str] = {}
+        for corpus in several.values() if len(several) > 1 else ():
+            for split, part in split_corpus(corpus, options.fold, options.protocol).items():
+                for speaker in {*part["speaker_id"][:]}:
+                    if split_of_speaker.setdefault(speaker, split) != split:
+                        raise CorpusError(
+                            f"{own} is named in several ways ({', '.join(several)}), by which "
+                            f"{speaker} is in {split_of_speaker[speaker]} and in {split}: give "
+                            f"targets and interferers the same test_speakers and "
+                            f"validation_speakers"
+                        )
 
 
 def _join_split(
@@ -211,15 +238,26 @@ def corpus_folder(
     Returns:
         `Path` or `None`: its folder, if one was given.
     """
-    folders = corpus_dirs or {}
+    folders, own = corpus_dirs or {}, own_name(name)
+    for key in (name, own, name.partition(":")[0]):
+        if key in folders:
+            return Path(folders[key])
+    return None if corpus_dir is None else Path(corpus_dir) / own
+
+
+def own_name(name: str) -> str:
+    """The name of a corpus without its options; of a folder, the one that it was given.
+
+    Args:
+        name (`str`): the corpus, such as "librispeech:hours=10" or "folder:name=clinic".
+
+    Returns:
+        `str`: "librispeech" or "clinic".
+    """
     corpus, _, has_options = name.partition(":")
     # LibriMix's metadata lie in a folder of this kind too, and are no corpus.
     options = parse_corpus_name(name)[1] if has_options else {}
-    own_name = options.get("name", corpus)  # of the corpus `folder`
-    for key in (name, own_name, corpus):
-        if key in folders:
-            return Path(folders[key])
-    return None if corpus_dir is None else Path(corpus_dir) / own_name
+    return str(options.get("name", corpus))
 
 
 def _refuse_unheard_of(emotions: Sequence[str] | None, corpora: Sequence[datasets.Dataset]) -> None:

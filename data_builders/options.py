@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from data_builders.mixtures.lowpass import lowpass_filter
 from data_builders.mixtures.speed import MAX_SPEED_DENOMINATOR, speed_ratio
 from data_builders.option_reader import (
     OptionError,
@@ -67,6 +68,8 @@ DECIDED_BY_LIBRIMIX = (
     "trim_silence",
     "lowpass_hz",
     "speed_factors",
+    "noise_snr_range_db",
+    "noise_share",
     "clean_share",
     "absent_share",
 )
@@ -178,6 +181,8 @@ class DrawingOptions:
                 f"speed_factors: expected ratios of integers up to {MAX_SPEED_DENOMINATOR}, such "
                 f"as 0.9 or 1.1, got {self.speed_factors}"
             )
+        if self.lowpass_hz is not None:
+            lowpass_filter(self.lowpass_hz)  # refuses what is no cut-off
         if self.clean_share + self.absent_share > 1:
             raise OptionError(
                 f"clean_share and absent_share: expected at most 1 together, got "

@@ -78,7 +78,11 @@ class MixtureConfig(MixtureOptions, datasets.BuilderConfig):
             Hasher.hash(corpus.with_format("arrow")[:])
             for names in named
             for corpus in read_corpora(
-                names, self.corpus_dir, self.corpus_dirs, self.corpus_cache_dir
+                names,
+                self.corpus_dir,
+                self.corpus_dirs,
+                self.corpus_cache_dir,
+                strict=self.strict_corpora,
             )
         ]
         if self.noise_folder is not None:

@@ -374,6 +374,41 @@ def test_several_recipes_share_one_report(corpus: Path, audit: Audit) -> None:
     assert "validation" not in paper.partition("### Level")[0]
 
 
+def test_recordings_of_one_id_in_two_folders_are_not_taken_for_each_other(
+    corpus: Path, audit: Audit
+) -> None:
+    other = corpus / "other" / "ravdess"
+    shutil.copytree(corpus / "ravdess", other)
+    # An actor of the training and one of the test of fold 1.
+    shutil.copy(flac(corpus, 9), flac(corpus / "other", 1))
+    write_recipe(corpus / "other.yaml", corpus_dirs=f"[ravdess={other}]")
+    status, report = audit(corpus, "--folds", "1", config=["joint.yaml", "other.yaml"])
+    assert status == 1
+    first, _, second = report.partition("other.yaml\n")
+    assert "**No leak.**" in first
+    assert "share 1 recordings with identical samples" in second
+
+
+def test_noise_that_is_left_out_is_reported_and_the_heading_tells_every_flag(
+    corpus: Path, audit: Audit
+) -> None:
+    noise = corpus / "street"
+    noise.mkdir()
+    soundfile.write(noise / "cars.wav", burst(16_000), 16_000)
+    (noise / "bad.wav").write_bytes(b"no audio")
+    # The folder of the recipe before is said on the command line too.
+    write_recipe(corpus / "first.yaml", output_dir="./results/first/", corpus_dir="${NOT_SET}")
+    write_recipe(corpus / "joint.yaml", extractor_name_or_path="results/first")
+    words = ("--folds", "1", "--noise_dir", str(noise), "--snr_range_db", "-5", "5")
+    status, report = audit(corpus, *words)
+    assert status == 0
+    assert "1 of 2 audio files below DIR cannot be used and are left out" in report
+    assert "whose data are not known" not in report
+    heading = report.partition("## ")[0]
+    assert "--noise_dir DIR --snr_range_db -5.0 5.0" in heading
+    assert str(corpus) not in heading.replace(str(corpus / "joint.yaml"), "")
+
+
 def test_the_generated_recipes_are_clean(
     repository: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

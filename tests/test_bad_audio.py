@@ -46,6 +46,17 @@ def write_constant(path: Path) -> None:
     soundfile.write(path, np.full(16_000, 0.25), 16_000)
 
 
+def write_mp3_of_a_stream(path: Path, bitrate_mode: str, rate: int = 44_100) -> None:
+    """An mp3 without the first frame, which tells how long it is; its loudness changes."""
+    rng = np.random.default_rng(0)
+    samples = 0.2 * rng.standard_normal(3 * rate) * np.repeat(rng.random(30), rate // 10)
+    soundfile.write(
+        path, samples, rate, format="MP3", bitrate_mode=bitrate_mode, compression_level=0.5
+    )
+    content = path.read_bytes()
+    path.write_bytes(content[content.index(content[:2], 100) :])
+
+
 def write_nan(path: Path) -> None:
     samples = burst(1)
     samples[100] = np.nan
@@ -163,3 +174,19 @@ def test_a_file_that_vanishes_after_the_scan_is_named(tmp_path: Path) -> None:
         path.unlink()
     with pytest.raises(CorpusError, match=r"03-01-.*\.flac: cannot be read"):
         mixtures[0]
+
+
+@pytest.mark.parametrize("rate", [44_100, 16_000])
+def test_an_mp3_that_does_not_tell_its_length_is_read_whole_or_not_at_all(
+    rate: int, tmp_path: Path
+) -> None:
+    for mode in ("CONSTANT", "VARIABLE"):
+        write_mp3_of_a_stream(tmp_path / f"{mode}.mp3", mode, rate)
+    (tmp_path / "metadata.csv").write_text(
+        "path,speaker_id\nCONSTANT.mp3,a\nVARIABLE.mp3,a\n", encoding="utf-8"
+    )
+    (kept,) = load_corpus("folder", tmp_path, tmp_path / "cache")
+    assert kept["utterance_id"] == "folder/CONSTANT"
+    assert kept["duration_seconds"] == pytest.approx(3.0, abs=0.2)
+    with pytest.raises(CorpusError, match=r"VARIABLE\.mp3: an mp3 that does not tell its length"):
+        load_corpus("folder", tmp_path, tmp_path / "cache", strict=True)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, cast
 
 import numpy as np
 import pytest
@@ -11,6 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tse_ser.evaluation.calibration import (
+    ask_all,
     at_temperature,
     detection,
     expected_calibration_error,
@@ -91,6 +94,19 @@ def test_what_was_found_goes_into_the_config_and_nothing_else(tmp_path: Path) ->
         "presence_threshold": 0.61,
         "temperature": 0.7123,
     }
+
+
+def test_probabilities_stand_in_the_order_of_the_models_own_classes() -> None:
+    class Recognizer:
+        model = SimpleNamespace(config=SimpleNamespace(id2label={0: "sad", 1: "amused"}))
+
+        def __call__(self, given: Any, details: bool) -> dict[str, Any]:
+            likeliest_first = [{"label": "amused", "score": 0.7}, {"label": "sad", "score": 0.3}]
+            return {"emotions": likeliest_first, "speaker_similarity": 0.5}
+
+    example = {"mixture": None, "enrollment": None, "label": 1, "speaker_id": "a"}
+    (answer,) = ask_all(cast(Any, Recognizer()), cast(Any, [example]), "present")
+    assert answer["probabilities"] == [0.3, 0.7]
 
 
 def test_nothing_is_found_on_the_speakers_of_training_or_test(

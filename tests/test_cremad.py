@@ -5,12 +5,13 @@ from __future__ import annotations
 import csv
 import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
 import soundfile
 from corpus_layouts import burst, write_cremad
 
-from data_builders import load_corpus
+from data_builders import load_corpus, load_mixtures
 from data_builders.corpora.cremad import SENTENCE_SPLITS, SENTENCES
 from data_builders.corpora.folds import Protocol
 from data_builders.load import split_corpus
@@ -80,6 +81,37 @@ def test_sentences_are_held_apart_where_that_is_asked_for(
     ]
     assert not {speaker for speaker, _ in names[0]} & {speaker for speaker, _ in names[1]}
     assert not {text for _, text in names[0]} & {text for _, text in names[1]}
+
+
+@pytest.mark.parametrize("validation", ["", ",validation_speakers=*_1020"])
+def test_sentences_stay_apart_where_speakers_are_held_out_by_name(
+    validation: str, tmp_path: Path
+) -> None:
+    root = write_cremad(tmp_path / "cremad", sentences=SENTENCES)
+    name = f"cremad:held_out_sentences=true,test_speakers=*_1001+*_1002{validation}"
+    parts = split_corpus(load_corpus(name, root, tmp_path / "cache"))
+    assert {*parts["test"]["speaker_id"][:]} == {"cremad_1001", "cremad_1002"}
+    assert bool(validation) == bool(len(parts["validation"]))
+    wanted = {"test": {"test"}, "validation": {"validation"}, "train": {"train"}}
+    # As under protocol "paper": nobody is validated on.
+    wanted["train"] |= set() if validation else {"validation"}
+    for split, part in parts.items():
+        sentences = {SENTENCE_SPLITS[sentence_of(one)] for one in part["utterance_id"][:]}
+        assert sentences == (wanted[split] if len(part) else set())
+
+
+def test_a_corpus_is_split_in_one_way_whatever_role_it_has(tmp_path: Path) -> None:
+    write_cremad(tmp_path / "cremad")
+    folders: dict[str, Any] = {"corpus_dir": tmp_path, "cache_dir": tmp_path / "cache"}
+    held_out = "cremad:test_speakers=*_1001+*_1002,validation_speakers=*_1020"
+    for interferers, fold in (("cremad", 2), (held_out.replace("1020", "1040"), 1)):
+        asked: dict[str, Any] = {"interferers": interferers, "fold": fold, "split": "train"}
+        with pytest.raises(CorpusError, match="cremad is named in several ways"):
+            load_mixtures(targets=held_out, **asked, **folders)
+    # The sessions of the first fold hold out the same.
+    assert len(load_mixtures(targets=held_out, interferers="cremad", split="test", **folders))
+    other_order = "cremad:validation_speakers=*_1020,test_speakers=*_1002+*_1001"
+    assert len(load_mixtures(targets=held_out, interferers=other_order, split="test", **folders))
 
 
 @pytest.mark.slow

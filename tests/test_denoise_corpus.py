@@ -20,9 +20,9 @@ from data_builders import UTTERANCE_FEATURES, load_corpus, load_mixtures
 from data_builders.audio import read_audio
 from data_builders.load import split_corpus
 from data_builders.mixtures.mixing import mean_power
-from data_builders.option_reader import OptionError
 from data_builders.schema import CorpusError
 from tse_ser.evaluation.metrics.si_sdr.si_sdr import scale_invariant_sdr
+from tse_ser.options import read_training_options
 from tse_ser.training import denoise_corpus
 
 NUM_TRAIN = 6
@@ -202,12 +202,14 @@ def test_targets_whose_names_differ_in_a_separator_keep_their_recordings(
         assert row["duration_seconds"] == pytest.approx(source["duration_seconds"], abs=1e-4)
 
 
-def test_an_extractor_of_another_rate_is_refused(tmp_path: Path) -> None:
+def test_an_extractor_of_another_rate_is_refused(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     model = tiny_model("extraction")
     model.config.sampling_rate = 8_000
     model.save_pretrained(tmp_path / "extractor")
-    with pytest.raises(CorpusError, match="hears 8000 Hz, the corpora have 16000 Hz"):
-        denoise_corpus.main(arguments(tmp_path / "extractor", tmp_path / "set"))
+    assert denoise_corpus.main(arguments(tmp_path / "extractor", tmp_path / "set")) == 2
+    assert "hears 8000 Hz, the corpora have 16000 Hz" in capsys.readouterr().err
 
 
 def test_a_run_that_was_cut_off_goes_on_where_it_stopped(
@@ -229,16 +231,42 @@ def test_a_run_that_was_cut_off_goes_on_where_it_stopped(
 
 
 def test_a_set_of_other_settings_is_not_added_to(
-    denoised_dir: Path, extractor: Path, tmp_path: Path
+    denoised_dir: Path, extractor: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    with pytest.raises(OptionError, match=r"another mixing_seed \(0, not 3\): delete the folder"):
-        denoise_corpus.main(arguments(extractor, denoised_dir, "--mixing_seed", "3"))
+    assert denoise_corpus.main(arguments(extractor, denoised_dir, "--mixing_seed", "3")) == 2
+    assert "another mixing_seed (0, not 3): delete the folder" in capsys.readouterr().err
     torch.manual_seed(1)
     tiny_model("extraction").save_pretrained(tmp_path)
-    with pytest.raises(OptionError, match="another extractor"):
-        denoise_corpus.main(arguments(tmp_path, denoised_dir))
+    assert denoise_corpus.main(arguments(tmp_path, denoised_dir)) == 2
+    assert "another extractor" in capsys.readouterr().err
 
 
-def test_a_noisy_set_needs_interferers(tmp_path: Path) -> None:
-    with pytest.raises(OptionError, match="--interferers"):
-        denoise_corpus.main(["--extractor_name_or_path", "x", "--output_dir", str(tmp_path)])
+def test_what_cannot_be_done_ends_in_a_line(
+    extractor: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    words = ["--extractor_name_or_path", "x", "--output_dir", str(tmp_path)]
+    assert denoise_corpus.main(words) == 2
+    assert "--interferers" in capsys.readouterr().err
+    (tmp_path / "file").write_text("")
+    assert denoise_corpus.main(arguments(extractor, tmp_path / "file" / "set")) == 2
+    assert "--output_dir" in capsys.readouterr().err
+
+    def interrupted(*_: Any) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(denoise_corpus, "plan_jobs", interrupted)
+    assert denoise_corpus.main(arguments(extractor, tmp_path / "set")) == 130
+    assert "the same command goes on" in capsys.readouterr().err
+
+
+def test_who_trains_on_a_set_tells_what_it_was_made_of(denoised_dir: Path) -> None:
+    # Whatever the recipe names: its facts decide under which licence a model may be shared.
+    words = ["--stage", "classification", "--condition", "denoised", "--targets", "emodb"]
+    options = read_training_options(
+        [*words, "--denoised_dir", str(denoised_dir), "--output_dir", "out"]
+    )
+    assert options.data.targets == ("generated",)
+    assert options.data.interferers == ("generated_pool",)

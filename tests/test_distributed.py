@@ -56,7 +56,7 @@ def runs(
     )
     assert launched.returncode == 0, launched.stderr[-4000:]
     train.train(joint_arguments(folder, folder / "training_1", 1))
-    denoise_corpus.main(denoising_arguments(folder / "extractor", folder / "denoised_1"))
+    denoise_corpus.denoise(denoising_arguments(folder / "extractor", folder / "denoised_1"))
     return folder
 
 

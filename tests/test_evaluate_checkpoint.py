@@ -197,6 +197,20 @@ def test_a_model_with_other_classes_is_refused(tmp_path: Path) -> None:
             classes_of(model, EvaluationOptions(**asked, emotions=tuple(emotions)))
 
 
+@pytest.mark.parametrize("more", [{}, {"classifier": "lab/none"}])
+def test_a_model_that_is_not_there_and_an_output_that_cannot_be_are_named(
+    more: dict[str, Any], tmp_path: Path, checkpoints: dict[str, str]
+) -> None:
+    missing = str(tmp_path / "deep" / "er" / "model")
+    with pytest.raises(OptionError, match=r"--model .*model.*: no model is there"):
+        evaluate_checkpoint(model=missing, condition="clean", **more)
+    (tmp_path / "file").write_text("")
+    for output in (tmp_path / "file" / "cell.json", tmp_path):
+        # Before anything is measured: the model is not even looked for.
+        with pytest.raises(OptionError, match="--output"):
+            evaluate_checkpoint(model=missing, condition="clean", output=str(output), **more)
+
+
 def test_the_file_holds_the_result_and_a_record_an_utterance(
     load_calls: list[dict[str, Any]], checkpoints: dict[str, str], tmp_path: Path
 ) -> None:

@@ -66,13 +66,15 @@ def test_path_and_speaker_suffice(tmp_path: Path) -> None:
     assert set(corpus["gender"]) == set(corpus["emotion"]) == {""}
 
 
-def test_mixtures_are_made_of_a_folder(tmp_path: Path) -> None:
-    rows = [*ROWS, *({**row, "path": row["path"].replace(".", "b.")} for row in ROWS)]
+def test_mixtures_are_made_of_a_folder(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    # Among its emotions is one that no other corpus has.
+    rows = [{**row, "emotion": row["emotion"] or "Sleepy"} for row in ROWS]
+    rows += [{**row, "path": row["path"].replace(".", "b.")} for row in rows]
     write_folder(tmp_path / "folder", rows)
     mixtures = load_mixtures(
         targets="folder",
         interferers=None,
-        emotions=["neutral", "happy", "angry"],
+        emotions=["neutral", "happy", "sleepy"],
         corpus_dir=tmp_path,
         cache_dir=tmp_path / "cache",
         split="test",
@@ -80,6 +82,7 @@ def test_mixtures_are_made_of_a_folder(tmp_path: Path) -> None:
     examples = [mixtures[index] for index in range(len(mixtures))]
     assert {example["speaker_id"] for example in examples} == {"folder_anna"}
     assert sorted(example["label"] for example in examples) == [0, 0, 1, 1, 2, 2]
+    assert "emotions that no other corpus has: sleepy (6)" in caplog.text
 
 
 def test_parquet_another_name_and_absolute_paths(tmp_path: Path) -> None:

@@ -157,6 +157,8 @@ def test_what_the_metadata_decide_is_refused(corpora: Path, tmp_path: Path) -> N
         "trim_silence": True,
         "lowpass_hz": 5500,
         "speed_factors": [0.9, 1.1],
+        "noise_snr_range_db": [0.0, 5.0],
+        "noise_share": 0.5,
         "clean_share": 0.5,
         "absent_share": 0.5,
     }

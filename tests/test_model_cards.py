@@ -291,6 +291,9 @@ def test_a_licence_that_says_less_than_the_data_is_refused() -> None:
     with pytest.raises(PublishingError, match="say by --license"):
         choose_license([unknown])
     assert choose_license([unknown], License("mit")).id == "mit"
+    for slip in ("MIT", "foo", "research-only", "cc-by-nc"):
+        with pytest.raises(PublishingError, match="no licence that is known here, so that"):
+            choose_license([LicensedPart("a corpus", "cc0-1.0")], License(slip))
     with pytest.raises(PublishingError, match="allows no adaptation"):
         choose_license([LicensedPart("a corpus", "cc-by-nd-4.0")])
 
@@ -302,9 +305,17 @@ def test_every_corpus_of_the_recipes_is_known_or_has_to_be_described() -> None:
     assert set(CORPORA) - {"folder", "denoised"} == set(known_facts()["corpora"])
     assert find_corpora(["librispeech:hours=10", "librispeech"], {})[0].title == "LibriSpeech"
     with pytest.raises(PublishingError, match="say what they are by --describe folder=TEXT"):
-        find_corpora(["folder:name=calls"], {})
-    (folder,) = find_corpora(["folder:name=calls"], {"folder": "ten hours of calls"})
-    assert (folder.title, folder.license_id) == ("ten hours of calls", "unknown")
+        find_corpora(["folder:metadata=calls.csv"], {})
+    # Each has a description of its own, and the terms of no corpus that it is called like.
+    names = ["folder:metadata=calls.csv,name=calls", "folder:name=generated", "generated"]
+    with pytest.raises(PublishingError, match="by --describe generated=TEXT"):
+        find_corpora(names, {"calls": "ten hours of calls"})
+    described = {"calls": "ten hours of calls", "generated": "drama"}
+    assert [(one.title, one.license_id) for one in find_corpora(names, described)] == [
+        ("ten hours of calls", "unknown"),
+        ("drama", "unknown"),
+        ("generated speech", "cc0-1.0"),
+    ]
 
 
 def test_a_training_counts_the_corpora_that_it_heard() -> None:
@@ -316,6 +327,28 @@ def test_a_training_counts_the_corpora_that_it_heard() -> None:
     librimix = ["--stage", "extraction", "--librimix_subset", "train-clean-100", *RAVDESS]
     assert corpora_of(facts_of(librimix)) == ["librispeech"]
     assert "LibriMix train-clean-100" in dict(describe_stage(facts_of(librimix)).rows)["Speech"]
+    # The noise of LibriMix is somebody's too.
+    assert corpora_of(facts_of([*librimix, "--noise_dir", "wham"])) == ["librispeech", "noise"]
+
+
+def test_a_card_tells_what_was_heard_in_which_share_of_the_examples() -> None:
+    words = ["--noise_dir", "rain", "--noise_share", "0.25", "--reverberation", "direct"]
+    words += ["--reverberation_share", "0.5", "--clean_share", "0.1", "--absent_share", "0.05"]
+    words += ["--lowpass_hz", "5000", "--speed_factors", "0.9", "1", "--interferer_draw", "speaker"]
+    words += ["--targets", "ravdess:test_speakers=*_21+*_22"]
+    rows = describe_stage(published_facts(facts_of([*JOINT, *words]))).rows
+    told = "\n".join(f"{name}: {value}" for name, value in rows)
+    for line in (
+        "Corpora as named in the recipe: `ravdess:test_speakers=*_21+*_22`",
+        "Noise: SNR 5 to 20 dB, in 25% of the examples",
+        "Rooms: RT60 0.2 to 0.6 s, in 50% of the examples",
+        "Shares: nobody interferes, in 10% of the examples",
+        "Shares: the target is silent, in 5% of the examples",
+        "Low-pass: 5000 Hz",
+        "Speeds: 0.9, 1",
+        "every speaker drawn alike",
+    ):
+        assert line in told
 
 
 def test_facts_that_lack_something_are_refused_by_its_name() -> None:

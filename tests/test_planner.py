@@ -51,6 +51,35 @@ def test_enrollments_may_come_from_more_utterances_than_the_targets() -> None:
     }
 
 
+@pytest.mark.parametrize("speed", [0.8, 1.25])
+@pytest.mark.parametrize(("first", "last"), [(3.0, 4.0), (0.0, 0.5), (7.5, 8.0)])
+def test_crops_hold_speech_where_most_of_a_recording_is_silent(
+    first: float, last: float, speed: float
+) -> None:
+    # Speech with its margin, of a tenth of a second, in eight seconds that may hold nothing else.
+    corpus = utterances(
+        {
+            "utterance_id": f"a/{take}",
+            "speaker_id": "a_0",
+            "emotion": "neutral",
+            "duration_seconds": 8.0,
+            "speech_start_seconds": first,
+            "speech_end_seconds": last,
+        }
+        for take in range(8)
+    )
+    planner = MixturePlanner(
+        corpus, None, segment_seconds=0.3, enrollment_seconds=0.3, speed_factors=(speed,)
+    )
+    specs = all_specs(planner)
+    begin, end = ((first + 0.1) * 16_000 / speed, (last - 0.1) * 16_000 / speed)
+    for spec in specs:
+        for start in (spec.target_start, spec.enrollment_start):
+            assert 0 <= start <= 8 * 16_000 / speed - 4_800
+            assert start + 4_800 > begin and start < end
+    assert len({spec.target_start for spec in specs}) > 5
+
+
 @pytest.mark.parametrize(("gender_state", "same"), [("same", {True}), ("different", {False})])
 def test_gender_state_relates_target_and_interferer(gender_state: Any, same: set[bool]) -> None:
     targets, others = voices("a", "fmfm"), voices("b", "ffmm")

@@ -163,6 +163,21 @@ def test_a_plan_that_names_files_outside_its_corpora_is_refused(plan: Path, tmp_
             read_plan(changed)
 
 
+@pytest.mark.parametrize(
+    "place", ["/recordings/anna b/calls.csv", "..\\calls.csv", "C:\\calls.csv", "~anna/calls.csv"]
+)
+def test_a_plan_that_names_a_table_outside_its_corpus_is_refused(
+    place: str, plan: Path, tmp_path: Path
+) -> None:
+    for name, refused in ((f"folder:metadata={place}", True), ("folder:metadata=a/b.csv", False)):
+        changed = rewritten(plan, tmp_path, "corpora", pa.array([[name]] * NUM_MIXTURES))
+        if refused:
+            with pytest.raises(PublishingError, match="a place on this machine by metadata"):
+                read_plan(changed)
+        else:
+            assert read_plan(changed).corpora == (name,)
+
+
 def test_a_plan_of_a_corpus_under_its_makers_terms_stays_private(
     plan: Path, tmp_path: Path
 ) -> None:

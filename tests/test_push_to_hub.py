@@ -232,6 +232,7 @@ def test_a_model_is_saved_with_its_code_from_memory_or_from_a_folder(
         (["--not_evaluated", "--sample_mixture", "a.wav"], "go together: give all three"),
         (["--not_evaluated", "--revision", "v2", "--create_pr"], "exclude each other"),
         (["--not_evaluated", "--describe", "folder"], "expected NAME=TEXT"),
+        (["--not_evaluated", "--base_model", "lab/encoder"], "lab/encoder has no licence that is"),
         (["--not_evaluated", "--output_dir", "."], "is there and not empty"),
         (["--not_evaluated", "--repo_id", "name"], "expected owner/name"),
         (["--not_evaluated", "--repo_id", "a/b/c"], "--repo_id 'a/b/c'"),

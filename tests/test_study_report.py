@@ -179,6 +179,7 @@ def test_a_study_without_what_is_shown_is_named(
 def test_the_most_likely_emotion_stands_first() -> None:
     import torch
 
-    shares = probabilities({"logits": torch.log(torch.tensor([[0.1, 0.2, 0.6, 0.1]]))})
-    assert list(shares) == ["sad", "happy", "neutral", "angry"]
-    assert demo.heard(shares) == "sad      (sad 60%, happy 20%, neutral 10%, angry 10%)"
+    outputs = {"logits": torch.log(torch.tensor([[0.1, 0.2, 0.7]]))}
+    shares = probabilities(outputs, ["fearful", "happy", "sad"])
+    assert list(shares) == ["sad", "happy", "fearful"]
+    assert demo.heard(shares) == "sad      (sad 70%, happy 20%, fearful 10%)"

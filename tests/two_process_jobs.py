@@ -23,7 +23,7 @@ from tse_ser.training.processes import leave_together
 
 if __name__ == "__main__":
     torch.set_num_threads(1)
-    programs = {"train": train.train, "denoise": denoise_corpus.main}
+    programs = {"train": train.train, "denoise": denoise_corpus.denoise}
     for program, arguments in json.loads(Path(sys.argv[1]).read_text(encoding="utf-8")):
         programs[program](arguments)
     leave_together()

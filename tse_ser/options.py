@@ -8,17 +8,16 @@ The options of the data are declared in `data_builders.options`; both are read b
 from __future__ import annotations
 
 import dataclasses
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, TypeVar
 
 import torch
 from transformers import IntervalStrategy, TrainingArguments
 from transformers.integrations.integration_utils import is_tensorboard_available
 from transformers.trainer_utils import SaveStrategy
 
+from data_builders.corpora.denoised import sources_of
 from data_builders.option_reader import (
     OptionError,
     OptionParser,
@@ -31,6 +30,7 @@ from data_builders.option_reader import (
 from data_builders.options import DataOptions, RecipeOptions, read_split
 from data_builders.schema import EMOTIONS
 
+Data = TypeVar("Data", bound=DataOptions)
 Stage = Literal["extraction", "classification", "joint"]
 Condition = Literal["clean", "noisy", "denoised"]
 
@@ -193,6 +193,7 @@ def read_training_options(argv: Sequence[str] | None = None) -> TrainingOptions:
     kinds = (ModelOptions, RecipeOptions, TseSerTrainingArguments)
     options = TrainingOptions(*read_options(kinds, argv, prog="train.py"))
     _check_stage(options.data, options.training.stage)
+    options = options._replace(data=with_sources(options.data))
     _apply_protocol(options.data.protocol, options.training)
     return options
 
@@ -212,6 +213,23 @@ def check_interferers(data: DataOptions) -> None:
             "condition 'noisy' needs --interferers, the corpora of the interfering speech (for "
             "example generated_pool)"
         )
+
+
+def with_sources(data: Data) -> Data:
+    """Tells of a Denoised set the corpora that it was made of, whatever a recipe names.
+
+    Args:
+        data (`DataOptions`): what is heard.
+
+    Returns:
+        `DataOptions`: the same, with those targets and interferers in the condition "denoised".
+
+    Raises:
+        CorpusError: the set cannot tell.
+    """
+    if data.condition != "denoised" or data.denoised_dir is None:
+        return data
+    return dataclasses.replace(data, **sources_of(data.denoised_dir))
 
 
 def _check_stage(data: RecipeOptions, stage: Stage) -> None:
@@ -327,30 +345,6 @@ def read_evaluation_options(argv: Sequence[str] | None = None) -> EvaluationOpti
     flags = parser.flags(argv)
     config = flags.pop("config", None)
     return read_split(config, flags.get("split", "test"), flags, EvaluationOptions)
-
-
-def make_output_dir(output_dir: str) -> Path:
-    """Makes the folder of a program.
-
-    Args:
-        output_dir (`str`): its option.
-
-    Returns:
-        `Path`: the folder, which is there and can be written to.
-
-    Raises:
-        OptionError: it cannot be made, or cannot be written to.
-    """
-    path = Path(output_dir)
-    try:
-        path.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise OptionError(
-            f"--output_dir {output_dir} cannot be made ({error.strerror}): name another folder"
-        ) from error
-    if not os.access(path, os.W_OK | os.X_OK):
-        raise OptionError(f"--output_dir {output_dir} cannot be written to: name another folder")
-    return path
 
 
 def data_facts(data: DataOptions) -> dict[str, Any]:

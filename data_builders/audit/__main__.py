@@ -1,11 +1,13 @@
 """Audits the data of recipes: what is in their splits, and whether anything leaks between them.
 
     python -m data_builders.audit --config recipes/ravdess/1_extraction.yaml --corpus_dir DIR \\
-        [--folds 1 2] [--output docs/audit_ravdess.md]
+        [--folds 1 2] [--output docs/audits/ravdess.md]
 
-Prints a report in Markdown. The exit status is 1 on a leak (a speaker, an utterance or identical
-audio in two splits, or in a split and in the pretraining; an enrollment inside its own mixture), 2
-where the data cannot be read, and 0 otherwise, whatever else was found.
+`tse-ser audit` is the same. Every option of the data is a flag too and wins over the recipes'; they
+are audited in the condition "noisy", with everybody who may interfere. Prints a report in Markdown.
+The exit status is 1 on a leak (a speaker, an utterance or identical audio in two splits, or in a
+split and in the pretraining; an enrollment inside its own mixture), 2 where the data cannot be read
+or the report cannot be written, and 0 otherwise, whatever else was found.
 """
 
 from __future__ import annotations
@@ -20,7 +22,14 @@ from typing import Any
 
 from data_builders.audit.recordings import Recording
 from data_builders.audit.report import RecipeAudit, write_report
-from data_builders.audit.splits import PRETRAINING, RecipeData, SplitContents, compare_splits
+from data_builders.audit.splits import (
+    PRETRAINING,
+    RecipeData,
+    Recordings,
+    SplitContents,
+    compare_splits,
+)
+from data_builders.files import check_output
 from data_builders.option_reader import OptionError, OptionParser
 from data_builders.options import DataOptions
 from data_builders.schema import CorpusError
@@ -39,6 +48,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     """
     try:
         arguments, flags = _parse(argv)
+        if arguments.output is not None:
+            check_output(arguments.output)
         audits = audit_recipes(arguments.config, flags, arguments.folds)
     except (CorpusError, OptionError) as error:
         print(f"error: {error}", file=sys.stderr)
@@ -48,7 +59,6 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     print(report, end="")
     if arguments.output is not None:
-        arguments.output.parent.mkdir(parents=True, exist_ok=True)
         arguments.output.write_text(report, encoding="utf-8")
     return LEAK if any(audit.leaks() for audit in audits) else 0
 
@@ -69,8 +79,7 @@ def audit_recipes(
     Raises:
         CorpusError: a recipe or a corpus cannot be used.
     """
-    # Levels depend on whether silence is left out.
-    recordings: dict[bool, dict[str, Recording]] = {True: {}, False: {}}
+    recordings: Recordings = {}
     known: dict[tuple[Path, str, int], SplitContents] = {}
 
     def read(recipe: RecipeData, split: str, fold: int) -> SplitContents:
@@ -91,7 +100,7 @@ def audit_recipes(
             pretraining=[str(path) for path in paths],
             unexplained=unexplained,
         )
-        with _left_out(flags) as audit.left_out:
+        with _left_out([recipe, *sources]) as audit.left_out:
             for fold in folds or recipe.folds():
                 splits = {split: read(recipe, split, fold) for split in recipe.splits()}
                 trained = [
@@ -106,23 +115,26 @@ def audit_recipes(
 
 
 @contextlib.contextmanager
-def _left_out(flags: Mapping[str, Any]) -> Iterator[list[str]]:
-    """Collects what the corpora say of files that they leave out, each line once."""
+def _left_out(recipes: Sequence[RecipeData]) -> Iterator[list[str]]:
+    """Collects what corpora and noise say of files that they leave out, each line once."""
     lines: list[str] = []
+    folders = {folder for recipe in recipes for folder in recipe.folders()}
 
     class Collector(logging.Handler):
         def emit(self, record: logging.LogRecord) -> None:
-            # Without the folder, which is nobody else's.
-            line = record.getMessage().replace(str(flags.get("corpus_dir", "\0")), "DIR")
+            line = record.getMessage()
+            # Without the folders, which are nobody else's; those inside of others come first.
+            for folder in sorted(folders, key=len, reverse=True):
+                line = line.replace(folder, "DIR")
             if "left out" in line and line not in lines:
                 lines.append(line)
 
-    corpora, collector = logging.getLogger("data_builders.corpora"), Collector()
-    corpora.addHandler(collector)
+    readers, collector = logging.getLogger("data_builders"), Collector()
+    readers.addHandler(collector)
     try:
         yield lines
     finally:
-        corpora.removeHandler(collector)
+        readers.removeHandler(collector)
 
 
 def _joined(parts: Sequence[SplitContents]) -> SplitContents:
@@ -136,16 +148,29 @@ def _joined(parts: Sequence[SplitContents]) -> SplitContents:
 def _heading(arguments: argparse.Namespace, flags: Mapping[str, Any]) -> str:
     configs = " ".join(str(config) for config in arguments.config)
     folds = "" if arguments.folds is None else f" --folds {' '.join(map(str, arguments.folds))}"
-    # Without the folder itself, which is nobody else's.
-    folder = " --corpus_dir DIR" if "corpus_dir" in flags else ""
+    given = "".join(f" --{name} {_words(name, value)}" for name, value in flags.items())
     return (
         f"# Audit of the data\n\nWritten by `python -m data_builders.audit --config {configs}"
-        f"{folder}{folds}`. A leak makes a score worthless; a finding is worth knowing."
+        f"{given}{folds}`. A leak makes a score worthless; a finding is worth knowing."
     )
 
 
+def _words(name: str, value: Any) -> str:
+    """A flag's value as it is typed, without the folders, which are nobody else's."""
+    if isinstance(value, Mapping):
+        return " ".join(f"{key}=DIR" for key in value)
+    if name.endswith("_dir"):
+        return "DIR"
+    return " ".join(map(str, value)) if isinstance(value, list | tuple) else str(value)
+
+
 def _parse(argv: Sequence[str] | None) -> tuple[argparse.Namespace, dict[str, Any]]:
-    parser = OptionParser([DataOptions], prog="python -m data_builders.audit", description=__doc__)
+    parser = OptionParser(
+        [DataOptions],
+        prog="python -m data_builders.audit",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
     own = [
         parser.add_argument("--config", type=Path, nargs="+", required=True, help="YAML recipes."),
         parser.add_argument(

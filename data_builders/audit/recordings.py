@@ -62,26 +62,31 @@ class Recording:
 
 
 def measure_recordings(
-    tables: Iterable[UtteranceTable], trim_silence: bool, known: dict[str, Recording]
-) -> None:
+    tables: Iterable[UtteranceTable], trim_silence: bool, known: dict[tuple[str, str], Recording]
+) -> dict[str, Recording]:
     """Decodes every utterance once.
 
     Args:
         tables (`Iterable[UtteranceTable]`): utterances of one split.
         trim_silence (`bool`): level and loudness are those between first and last active time.
-        known (`dict[str, Recording]`): recordings by utterance id; what is missing is added.
+        known (`dict[tuple[str, str], Recording]`): recordings by utterance id and file, as corpora
+            of one name may lie in several folders; what is missing is added.
+
+    Returns:
+        `dict[str, Recording]`: the recordings of these tables by utterance id.
 
     Raises:
         CorpusError: a file cannot be read.
     """
-    wanted = {
-        name: (table, row)
+    rows = {
+        (name, table.paths[row]): (table, row)
         for table in tables
         for row, name in enumerate(table.utterance_ids)
-        if name not in known
     }
-    for name, (table, row) in tqdm(wanted.items(), desc="Measuring", disable=not wanted):
-        known[name] = measure_recording(table, row, trim_silence)
+    missing = [key for key in rows if key not in known]
+    for key in tqdm(missing, desc="Measuring", disable=not missing):
+        known[key] = measure_recording(*rows[key], trim_silence)
+    return {key[0]: known[key] for key in rows}
 
 
 def measure_recording(table: UtteranceTable, row: int, trim_silence: bool) -> Recording:

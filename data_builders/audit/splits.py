@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from itertools import combinations
@@ -18,6 +19,8 @@ from data_builders.options import read_recipe
 # Epochs of training whose mixtures are looked at, one by one; evaluation has a single one.
 TRAIN_EPOCHS = 3
 PRETRAINING = "pretraining"
+# What was measured: `trim_silence`, on which levels depend, to utterance id and file to recording.
+Recordings = dict[bool, dict[tuple[str, str], Recording]]
 # Keys of a recipe that name what it starts from.
 PRETRAINED_KEYS = ("model_name_or_path", "extractor_name_or_path", "classifier_name_or_path")
 
@@ -76,22 +79,27 @@ class RecipeData:
     Args:
         path (`str` or `Path`): YAML recipe.
         overrides (`Mapping[str, Any]`): options that win over the recipe's, such as `corpus_dir`.
-        recordings (`dict[bool, dict[str, Recording]]`): what was measured, by `trim_silence` and
-            utterance id; shared between recipes, and added to.
+        recordings (`Recordings`): what was measured; shared between recipes, and added to.
     """
 
     def __init__(
         self,
         path: str | Path,
         overrides: Mapping[str, Any],
-        recordings: dict[bool, dict[str, Recording]],
+        recordings: Recordings,
     ) -> None:
         self.path = Path(path)
         # Whatever the recipe's own condition is, its interferers are those of the noisy one.
         self._recipe = read_recipe(path, {**overrides, "condition": "noisy"})
         self.trim_silence = self._recipe.trim_silence
         self.classes = self._recipe.classes
-        self._recordings = recordings[self.trim_silence]
+        self._recordings = recordings.setdefault(self.trim_silence, {})
+
+    def folders(self) -> set[str]:
+        """The folders that the recipe reads, as messages name them."""
+        recipe = self._recipe
+        given = [recipe.corpus_dir, recipe.noise_folder, *(recipe.corpus_dirs or {}).values()]
+        return {str(Path(one).absolute()) for one in given if one}
 
     def folds(self) -> list[int]:
         """Every fold that all corpora of the recipe have.
@@ -105,6 +113,7 @@ class RecipeData:
             recipe.corpus_dir,
             recipe.corpus_dirs,
             recipe.cache_dir,
+            strict=recipe.strict_corpora,
         )
         counts = [
             len({*corpus["session"][:]} - {""})
@@ -141,17 +150,21 @@ class RecipeData:
         tables = [planner.targets, planner.enrollments]
         if planner.interferers is not None:
             tables.append(planner.interferers)
-        measure_recordings(tables, self.trim_silence, self._recordings)
+        measured = measure_recordings(tables, self.trim_silence, self._recordings)
+
+        def recordings_of(table: UtteranceTable) -> list[Recording]:
+            return [measured[name] for name in table.utterance_ids]
+
         emotion = options.enrollment_emotion
         contents = SplitContents(
-            targets=self._of(planner.targets),
-            interferers=[] if planner.interferers is None else self._of(planner.interferers),
+            targets=recordings_of(planner.targets),
+            interferers=([] if planner.interferers is None else recordings_of(planner.interferers)),
             enrollments=[
-                one for one in self._of(planner.enrollments) if emotion in (None, one.emotion)
+                one for one in recordings_of(planner.enrollments) if emotion in (None, one.emotion)
             ],
             num_plans=len(planner) * (TRAIN_EPOCHS if split == "train" else 1),
         )
-        self._look_at_mixtures(planner, contents)
+        _look_at_mixtures(planner, contents, measured)
         return contents
 
     def pretraining(self) -> tuple[list[Path], list[str]]:
@@ -161,10 +174,10 @@ class RecipeData:
             `tuple[list[Path], list[str]]`: recipes of the same folder whose `output_dir` is named
             as a starting point, and starting points that no recipe there explains.
         """
-        known, unexplained = self._starts_from()
+        known, unexplained = _starts_from(self.path)
         for path in known:  # grows as long as there are earlier ones
-            earlier, more = RecipeData(path, {}, {True: {}, False: {}})._starts_from()
-            known += [one for one in earlier if one not in known]
+            earlier, more = _starts_from(path)
+            known += [one for one in earlier if one not in (*known, self.path)]
             unexplained += more
         return known, unexplained
 
@@ -180,32 +193,40 @@ class RecipeData:
         """
         return fold if fold in self.folds() else self._recipe.fold
 
-    def _starts_from(self) -> tuple[list[Path], list[str]]:
-        content = read_yaml(self.path)
-        wanted = [str(content[key]) for key in PRETRAINED_KEYS if content.get(key)]
-        written: dict[str, Path] = {}
-        for path in sorted(self.path.parent.glob("*.yaml")):
-            try:
-                sibling = read_yaml(path)
-            except OptionError:
-                continue  # no recipe: what it might have explained is reported as unexplained
-            if path != self.path and "stage" in sibling:
-                written[str(sibling.get("output_dir"))] = path
-        recipes = [written[name] for name in wanted if name in written]
-        return recipes, [name for name in wanted if name not in written]
 
-    def _of(self, table: UtteranceTable) -> list[Recording]:
-        return [self._recordings[name] for name in table.utterance_ids]
+def _starts_from(recipe: Path) -> tuple[list[Path], list[str]]:
+    """The recipes beside one that made what it starts from, and what none of them made."""
+    content = read_yaml(recipe)
+    named = [str(content[key]) for key in PRETRAINED_KEYS if content.get(key)]
+    wanted = {_place(name): name for name in named}
+    written: dict[str, Path] = {}
+    for path in sorted(recipe.parent.glob("*.yaml")):
+        try:
+            sibling = read_yaml(path)
+        except OptionError:
+            continue  # no recipe: what it might have explained is reported as unexplained
+        if path != recipe and "stage" in sibling:
+            written[_place(sibling.get("output_dir"))] = path
+    recipes = [written[place] for place in wanted if place in written]
+    return recipes, [name for place, name in wanted.items() if place not in written]
 
-    def _look_at_mixtures(self, planner: Planner, contents: SplitContents) -> None:
-        for number in range(contents.num_plans):
-            spec = planner.plan(*divmod(number, len(planner)))
-            mixed = {spec.target_id, *(one.utterance_id for one in spec.interferers)}
-            hashes = {self._recordings[name].content_hash for name in mixed}
-            if spec.enrollment_id in mixed:
-                contents.enrolled_itself.append(spec.target_id)
-            elif self._recordings[spec.enrollment_id].content_hash in hashes:
-                contents.enrolled_copy.append(f"{spec.target_id} = {spec.enrollment_id}")
+
+def _place(folder: Any) -> str:
+    """A folder as it is compared: results/./a/ is results/a."""
+    return os.path.normpath(str(folder))
+
+
+def _look_at_mixtures(
+    planner: Planner, contents: SplitContents, recordings: Mapping[str, Recording]
+) -> None:
+    for number in range(contents.num_plans):
+        spec = planner.plan(*divmod(number, len(planner)))
+        mixed = {spec.target_id, *(one.utterance_id for one in spec.interferers)}
+        hashes = {recordings[name].content_hash for name in mixed}
+        if spec.enrollment_id in mixed:
+            contents.enrolled_itself.append(spec.target_id)
+        elif recordings[spec.enrollment_id].content_hash in hashes:
+            contents.enrolled_copy.append(f"{spec.target_id} = {spec.enrollment_id}")
 
 
 def compare_splits(fold: int, splits: Mapping[str, SplitContents]) -> list[Overlap]:

@@ -7,8 +7,10 @@ reached), and the waveforms below audio/.
 
 from __future__ import annotations
 
+import json
 import logging
 from pathlib import Path
+from typing import Any
 
 import datasets
 import pyarrow.parquet as pq
@@ -20,6 +22,32 @@ from data_builders.schema import UTTERANCE_FEATURES, CorpusError
 logger = logging.getLogger(__name__)
 
 METADATA_FILE = "metadata.parquet"
+# The options that the set was written with.
+SETTINGS_FILE = "settings.json"
+
+
+def sources_of(data_dir: str | Path) -> dict[str, Any]:
+    """The corpora that a Denoised set was made of.
+
+    Args:
+        data_dir (`str` or `Path`): folder of the set.
+
+    Returns:
+        `dict[str, tuple[str, ...]]`: "targets" and "interferers", with their options; empty where
+        the set does not tell.
+
+    Raises:
+        CorpusError: the file that tells is none.
+    """
+    path = Path(data_dir) / SETTINGS_FILE
+    if not path.is_file():
+        return {}
+    try:
+        settings = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise CorpusError(f"{path}: is not valid JSON: {error}") from error
+    roles = ("targets", "interferers")
+    return {role: tuple(settings[role]) for role in roles if settings.get(role)}
 
 
 def load_denoised(

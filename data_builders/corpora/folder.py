@@ -26,6 +26,7 @@ import pyarrow.parquet as pq
 from data_builders.corpora.corpus_table import Description, load_table, require_folder
 from data_builders.corpora.folds import SPLITS
 from data_builders.corpora.scan import FoundFile, find_file, list_files
+from data_builders.option_reader import close_match
 from data_builders.schema import GENDERS, UTTERANCE_FEATURES, CorpusError
 
 METADATA_FILES = ("metadata.csv", "metadata.parquet")
@@ -88,7 +89,7 @@ def load_folder(
 
     Raises:
         CorpusError: the folder or table is missing or lacks a column, a row has no path or speaker,
-            an emotion, gender or split that nobody knows or a path outside of the folder,
+            a gender or split that nobody knows, a misspelt emotion or a path outside of the folder,
             utterances repeat, a speaker has two genders, no audio can be used, or `strict` and some
             cannot.
     """
@@ -114,6 +115,10 @@ def load_folder(
             _describe(row, name, f"{table}, row {number}")
             for number, row in enumerate(rows, start=1)
         ]
+        words = Counter(entry.emotion for _, entry in described)
+        own = [f"{one} ({words[one]})" for one in sorted(words) if one not in EMOTION_WORDS]
+        if own:
+            report.append(f"emotions that no other corpus has: {', '.join(own)}; no slip?")
         names = [description.name for _, description in described]
         _refuse_repeated(table, names)
         if "split" in columns:
@@ -218,12 +223,19 @@ def _describe(row: Mapping[str, Any], corpus: str, where: str) -> tuple[str, Des
         name=row["utterance_id"],
         speaker_id=f"{corpus}_{speaker}",
         gender=_known(row.get("gender", ""), GENDER_WORDS, f"{where}: gender"),
-        emotion=_known(row.get("emotion", ""), EMOTION_WORDS, f"{where}: emotion"),
+        emotion=_emotion(row.get("emotion", ""), f"{where}: emotion"),
         session=row.get("session", ""),
         text=row.get("text", ""),
         language=row.get("language", ""),
         licence=row.get("licence", ""),
     )
+
+
+def _emotion(word: str, where: str) -> str:
+    """The usual word for an emotion; one that is like none of these is an emotion of its own."""
+    if word.lower() in EMOTION_WORDS or close_match(word.lower(), EMOTION_WORDS):
+        return _known(word, EMOTION_WORDS, where)
+    return word.lower()
 
 
 def _known(word: str, words: Mapping[str, str], where: str) -> str:

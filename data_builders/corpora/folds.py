@@ -55,13 +55,7 @@ def split_by_session(
         split_of_session[sessions[fold % len(sessions)]] = "validation"
     split_of_session[sessions[fold - 1]] = "test"
     split_of_row = [split_of_session.get(session, "") for session in session_of_row]
-    if SENTENCE_COLUMN in corpus.column_names:
-        unused = "validation" if protocol == "paper" else ""
-        split_of_row = [
-            split if split == ("train" if own == unused else own) else ""
-            for split, own in zip(split_of_row, corpus[SENTENCE_COLUMN][:], strict=True)
-        ]
-    return _select(corpus, split_of_row)
+    return _select(corpus, _hold_sentences_apart(corpus, split_of_row, protocol == "validated"))
 
 
 def split_by_speaker(corpus: datasets.Dataset, seed: int = 0) -> dict[str, datasets.Dataset]:
@@ -105,7 +99,8 @@ def split_by_name(
         validation_speakers (`Sequence[str]`): the same of who chooses the checkpoint.
 
     Returns:
-        `datasets.Dataset`: the utterances with a column `split`, which decides.
+        `datasets.Dataset`: the utterances with a column `split`, which decides; "" belongs to none,
+        see `SENTENCE_COLUMN` in `split_by_session`.
 
     Raises:
         CorpusError: a pattern fits nobody, or somebody is held out for both.
@@ -130,7 +125,25 @@ def split_by_name(
                 split_of_speaker[name] = split
     if "split" in corpus.column_names:
         corpus = corpus.remove_columns("split")
-    return corpus.add_column("split", [split_of_speaker[name] for name in speaker_of_row])
+    split_of_row = _hold_sentences_apart(
+        corpus,
+        [split_of_speaker[name] for name in speaker_of_row],
+        validated=bool(validation_speakers),
+    )
+    return corpus.add_column("split", split_of_row)
+
+
+def _hold_sentences_apart(
+    corpus: datasets.Dataset, split_of_row: Sequence[str], validated: bool
+) -> list[str]:
+    """The splits without the sentences of other splits, where the corpus holds them apart."""
+    if SENTENCE_COLUMN not in corpus.column_names:
+        return list(split_of_row)
+    unused = "" if validated else "validation"
+    return [
+        split if split == ("train" if own == unused else own) else ""
+        for split, own in zip(split_of_row, corpus[SENTENCE_COLUMN][:], strict=True)
+    ]
 
 
 def _alternate_genders(gender_of_speaker: dict[str, str], rng: np.random.Generator) -> list[str]:

@@ -23,6 +23,7 @@ from datasets.arrow_writer import ArrowWriter
 from datasets.utils import tqdm
 
 from data_builders.audio import find_speech, resample, write_audio
+from data_builders.corpora.mpeg import is_part
 from data_builders.files import whole_file
 from data_builders.schema import SAMPLING_RATE, CorpusError
 
@@ -35,10 +36,12 @@ LOSSY_SUFFIXES = (".ogg", ".oga", ".opus", ".mp3")
 AUDIO_SUFFIXES = LOSSLESS_SUFFIXES + LOSSY_SUFFIXES
 # Samples that a reader can begin at anywhere, quickly and exactly; everything else is copied.
 SEEKABLE_SUBTYPES = ("PCM_", "FLOAT", "DOUBLE", "ULAW", "ALAW")
+# What an mp3 may lack at its end, two frames of it.
+GUESSED_SAMPLES = 2 * 1152
 # 120 dB below full scale, less than any microphone adds: a difference as small comes from codecs.
 NOTHING_AMPLITUDE = 1e-6
 # Raise it whenever the scan measures or refuses something else: older results are then not reused.
-SCAN_VERSION = 3
+SCAN_VERSION = 4
 
 MIN_DURATION_SECONDS = 0.1
 MAX_REPORTED_FILES = 10
@@ -389,13 +392,34 @@ def _decode(path: Path) -> tuple[np.ndarray, int, bool]:
     except (soundfile.LibsndfileError, OSError) as error:
         raise CorpusError(f"unreadable ({error})") from error
     _refuse_short(announced, rate)
-    if len(channels) != announced:
-        raise CorpusError(f"truncated: {len(channels)} of {announced} samples can be decoded")
+    refuse_truncated(path, announced, len(channels))
     if not np.isfinite(channels).all():
         raise CorpusError("NaN or infinite samples")
     if is_silent(channels):
         raise CorpusError("silent: every sample is zero, or as good as the same")
     return channels, rate, needs_copy
+
+
+def refuse_truncated(path: Path, announced: int, decoded: int) -> None:
+    """Raises where less was decoded of a file than it holds.
+
+    Args:
+        path (`Path`): the file.
+        announced (`int`): samples that it has by its header.
+        decoded (`int`): samples that were decoded.
+
+    Raises:
+        CorpusError: some are missing.
+    """
+    is_mp3 = path.suffix.lower() == ".mp3"
+    # The header of an mp3 need not tell its length, which is guessed then.
+    if announced - decoded > (GUESSED_SAMPLES if is_mp3 else 0):
+        raise CorpusError(f"truncated: {decoded} of {announced} samples can be decoded")
+    if is_mp3 and is_part(path, decoded):
+        raise CorpusError(
+            f"an mp3 that does not tell its length: only its first {decoded} samples can be "
+            f"decoded; convert it to wav or flac"
+        )
 
 
 def is_silent(samples: np.ndarray) -> bool:

@@ -12,6 +12,7 @@ from functools import lru_cache
 import numpy as np
 import scipy.signal
 
+from data_builders.option_reader import OptionError
 from data_builders.schema import SAMPLING_RATE
 
 # Linear phase, so that nothing is delayed: half the filter before a sample, half of it after. The
@@ -31,10 +32,10 @@ def lowpass_filter(lowpass_hz: float) -> np.ndarray:
         `np.ndarray` of shape `(2 * HALF_LENGTH + 1,)`: float64 taps; not to be written to.
 
     Raises:
-        ValueError: the cut-off is not between 0 and 8000 Hz.
+        OptionError: the cut-off is not between 0 and 8000 Hz.
     """
     if not 0 < lowpass_hz < SAMPLING_RATE / 2:
-        raise ValueError(
+        raise OptionError(
             f"lowpass_hz: expected a frequency between 0 and {SAMPLING_RATE // 2} Hz, or none, got "
             f"{lowpass_hz}"
         )

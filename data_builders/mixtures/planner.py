@@ -13,11 +13,11 @@ from typing import Any
 import datasets
 import numpy as np
 
+from data_builders.audio import GATE_MARGIN_SECONDS
 from data_builders.corpora.utterance_table import LevelMeasure, UtteranceTable
 from data_builders.mixtures.enrollment import EnrollmentPool
 from data_builders.mixtures.interference import InterfererPool
 from data_builders.mixtures.loudness import draw_gains
-from data_builders.mixtures.lowpass import lowpass_filter
 from data_builders.mixtures.noise import NoiseFolder
 from data_builders.mixtures.rendering import SpecRenderer
 from data_builders.mixtures.rooms import draw_room
@@ -26,6 +26,8 @@ from data_builders.mixtures.speed import samples_at_speed
 from data_builders.option_reader import OptionError, refuse_unknown
 from data_builders.options import DrawingOptions
 from data_builders.schema import EMOTIONS, SAMPLING_RATE, CorpusError, emotion_label
+
+SPEECH_MARGIN_SAMPLES = round(GATE_MARGIN_SECONDS * SAMPLING_RATE)
 
 __all__ = [
     "InterfererSpec",
@@ -133,13 +135,13 @@ class MixturePlanner:
         rng = np.random.default_rng([self.seed, epoch, index])
         trim_silence = self.options.trim_silence
         target_speed = self._draw_speed(rng)
-        target_length = self._heard_samples(self.targets, index, target_speed)
-        target_start, num_samples = _draw_crop(target_length, self._segment_samples, rng)
+        target_start, num_samples = self._draw_crop(
+            self.targets, index, target_speed, self._segment_samples, rng
+        )
         target_id = self.targets.utterance_ids[index]
         enrollment_row = self._enrollment_pool.draw(target_id, self.targets.speaker_ids[index], rng)
-        enrollment_length = self._heard_samples(self.enrollments, enrollment_row, target_speed)
-        enrollment_start, enrollment_num_samples = _draw_crop(
-            enrollment_length, self._enrollment_samples, rng
+        enrollment_start, enrollment_num_samples = self._draw_crop(
+            self.enrollments, enrollment_row, target_speed, self._enrollment_samples, rng
         )
         spec = MixtureSpec(
             target_id=target_id,
@@ -164,8 +166,6 @@ class MixturePlanner:
     def _prepare(self) -> None:
         """Checks the lengths, and makes room for levels now, so that workers will share it."""
         lowpass_hz = self.options.lowpass_hz
-        if lowpass_hz is not None:
-            lowpass_filter(lowpass_hz)  # refuses what is no cut-off
         measures: tuple[LevelMeasure, ...] = ("power",)
         if self.options.snr_distribution == "loudness":
             measures = ("power", "loudness", "peak")
@@ -232,6 +232,43 @@ class MixturePlanner:
     def _draw_speed(self, rng: np.random.Generator) -> float:
         return self._speeds[int(rng.integers(len(self._speeds)))]
 
+    def _draw_crop(
+        self,
+        table: UtteranceTable,
+        row: int,
+        speed: float,
+        limit: int | None,
+        rng: np.random.Generator,
+    ) -> tuple[int, int]:
+        """Where a crop begins, and its length; it may begin anywhere, but holds speech.
+
+        One that lies before the speech or behind it is moved to where it holds half of it, or is
+        half full: there may be nothing at all in a recording that was cut or coded.
+        """
+        length = self._heard_samples(table, row, speed)
+        if limit is None or length <= limit:
+            return 0, length
+        start = int(rng.integers(length - limit + 1))
+        first, last = self._speech(table, row, speed)
+        if start + limit > first and start < last:
+            return start, limit
+        held = max(min(limit, last - first) // 2, 1)
+        earliest = max(first + held - limit, 0)
+        latest = min(last - held, length - limit)
+        return earliest + start % (latest - earliest + 1), limit
+
+    def _speech(self, table: UtteranceTable, row: int, speed: float) -> tuple[int, int]:
+        """Where the speech begins and ends, without the margin that the scan leaves around it."""
+        begin, _ = table.region(row, self.options.trim_silence)
+        first, last = int(table.speech_start[row]), int(table.speech_end[row])
+        if first > 0:
+            first += SPEECH_MARGIN_SAMPLES
+        if last < table.num_samples[row]:
+            last -= SPEECH_MARGIN_SAMPLES
+        ends = (min(first, last), max(first, last))
+        first, last = (samples_at_speed(max(end - begin, 0), speed) for end in ends)
+        return first, last
+
     def _heard_samples(self, table: UtteranceTable, row: int, speed: float) -> int:
         start, stop = table.region(row, self.options.trim_silence)
         return samples_at_speed(stop - start, speed)
@@ -241,12 +278,6 @@ def _table_of(
     corpus: datasets.Dataset | None, targets: UtteranceTable, target_corpus: datasets.Dataset
 ) -> UtteranceTable:
     return targets if corpus is None or corpus is target_corpus else UtteranceTable(corpus)
-
-
-def _draw_crop(length: int, limit: int | None, rng: np.random.Generator) -> tuple[int, int]:
-    if limit is None or length <= limit:
-        return 0, length
-    return int(rng.integers(length - limit + 1)), limit
 
 
 def _happens(share: float, rng: np.random.Generator) -> bool:

@@ -28,6 +28,7 @@ from datasets.utils import tqdm
 
 from data_builders.corpora.folds import SPLITS
 from data_builders.corpora.utterance_table import RowIndex, UtteranceTable
+from data_builders.files import check_output
 from data_builders.load import corpus_folder, load_mixtures, read_corpora
 from data_builders.mixtures.dataset import MixtureDataset
 from data_builders.mixtures.spec import MixtureSpec
@@ -180,7 +181,13 @@ def _read_ids(options: MixtureOptions, cache_dir: str | Path | None) -> dict[str
     return {
         name: UtteranceTable(corpus).row_of_id
         for name in dict.fromkeys([*options.targets, *(options.interferers or ())])
-        for corpus in read_corpora(name, options.corpus_dir, options.corpus_dirs, cache_dir)
+        for corpus in read_corpora(
+            name,
+            options.corpus_dir,
+            options.corpus_dirs,
+            cache_dir,
+            strict=options.strict_corpora,
+        )
     }
 
 
@@ -229,6 +236,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         flags = parser.flags(argv)
         config, split, output = flags.pop("config"), flags.pop("split"), flags.pop("output")
         num_epochs = flags.pop("epochs")
+        check_output(output)
         keywords = read_split(config, split, flags).keywords()
         size = write_plan(output, split=split, num_epochs=num_epochs, **keywords)
     except (OptionError, CorpusError) as error:

@@ -58,12 +58,14 @@ class CorpusFolders:
         corpus_dirs (`Mapping[str, str | Path]`, *optional*): folders by corpus name; these win.
         noise_dir (`str` or `Path`, *optional*): folder of noise recordings.
         cache_dir (`str` or `Path`, *optional*): see `load_corpus`.
+        strict (`bool`): see `load_corpus`.
     """
 
     corpus_dir: str | Path | None = None
     corpus_dirs: Mapping[str, str | Path] | None = None
     noise_dir: str | Path | None = None
     cache_dir: str | Path | None = None
+    strict: bool = False
 
 
 class PlanPlayer:
@@ -105,7 +107,7 @@ class PlanPlayer:
         folders = self._folders
         if folders.noise_dir is None:
             return None
-        return NoiseFolder(folders.noise_dir, folders.cache_dir)
+        return NoiseFolder(folders.noise_dir, folders.cache_dir, strict=folders.strict)
 
     def label_of(self, emotion: str) -> int:
         """The label that the plan gives an emotion."""
@@ -190,7 +192,11 @@ class PlanPlayer:
         folders = self._folders
         for name in sorted(names - self._corpora.keys()):
             (corpus,) = read_corpora(
-                name, folders.corpus_dir, folders.corpus_dirs, folders.cache_dir
+                name,
+                folders.corpus_dir,
+                folders.corpus_dirs,
+                folders.cache_dir,
+                strict=folders.strict,
             )
             corpus = corpus.select_columns(list(UTTERANCE_FEATURES))
             # The same corpus with other options may have given some of its utterances before.
@@ -311,6 +317,7 @@ def load_mixtures_from_plan(
     *,
     split: str | None = None,
     revision: str | None = None,
+    strict: bool = False,
 ) -> MixtureDataset:
     """Mixtures of a plan, rendered on access from the corpora of this machine.
 
@@ -323,6 +330,7 @@ def load_mixtures_from_plan(
         cache_dir (`str` or `Path`, *optional*): see `load_corpus`.
         split (`str`, *optional*): split of a repository that has several.
         revision (`str`, *optional*): branch, tag or commit of a repository.
+        strict (`bool`): stop at any audio that cannot be used, not at that of the plan alone.
 
     Returns:
         `MixtureDataset`: the examples that the plan was made of, to the byte, epoch by epoch if
@@ -333,7 +341,8 @@ def load_mixtures_from_plan(
             utterance is missing (plans of over 100,000 mixtures tell when the first is rendered).
     """
     rows = open_plan(plan, split, revision)
-    player = PlanPlayer(CorpusFolders(corpus_dir, corpus_dirs, noise_dir, cache_dir), rows)
+    folders = CorpusFolders(corpus_dir, corpus_dirs, noise_dir, cache_dir, strict)
+    player = PlanPlayer(folders, rows)
     if len(rows) <= MAX_ROWS_CHECKED_AT_ONCE:
         player.require(rows.utterances())
     return MixtureDataset(player, train=rows.split == "train")
@@ -345,6 +354,8 @@ def render_plan_rows(
     corpus_dirs: Mapping[str, str | Path] | None = None,
     noise_dir: str | Path | None = None,
     cache_dir: str | Path | None = None,
+    *,
+    strict: bool = False,
 ) -> Rows:
     """Renders the rows that `datasets.load_dataset` gives for a plan file or a plan on the Hub.
 
@@ -352,7 +363,7 @@ def render_plan_rows(
         rows (`datasets.Dataset`, `datasets.IterableDataset` or a dict of either): rows of a plan,
             as `load_dataset("parquet", data_files=plan)` or `load_dataset("lab/mixtures")` gives
             them; filtered, shuffled or split over nodes as you like.
-        corpus_dir, corpus_dirs, noise_dir, cache_dir: see `load_mixtures_from_plan`.
+        corpus_dir, corpus_dirs, noise_dir, cache_dir, strict: see `load_mixtures_from_plan`.
 
     Returns:
         What `rows` was, of examples, rendered when they are read.
@@ -362,9 +373,11 @@ def render_plan_rows(
     """
     if isinstance(rows, dict):
         folders = (corpus_dir, corpus_dirs, noise_dir, cache_dir)
-        return type(rows)({name: render_plan_rows(one, *folders) for name, one in rows.items()})
+        return type(rows)(
+            {name: render_plan_rows(one, *folders, strict=strict) for name, one in rows.items()}
+        )
     check_columns("rows", rows.column_names or [])
-    renderer = PlanRowRenderer(CorpusFolders(corpus_dir, corpus_dirs, noise_dir, cache_dir))
+    renderer = PlanRowRenderer(CorpusFolders(corpus_dir, corpus_dirs, noise_dir, cache_dir, strict))
     if isinstance(rows, datasets.Dataset):
         return rows.with_transform(renderer.render_batch)
     # One part a row group instead of one a file, which DataLoader workers share out.

@@ -27,13 +27,13 @@ from torch.utils.data import Dataset
 from tqdm import tqdm
 
 from data_builders.option_reader import OptionError
-from data_builders.schema import EMOTIONS, CorpusError
+from data_builders.schema import CorpusError
 from modeling import (
     TargetSpeakerEmotionPipeline,
     TseSerFeatureExtractor,
     TseSerForEmotionClassification,
 )
-from tse_ser.evaluation.evaluate_checkpoint import load_condition
+from tse_ser.evaluation.evaluate_checkpoint import classes_of, load_condition
 from tse_ser.options import EvaluationOptions, read_evaluation_options
 
 NUM_BINS = 10
@@ -112,12 +112,14 @@ def calibrate(options: EvaluationOptions, false_alarm_rate: float) -> dict[str, 
         and `one_voice`: their thresholds, and how many were told rightly and wrongly.
 
     Raises:
-        OptionError: the split is that of the training.
+        OptionError: the split is that of the training, or other emotions are asked for than the
+            model tells apart.
     """
     if options.split == "train":
         raise OptionError("split: a model is calibrated on speakers that it was not trained on")
     finds = options.split == "validation"
     recognize = load_model(options.model)
+    options = replace(options, emotions=classes_of(recognize.model, options))
     config = recognize.model.config
     saved = {name: getattr(config, name) for name in SETTINGS}
     # Measured as trained: what is found replaces what an earlier calibration found.
@@ -169,10 +171,11 @@ def ask_all(
         what (`str`): for the progress bar.
 
     Returns:
-        For each `probabilities` in the order of the classes, `similarity`, and of the example
-        `label`, `speaker_id` and `enrollment`.
+        For each `probabilities` in the order of the model's classes, `similarity`, and of the
+        example `label`, `speaker_id` and `enrollment`.
     """
     answers = []
+    emotions = (recognize.model.config.id2label or {}).values()
     indexed: Any = examples
     for index in tqdm(range(len(indexed)), desc=what, unit="mixture", disable=None):
         example = indexed[index]
@@ -181,7 +184,7 @@ def ask_all(
         scores = {emotion["label"]: emotion["score"] for emotion in answer["emotions"]}
         answers.append(
             {
-                "probabilities": [scores[name] for name in EMOTIONS],
+                "probabilities": [scores[name] for name in emotions],
                 "similarity": answer["speaker_similarity"],
                 **{name: example[name] for name in ("label", "speaker_id", "enrollment")},
             }

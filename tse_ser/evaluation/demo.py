@@ -22,7 +22,13 @@ from transformers.utils.logging import disable_progress_bar
 
 from data_builders.schema import SAMPLING_RATE
 from tse_ser.evaluation.evaluate_checkpoint import load_condition, load_model
-from tse_ser.evaluation.examples import extract_example, find_test, probabilities, settings_of
+from tse_ser.evaluation.examples import (
+    emotions_of,
+    extract_example,
+    find_test,
+    probabilities,
+    settings_of,
+)
 from tse_ser.evaluation.prediction import run_model
 from tse_ser.evaluation.results import read_results
 from tse_ser.saving import save_with_code
@@ -72,13 +78,14 @@ def run_demo(path: Path, index: int = 0) -> None:
     model: Any = recognize.model.eval()
 
     mixed = load_condition(settings)[index]
-    unaided = run_model(load_model(settings_of(*baseline, {}).model), [mixed])
+    classifier = load_model(settings_of(*baseline, {}).model)
+    unaided = probabilities(run_model(classifier, [mixed]), emotions_of(classifier))
     example = extract_example(model, mixed)
     _write_waveforms(example.waveforms, folder)
     _write_sample(folder, checkpoint / "sample")
     print(f"One test mixture: {example.title} over it")
     print(f"  true emotion                              {example.true_emotion}")
-    print(f"  before: SC trained on mixtures            {heard(probabilities(unaided))}")
+    print(f"  before: SC trained on mixtures            {heard(unaided)}")
     print(f"  before: SB+SC's classifier on the mixture {heard(example.heard['mixture'])}")
     print(f"  after:  SB+SC on the extracted speech     {heard(example.heard['extracted'])}")
     mixture_db, extracted_db = (example.si_sdr_db[name] for name in ("mixture", "extracted"))

@@ -23,6 +23,7 @@ from typing import Any
 import numpy as np
 import pyarrow.parquet
 import torch
+from huggingface_hub.errors import HFValidationError
 from torch.utils.data import Dataset
 from transformers import (
     AutoConfig,
@@ -33,6 +34,7 @@ from transformers import (
 
 from data_builders import load_mixtures
 from data_builders.corpora.denoised import METADATA_FILE
+from data_builders.files import check_output
 from data_builders.option_reader import OptionError
 from data_builders.schema import EMOTIONS, CorpusError
 from modeling import EXTRACTORS, TseSerForEmotionClassification
@@ -44,7 +46,12 @@ from tse_ser.evaluation.scoring import (
     utterance_records,
 )
 from tse_ser.machine import describe_machine, describe_versions
-from tse_ser.options import EvaluationOptions, data_facts, read_evaluation_options
+from tse_ser.options import (
+    EvaluationOptions,
+    data_facts,
+    read_evaluation_options,
+    with_sources,
+)
 
 PLACES = (
     "model",
@@ -82,7 +89,9 @@ def evaluate_checkpoint(**arguments: Any) -> dict[str, Any]:
         CorpusError: a corpus cannot be used.
     """
     started = time.monotonic()
-    settings = EvaluationOptions(**arguments)
+    settings = with_sources(EvaluationOptions(**arguments))
+    if settings.output is not None:
+        check_output(settings.output)
     model = load_model(settings.model, settings.classifier)
     settings = replace(settings, emotions=classes_of(model, settings))
     rows = _predict(model, settings)
@@ -117,14 +126,24 @@ def load_model(model: str, classifier: str | None = None) -> PreTrainedModel:
 
     Returns:
         `PreTrainedModel`: in evaluation mode, on a GPU where there is one.
+
+    Raises:
+        OptionError: one of them is not there.
     """
     network: PreTrainedModel
-    if classifier is not None:
-        network = TseSerForEmotionClassification.from_sub_models_pretrained(model, classifier)
-    elif AutoConfig.from_pretrained(model).model_type in EXTRACTORS:
-        network = AutoModel.from_pretrained(model)
-    else:
-        network = AutoModelForAudioClassification.from_pretrained(model)
+    try:
+        if classifier is not None:
+            network = TseSerForEmotionClassification.from_sub_models_pretrained(model, classifier)
+        elif AutoConfig.from_pretrained(model).model_type in EXTRACTORS:
+            network = AutoModel.from_pretrained(model)
+        else:
+            network = AutoModelForAudioClassification.from_pretrained(model)
+    except (OSError, HFValidationError) as error:
+        named = model if classifier is None else f"{model} --classifier {classifier}"
+        raise OptionError(
+            f"--model {named}: no model is there ({str(error).splitlines()[0]}): name the output "
+            f"folder of a finished training, or a hub id that can be reached"
+        ) from error
     device = "cuda" if torch.cuda.is_available() else "cpu"
     return network.to(device).eval()  # type: ignore[arg-type]
 
@@ -250,7 +269,6 @@ def _seen_from(output: str | None, checkpoint: str | None) -> str | None:
 
 
 def _write_results(path: Path, result: Mapping[str, Any]) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
     # A line a record: a test set of thousands stays a file that can be read.
     records = [json.dumps(record, allow_nan=False) for record in result["utterances"]]
     text = json.dumps({**result, "utterances": []}, indent=2, allow_nan=False)

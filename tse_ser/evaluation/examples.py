@@ -13,7 +13,6 @@ from typing import Any, cast
 import numpy as np
 from transformers import PreTrainedModel
 
-from data_builders.schema import EMOTIONS
 from tse_ser.evaluation.evaluate_checkpoint import load_condition, load_model
 from tse_ser.evaluation.metrics.si_sdr.si_sdr import scale_invariant_sdr
 from tse_ser.evaluation.prediction import run_model
@@ -132,6 +131,7 @@ def extract_example(model: PreTrainedModel, example: Mapping[str, Any]) -> Examp
     Returns:
         `Example`: what came out.
     """
+    emotions = emotions_of(model)
     outputs = run_model(model, [example])
     bypassed = run_model(cast(PreTrainedModel, model.classifier), [example])
     target = example["target"]
@@ -144,20 +144,29 @@ def extract_example(model: PreTrainedModel, example: Mapping[str, Any]) -> Examp
         si_sdr_db={
             name: scale_invariant_sdr(waveforms[name], target) for name in ("mixture", "extracted")
         },
-        heard={"mixture": probabilities(bypassed), "extracted": probabilities(outputs)},
-        true_emotion=EMOTIONS[example["label"]],
+        heard={
+            "mixture": probabilities(bypassed, emotions),
+            "extracted": probabilities(outputs, emotions),
+        },
+        true_emotion=emotions[example["label"]],
         title=f"{example['utterance_id']} with {example['interferer_id']}",
     )
 
 
-def probabilities(outputs: Mapping[str, Any]) -> dict[str, float]:
+def emotions_of(model: PreTrainedModel) -> list[str]:
+    """The emotions that a model tells apart, in the order of their labels."""
+    return list((model.config.id2label or {}).values())
+
+
+def probabilities(outputs: Mapping[str, Any], emotions: Sequence[str]) -> dict[str, float]:
     """The probability of each emotion, most likely first.
 
     Args:
         outputs (mapping): with `logits` of shape `(1, num_labels)`.
+        emotions (`Sequence[str]`): the model's, in the order of their labels.
     """
     shares = outputs["logits"][0].softmax(-1).tolist()
-    return dict(sorted(zip(EMOTIONS, shares, strict=True), key=lambda pair: -pair[1]))
+    return dict(sorted(zip(emotions, shares, strict=True), key=lambda pair: -pair[1]))
 
 
 def add_places(parser: argparse.ArgumentParser) -> None:

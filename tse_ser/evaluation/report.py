@@ -125,12 +125,12 @@ def _heard(
     results: Results, num_audio: int | None, places: Mapping[str, Any] | None
 ) -> dict[str, Any]:
     """Test mixtures to listen to, and the licences of their speech."""
-    corpora = {
-        base_name(name) for kind in ("targets", "interferers") for name in results.facts[kind]
-    }
+    corpora = {name for kind in ("targets", "interferers") for name in results.facts[kind]}
     wanted = num_audio
     if wanted is None:
-        wanted = NUM_FREE_AUDIO if corpora <= FREE else 0
+        # By the corpora themselves: a folder of one's own may be called anything.
+        is_free = {name.partition(":")[0] for name in corpora} <= FREE
+        wanted = NUM_FREE_AUDIO if is_free else 0
     # Evenly over the test set: its beginning is one speaker's.
     num_examples = int(results.runs["num_examples"].min())
     indices = [index * num_examples // wanted for index in range(wanted)]
@@ -140,7 +140,7 @@ def _heard(
             f"{results.path} has no joint model beside it: leave out --audio, or give the file in "
             "the folder that the study ran in."
         )
-    licensed = find_corpora(sorted(corpora), {name: name for name in corpora})
+    licensed = find_corpora(sorted(corpora), {base_name(name): base_name(name) for name in corpora})
     return {
         "examples": [_example(example) for example in examples],
         "licences": [f"{corpus.title}: {corpus.license_words}" for corpus in licensed],

@@ -17,7 +17,7 @@ from tse_ser import resources
 from tse_ser.conversion.checkpoint_card import PIPELINE_TAGS, TITLES, usage
 from tse_ser.publishing.corpora import Corpus, find_corpora, known_facts
 from tse_ser.publishing.errors import PublishingError
-from tse_ser.publishing.licenses import License, LicensedPart, choose_license
+from tse_ser.publishing.licenses import UNKNOWN, License, LicensedPart, choose_license
 from tse_ser.publishing.lineage import Lineage, published_facts, read_lineage
 from tse_ser.publishing.options import PublishingOptions, Samples
 from tse_ser.publishing.repository import CARD_NAME
@@ -150,7 +150,7 @@ def _labels(config: PreTrainedConfig) -> tuple[str, ...]:
 
 
 def _parts(config: PreTrainedConfig, lineage: Lineage) -> tuple[LicensedPart, ...]:
-    """Weights of others: the speaker encoder inside, and converted checkpoints."""
+    """Weights of others: the speaker encoder inside, converted checkpoints, and base models."""
     extractor = getattr(config, "extractor_config", config)
     encoder = known_facts()["speaker_encoders"].get(getattr(extractor, "speaker_encoder", None))
     parts = []
@@ -160,6 +160,13 @@ def _parts(config: PreTrainedConfig, lineage: Lineage) -> tuple[LicensedPart, ..
         if is_conversion(stage):
             title = stage["source_model"] or stage["checkpoint"]
             parts.append(LicensedPart(title, stage["license"]))
+    told = {part.title for part in parts}
+    encoders = known_facts()["speech_encoders"]
+    for name in lineage.base_models:
+        if name in encoders:
+            parts.append(LicensedPart(encoders[name]["title"], encoders[name]["license"]))
+        elif name not in told:  # by the facts of its conversion
+            parts.append(LicensedPart(name, UNKNOWN))
     return tuple(dict.fromkeys(parts))
 
 

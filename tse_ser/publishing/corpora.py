@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cache
@@ -12,6 +13,9 @@ from typing import Any
 from tse_ser.publishing.errors import PublishingError
 from tse_ser.publishing.licenses import OWN_TERMS, UNKNOWN, LicensedPart
 
+# The corpus of one's own recordings, and the option that names it.
+OWN = "folder"
+OWN_NAME = re.compile(r",name=([^,]+)")
 DATA_FILE = Path(__file__).with_name("corpora.json")
 
 
@@ -68,8 +72,13 @@ def known_facts() -> dict[str, Any]:
 
 
 def base_name(name: str) -> str:
-    """The name of a corpus without its options: "librispeech" of "librispeech:hours=100"."""
-    return name.partition(":")[0]
+    """The name of a corpus without its options: "librispeech" of "librispeech:hours=100".
+
+    Recordings of one's own have the name that they were given: "clinic" of "folder:name=clinic".
+    """
+    corpus, _, options = name.partition(":")
+    given = OWN_NAME.search(f",{options}")
+    return given[1] if corpus == OWN and given else corpus
 
 
 def listed(names: str | Iterable[str] | None) -> list[str]:
@@ -79,8 +88,8 @@ def listed(names: str | Iterable[str] | None) -> list[str]:
 
 def titles(names: str | Iterable[str] | None) -> str:
     """Corpora by their titles, those that are not known by their names."""
-    given = [base_name(name) for name in listed(names)]
-    corpora = find_corpora(given, {name: name for name in given})
+    given = listed(names)
+    corpora = find_corpora(given, {base_name(name): base_name(name) for name in given})
     return ", ".join(corpus.title for corpus in corpora)
 
 
@@ -90,7 +99,7 @@ def find_corpora(names: Iterable[str], descriptions: Mapping[str, str]) -> tuple
     Args:
         names (`Iterable[str]`): with or without options; repeated ones count once.
         descriptions (`Mapping[str, str]`): what the user says of corpora that are not known here,
-            such as `folder`, by name.
+            such as `folder`, by `base_name`.
 
     Returns:
         `tuple[Corpus, ...]`: in the order of their first mention.
@@ -98,12 +107,13 @@ def find_corpora(names: Iterable[str], descriptions: Mapping[str, str]) -> tuple
     Raises:
         PublishingError: one is neither known nor described.
     """
-    wanted = list(dict.fromkeys(base_name(name) for name in names))
-    return tuple(_find(name, descriptions) for name in wanted)
+    wanted = dict.fromkeys((base_name(name), name.partition(":")[0] == OWN) for name in names)
+    return tuple(_find(name, is_own, descriptions) for name, is_own in wanted)
 
 
-def _find(name: str, descriptions: Mapping[str, str]) -> Corpus:
-    facts = known_facts()["corpora"].get(name)
+def _find(name: str, is_own: bool, descriptions: Mapping[str, str]) -> Corpus:
+    # Whatever somebody calls a folder, what is in it comes under no other corpus's terms.
+    facts = None if is_own else known_facts()["corpora"].get(name)
     if facts is not None:
         fields = {**facts, "languages": tuple(facts["languages"])}
         return Corpus(name=name, license_id=fields.pop("license"), **fields)

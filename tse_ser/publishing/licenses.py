@@ -186,6 +186,12 @@ def _check_choice(parts: Iterable[LicensedPart], given: License) -> None:
         if not (given.name and given.link):
             raise PublishingError("--license other needs --license_name and --license_link")
         return
+    if given.id == OWN_TERMS or not is_known(given.id):
+        raise PublishingError(
+            f"--license {given.id}: no licence that is known here, so that nobody can say whether "
+            "it keeps the terms of all parts: write it as the Hub does, such as cc-by-4.0, or "
+            "state it by --license other, --license_name and --license_link"
+        )
     for part in parts:
         if not is_known(part.license_id) or _keeps(given.id, part):
             continue

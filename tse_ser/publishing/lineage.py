@@ -37,7 +37,7 @@ DATA_FACTS = (
     *("noise_share", "reverberation_share", "clean_share", "absent_share", "mixing_seed"),
     *("fresh_mixtures", "max_examples"),
     *("max_train_examples", "max_eval_examples", "librimix_subset", "librimix_eval_subset"),
-    *("test_speakers", "validation_speakers", "strict_corpora"),
+    "strict_corpora",
 )
 # Options of the data that name folders; whether there was noise, and a recipe, is told.
 PRIVATE_DATA = (

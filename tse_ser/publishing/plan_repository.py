@@ -6,7 +6,7 @@ import shutil
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+from pathlib import Path, PureWindowsPath
 from typing import Any
 
 import pyarrow as pa
@@ -14,11 +14,12 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from huggingface_hub import DatasetCardData
 
+from data_builders.corpora import parse_corpus_name
 from data_builders.plans.plan_files import PlanFile
 from data_builders.plans.plan_table import PLAN_FILE_FEATURES
-from data_builders.schema import SAMPLING_RATE, CorpusError
+from data_builders.schema import EMOTIONS, SAMPLING_RATE, CorpusError
 from tse_ser.publishing.cards import render
-from tse_ser.publishing.corpora import Corpus, find_corpora
+from tse_ser.publishing.corpora import Corpus, find_corpora, listed
 from tse_ser.publishing.errors import PublishingError
 from tse_ser.publishing.licenses import OWN_TERMS, License, choose_license
 from tse_ser.publishing.options import PublishingOptions
@@ -80,18 +81,21 @@ def read_plan(path: Path) -> Plan:
         raise PublishingError(f"--plan {error}") from error
     table = pq.read_table(path)
     _refuse_other_columns(path, table.schema)
+    corpora = tuple(pc.unique(pc.list_flatten(table["corpora"])).to_pylist())
+    options = facts["options"]
     _refuse_folders(path, table)
+    _refuse_options(path, [*corpora, *listed(options["targets"]), *listed(options["interferers"])])
     samples = pc.sum(table["num_samples"]).as_py() or 0
     return Plan(
         path=path,
         split=facts["split"],
         num_epochs=facts["num_epochs"],
-        options=facts["options"],
+        options=options,
         num_mixtures=table.num_rows,
         hours=samples / SAMPLING_RATE / 3600,
         num_speakers=len(pc.unique(table["speaker_id"])),
         emotions=Counter(sorted(name or "none given" for name in table["emotion"].to_pylist())),
-        corpora=tuple(pc.unique(pc.list_flatten(table["corpora"])).to_pylist()),
+        corpora=corpora,
     )
 
 
@@ -188,7 +192,29 @@ def _render_card(
         has_noise=len(speech) < len(corpora),
         license=terms,
         columns=PLAN_FILE_FEATURES,
+        classes=read_classes(plans),
     )
+
+
+def read_classes(plans: Sequence[Plan]) -> tuple[str, ...]:
+    """The emotions that have a label, in the order of the labels.
+
+    Args:
+        plans (`Sequence[Plan]`): the splits.
+
+    Returns:
+        `tuple[str, ...]`: the classes.
+
+    Raises:
+        PublishingError: the splits have different ones.
+    """
+    found = {tuple(plan.options.get("emotions") or EMOTIONS) for plan in plans}
+    if len(found) > 1:
+        raise PublishingError(
+            f"--plan: the splits have other classes ({' and '.join(map(str, sorted(found)))}): "
+            "export them with the same emotions"
+        )
+    return found.pop()
 
 
 def _refuse_other_columns(path: Path, schema: pa.Schema) -> None:
@@ -202,10 +228,26 @@ def _refuse_other_columns(path: Path, schema: pa.Schema) -> None:
             )
 
 
+def _leads_away(name: str) -> bool:
+    """Whether a path does not stay in the folder that it is relative to, on whichever system."""
+    parts = PureWindowsPath(name)  # which knows both slashes
+    return bool(parts.anchor) or ".." in parts.parts or name.startswith("~")
+
+
+def _refuse_options(path: Path, names: Sequence[str]) -> None:
+    for name in names:
+        for option, value in parse_corpus_name(name)[1].items():
+            if isinstance(value, str) and _leads_away(value):
+                raise PublishingError(
+                    f"--plan {path}: the corpus {name} names a place on this machine by {option}: "
+                    f"move it into the folder of the corpus, and export the plan again"
+                )
+
+
 def _refuse_folders(path: Path, table: pa.Table) -> None:
     utterances = pc.list_flatten(table["utterances"]).combine_chunks()
     for name in pc.unique(utterances.field("path")).to_pylist():
-        if name and (PurePosixPath(name).is_absolute() or ".." in PurePosixPath(name).parts):
+        if _leads_away(name):
             raise PublishingError(
                 f"--plan {path}: names {name}, a file outside the folder of its corpus: keep the "
                 "recordings inside that folder, and export the plan again"

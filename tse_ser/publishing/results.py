@@ -41,6 +41,8 @@ PUBLISHED = (
     *("num_speakers", "snr_distribution", "snr_range_db", "snr_mean_std_db"),
     *("interferer_emotions", "interferer_languages", "enrollment_seconds", "enrollment_emotion"),
     *("trim_silence", "noise_snr_range_db", "reverberation", "rt60_range_seconds", "absent_share"),
+    *("clean_share", "noise_share", "reverberation_share", "lowpass_hz", "speed_factors"),
+    *("interferer_draw", "segment_seconds"),
     *("mixing_seed", "max_examples", "classes", "num_examples", "wa", "ua", "per_class_recall"),
     *("confusion", "si_sdr_mixture_db", "si_sdr_extracted_db", "si_sdri_db", "detection"),
     *("by_interferer_corpus", "by_gender_state", "minutes", "machine", "versions"),
@@ -211,8 +213,10 @@ def paper_figures(cell: Mapping[str, Any], paper: Mapping[str, Any]) -> dict[str
 
 def _test_set(cell: Mapping[str, Any]) -> str:
     targets = titles(cell["targets"])
+    lowpass_hz = cell.get("lowpass_hz")
+    low_passed = [f"low-passed at {lowpass_hz:g} Hz"] if lowpass_hz else []
     if cell["condition"] != "noisy":
-        return f"{targets}, {cell['condition']}"
+        return ", ".join([targets, cell["condition"], *low_passed])
     gender, speakers = cell.get("gender_state", "any"), cell.get("num_speakers") or [2]
     # What is not as in the paper's plain mixtures of two speakers.
     more = {
@@ -223,12 +227,11 @@ def _test_set(cell: Mapping[str, Any]) -> str:
         f"target absent in {cell.get('absent_share', 0):.0%}": cell.get("absent_share", 0) > 0,
     }
     words = [f"{targets} with {titles(cell['interferers'])} at {snr_words(cell)}"]
-    return ", ".join([*words, *(name for name, is_so in more.items() if is_so)])
+    return ", ".join([*words, *(name for name, is_so in more.items() if is_so), *low_passed])
 
 
 def _corpora(names: Sequence[str]) -> Sequence[Any]:
-    bare = [base_name(name) for name in names]
-    return find_corpora(bare, {name: name for name in bare})
+    return find_corpora(names, {base_name(name): base_name(name) for name in names})
 
 
 def _labelled(path: Path) -> Any:

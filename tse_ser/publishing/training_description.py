@@ -53,11 +53,11 @@ def corpora_of(facts: Mapping[str, Any]) -> list[str]:
         `list[str]`: names as in the recipe, targets first; none of a conversion.
     """
     names = targets_of(facts)
-    if is_conversion(facts) or facts["data"].get("librimix_subset"):
+    if is_conversion(facts):
         return names
     data = facts["data"]
-    # Clean speech is heard alone, whatever the recipe names besides.
-    if facts["training"]["condition"] != "clean":
+    # Clean speech is heard alone, whatever the recipe names besides; LibriMix has its own others.
+    if facts["training"]["condition"] != "clean" and not data.get("librimix_subset"):
         names += listed(data["interferers"])
     if data.get("noise_dir"):
         names.append(NOISE)
@@ -106,6 +106,7 @@ def _describe_training(facts: Mapping[str, Any]) -> Stage:
     examples = facts["num_examples"]
     rows = [
         ("Speech", f"{_speech(data)}, {CONDITIONS[training['condition']]}"),
+        *_choice_rows(facts),
         *_mixing_rows(data, training["condition"]),
         ("Protocol", f"{data['protocol']}, fold {data['fold']}: {PROTOCOLS[data['protocol']]}"),
         ("Utterances", _utterances(examples)),
@@ -135,11 +136,38 @@ def _mixing_rows(data: Mapping[str, Any], condition: str) -> list[tuple[str, str
     speech = "speech of any emotion" if emotion == "any" else f"{emotion} speech"
     seconds = data.get("enrollment_seconds")
     length = "whole utterances" if seconds is None else f"at most {number(seconds)} s"
+    if data.get("interferer_draw", "corpus") == "speaker":
+        interferers += ", every speaker drawn alike"
     rows = [("Interferers", interferers), ("Enrollment", f"{speech}, {length}")]
     if data.get("noise_dir"):
-        rows.append(("Noise", f"SNR {_range(data['noise_snr_range_db'])}"))
+        # LibriMix's metadata say how loud theirs is.
+        level = f"SNR {_range(data['noise_snr_range_db'])}"
+        level = "that of LibriMix" if data.get("librimix_subset") else level
+        rows.append(("Noise", level + _of_examples(data.get("noise_share", 1))))
     if data.get("reverberation", "none") != "none":
-        rows.append(("Rooms", f"RT60 {_range(data['rt60_range_seconds'], 's')}"))
+        time = f"RT60 {_range(data['rt60_range_seconds'], 's')}"
+        rows.append(("Rooms", time + _of_examples(data.get("reverberation_share", 1))))
+    shares = {"nobody interferes": "clean_share", "the target is silent": "absent_share"}
+    for words, key in shares.items():
+        if data.get(key):
+            rows.append(("Shares", f"{words}{_of_examples(data[key])}"))
+    return rows
+
+
+def _of_examples(share: float) -> str:
+    return "" if share >= 1 else f", in {share:.0%} of the examples"
+
+
+def _choice_rows(facts: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """What of the speech is heard, and how."""
+    data = facts["data"]
+    chosen = [f"`{name}`" for name in dict.fromkeys(corpora_of(facts)) if ":" in name]
+    rows = [("Corpora as named in the recipe", ", ".join(chosen))] if chosen else []
+    if data.get("lowpass_hz"):
+        rows.append(("Low-pass", f"{number(data['lowpass_hz'])} Hz, on everything that is heard"))
+    speeds = data.get("speed_factors") or [1.0]
+    if list(speeds) != [1.0]:
+        rows.append(("Speeds", ", ".join(map(number, speeds))))
     return rows
 
 

@@ -32,6 +32,8 @@ from transformers import AutoModel, PreTrainedModel
 
 from data_builders import UTTERANCE_FEATURES, MixtureDataset, load_mixtures
 from data_builders.audio import read_audio, write_audio
+from data_builders.corpora.denoised import METADATA_FILE, SETTINGS_FILE
+from data_builders.files import make_folder
 from data_builders.load import read_corpora
 from data_builders.option_reader import OptionError, option, read_options, settle_options
 from data_builders.options import RecipeOptions
@@ -41,11 +43,11 @@ from modeling.signal_losses import si_snr
 from tse_ser.training.build_model import load_pretrained
 from tse_ser.training.collator import TseSerCollator
 from tse_ser.training.processes import leave_together
+from tse_ser.training.train import CANNOT, DONE, INTERRUPTED, is_full_disk
 
 logger = logging.getLogger("denoise_corpus")
 
-SETTINGS_NAME = "settings.json"
-METADATA_NAME = "metadata.parquet"
+GO_ON = "the same command goes on where it stopped"
 # Of the target's id in the names of files, which end at 255 bytes.
 MAX_READABLE_LENGTH = 100
 DENOISED_FEATURES = datasets.Features(
@@ -68,6 +70,8 @@ IRRELEVANT = (
     "num_workers",
     "seed",
     "use_cpu",
+    # It stops, or it changes nothing.
+    "strict_corpora",
     # Of train.py alone.
     "fresh_mixtures",
     "librimix_subset",
@@ -104,17 +108,49 @@ class Job:
     dataset: MixtureDataset
 
 
-def main(argv: Sequence[str] | None = None) -> None:
+def main(argv: Sequence[str] | None = None) -> int:
+    """Reads the arguments and writes the set, and says in one line what went wrong.
+
+    Args:
+        argv (`Sequence[str]`, *optional*): arguments; those of the process by default.
+
+    Returns:
+        `int`: exit code, 0 where all is done, 2 where it cannot be, 130 where it was interrupted.
+    """
+    try:
+        denoise(argv)
+        leave_together()
+    except KeyboardInterrupt:
+        return _complain(f"interrupted: {GO_ON}", INTERRUPTED)
+    except (OptionError, CorpusError) as error:
+        return _complain(f"error: {error}", CANNOT)
+    except Exception as error:
+        if is_full_disk(error):
+            return _complain(f"error: the disk is full: free some space; {GO_ON}", CANNOT)
+        raise
+    return DONE
+
+
+def denoise(argv: Sequence[str] | None = None) -> None:
     """Reads the arguments and writes the set.
 
     Args:
         argv (`Sequence[str]`, *optional*): arguments; those of the process by default.
+
+    Raises:
+        OptionError: an option cannot be used, or the folder holds another set.
+        CorpusError: a corpus cannot be used.
     """
     logging.basicConfig(level=logging.INFO, format="%(name)s: %(message)s")
     data_args, denoise_args = parse_arguments(sys.argv[1:] if argv is None else argv)
     path = denoise_corpus(data_args, denoise_args)
     if PartialState().is_main_process:
         print(f"The Denoised set is in {path.parent}, described in {path}")
+
+
+def _complain(message: str, code: int) -> int:
+    print(f"denoise_corpus: {message}", file=sys.stderr)
+    return code
 
 
 def parse_arguments(argv: Sequence[str]) -> tuple[RecipeOptions, DenoiseArguments]:
@@ -152,7 +188,7 @@ def denoise_corpus(data_args: RecipeOptions, denoise_args: DenoiseArguments) -> 
     # A process group of CPU processes forms only where the CPU is asked for.
     state = PartialState(cpu=denoise_args.use_cpu or not torch.accelerator.is_available())
     output_dir = Path(denoise_args.output_dir)
-    metadata_path = output_dir / METADATA_NAME
+    metadata_path = output_dir / METADATA_FILE
     with state.main_process_first():
         claim_folder(output_dir, data_args, denoise_args)
         jobs = plan_jobs(data_args, denoise_args.mixtures_per_utterance)
@@ -190,7 +226,7 @@ def claim_folder(
     settings = json.loads(json.dumps({**asdict(data_args), **asdict(denoise_args)}))
     settings = {key: value for key, value in settings.items() if key not in IRRELEVANT}
     settings["extractor"] = weights_digest(settings.pop("extractor_name_or_path"))
-    path = output_dir / SETTINGS_NAME
+    path = make_folder(output_dir, "--output_dir") / SETTINGS_FILE
     if path.is_file():
         found = json.loads(path.read_text(encoding="utf-8"))
         different = [key for key in settings if found.get(key) != settings[key]]
@@ -201,7 +237,6 @@ def claim_folder(
                 "delete the folder or give another --output_dir"
             )
         return
-    output_dir.mkdir(parents=True, exist_ok=True)
     partial = path.with_suffix(f".partial{os.getpid()}")
     partial.write_text(json.dumps(settings, indent=2) + "\n", encoding="utf-8")
     partial.replace(path)
@@ -254,7 +289,11 @@ def read_sources(data_args: RecipeOptions) -> dict[str, dict[str, Any]]:
         `dict[str, dict]`: `UTTERANCE_FEATURES` of each utterance.
     """
     corpora = read_corpora(
-        data_args.targets, data_args.corpus_dir, data_args.corpus_dirs, data_args.cache_dir
+        data_args.targets,
+        data_args.corpus_dir,
+        data_args.corpus_dirs,
+        data_args.cache_dir,
+        strict=data_args.strict_corpora,
     )
     return {row["utterance_id"]: row for corpus in corpora for row in corpus.to_list()}
 
@@ -391,8 +430,4 @@ def write_metadata(rows: list[dict[str, Any]], path: Path) -> None:
 
 
 if __name__ == "__main__":
-    try:
-        main()
-        leave_together()
-    except (OptionError, CorpusError) as error:
-        sys.exit(f"denoise_corpus: error: {error}")
+    sys.exit(main())

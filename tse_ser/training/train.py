@@ -21,6 +21,7 @@ from filelock import FileLock, Timeout
 from transformers import EarlyStoppingCallback, PreTrainedModel, TrainerCallback, set_seed
 from transformers.trainer_utils import get_last_checkpoint
 
+from data_builders.files import make_folder
 from data_builders.option_reader import OptionError
 from data_builders.schema import SAMPLING_RATE, CorpusError
 from modeling import TseSerFeatureExtractor
@@ -28,7 +29,6 @@ from tse_ser.machine import describe_machine
 from tse_ser.options import (
     TrainingOptions,
     TseSerTrainingArguments,
-    make_output_dir,
     read_training_options,
 )
 from tse_ser.training.best_on_test import OPTIMISTIC, BestOnTest, best_on_test_facts
@@ -135,7 +135,7 @@ def claimed(training_args: TseSerTrainingArguments) -> Iterator[None]:
     Raises:
         OptionError: the folder cannot be made, or another training writes into it.
     """
-    folder = make_output_dir(str(training_args.output_dir))
+    folder = make_folder(str(training_args.output_dir), "--output_dir")
     if training_args.process_index != 0:
         yield
         return
