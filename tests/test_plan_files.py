@@ -181,12 +181,14 @@ def test_only_the_corpora_that_a_plan_names_are_read(corpora: Path, tmp_path: Pa
 
 def test_corpora_with_options_are_found_again(corpora: Path, tmp_path: Path) -> None:
     """Their utterances need not bear their name, and two of them may share some."""
+    splits = ("train", "validation", "test")
     rows = [
-        f"{path.relative_to(corpora / 'ravdess')},{path.parent.name},f,neutral"
+        f"{path.relative_to(corpora / 'ravdess')},{path.parent.name},f,neutral,"
+        f"{splits[int(path.parent.name[-2:]) % 3]}"
         for path in sorted((corpora / "ravdess").rglob("*.flac"))
     ]
     for table, part in (("some.csv", rows[:60]), ("more.csv", rows[30:])):
-        lines = ["path,speaker_id,gender,emotion", *part]
+        lines = ["path,speaker_id,gender,emotion,split", *part]
         (corpora / "ravdess" / table).write_text("\n".join(lines))
     own = ["folder:metadata=some.csv,name=own", "folder:metadata=more.csv,name=own"]
     keywords = usual_keywords(
