@@ -54,7 +54,9 @@ class PooledGlobalNorm(GlobalLayerNorm):
         nn.Module.__init__(self)
         self.weight, self.bias, self.epsilon = norm.weight, norm.bias, norm.epsilon
         self.is_pooling = True
-        self.sums: Tensor | None = None
+        # Count, sum and sum of squares. Made here and not anew with each window: small blocks that
+        # stay between large ones which come and go cost a window's memory three times over.
+        self.sums = torch.zeros(3, dtype=torch.float64, device=norm.weight.device)
 
     def forward(
         self,
@@ -66,19 +68,14 @@ class PooledGlobalNorm(GlobalLayerNorm):
             hidden_states = F.prelu(hidden_states, prelu_slope.to(hidden_states.dtype))
         sums = self.sums
         if self.is_pooling:
-            sums = torch.stack(
-                [
-                    torch.full((), hidden_states.numel(), dtype=torch.float64).to(
-                        hidden_states.device
-                    ),
-                    hidden_states.sum(dtype=torch.float64),
-                    hidden_states.float().square().sum(dtype=torch.float64),
-                ]
-            )
-            self.sums = sums if self.sums is None else self.sums + sums
-        assert sums is not None
-        mean = sums[1] / sums[0]
-        scale = torch.rsqrt((sums[2] / sums[0] - mean.square()).clamp(min=0) + self.epsilon)
+            sums = torch.empty_like(self.sums)
+            sums[0] = hidden_states.numel()
+            sums[1] = hidden_states.sum(dtype=torch.float64)
+            sums[2] = hidden_states.float().square().sum(dtype=torch.float64)
+            self.sums += sums
+        count, total, squares = sums
+        mean = total / count
+        scale = torch.rsqrt((squares / count - mean.square()).clamp(min=0) + self.epsilon)
         dtype = hidden_states.dtype
         gain, offset = (
             self.weight * scale.to(dtype),

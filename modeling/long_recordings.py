@@ -99,7 +99,8 @@ def extract_with_context(
     num_frames = (num_samples - kernel_size) // stride + 1
     context, span = context_frames(model), window // stride
     past = values[:, :0]  # a copy: what has been extracted may be written over it
-    tail = None
+    # Filters reach from one window into the next, where both add up as in the decoder.
+    tail = torch.zeros(1, kernel_size - stride).to(model.encoder.weight)
     for first in range(0, num_frames, span):
         stop = min(first + span, num_frames)
         left, right = max(first - context, 0), min(stop + context, num_frames)
@@ -109,9 +110,7 @@ def extract_with_context(
         past = part[:, (next_left - left) * stride : (stop - left) * stride].clone()
         masked = model.masked_frames(part.to(model.encoder.weight), None, embedding)[0]
         decoded = model.decoder(masked[..., first - left : stop - left])[:, 0]
-        # Filters reach from one window into the next, where both add up as in the decoder.
-        if tail is not None:
-            decoded[:, : tail.shape[-1]] += tail
+        decoded[:, : kernel_size - stride] += tail
         tail = decoded[:, (stop - first) * stride :].clone()
         yield decoded[:, : (stop - first) * stride]
     # The filters leave out a remainder shorter than a hop: zeros there keep the length.

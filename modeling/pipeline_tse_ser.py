@@ -132,7 +132,7 @@ class Finding:
 
     Args:
         question: the input.
-        mixture_powers (`np.ndarray` of shape `(num_frames, num_bands)`): of the mixture.
+        mixture_power (`np.ndarray` of shape `(num_frames,)`): of the mixture, smoothed.
         speech: the target speaker as loud as in the mixture at unit level, in its stretches; a
             long one may have taken the mixture's place.
         active (`np.ndarray` of shape `(num_frames,)`): the frames of `speech` that hold some.
@@ -148,7 +148,7 @@ class Finding:
     """
 
     question: Question
-    mixture_powers: np.ndarray = field(default_factory=lambda: np.zeros((0, 0)))
+    mixture_power: np.ndarray = field(default_factory=lambda: np.zeros(0))
     speech: np.ndarray = field(default_factory=lambda: np.zeros(0, np.float32))
     active: np.ndarray = field(default_factory=lambda: np.zeros(0, bool))
     heard: list[tuple[int, int]] = field(default_factory=list)
@@ -546,7 +546,7 @@ class TargetSpeakerEmotionPipeline(BasePipeline):
         for finding, embedding in zip(answered, embeddings, strict=True):
             # Before the extracted speech may take the mixture's place.
             mixture = _mixture(finding).values
-            finding.mixture_powers = band_powers(mixture, rate)
+            finding.mixture_power = _frame_power(band_powers(mixture, rate))
             if self._embeds_speech:
                 whole = [(0, len(mixture))]
                 finding.mixture_similarity = self._similarity(mixture, whole, embedding)
@@ -681,11 +681,8 @@ class TargetSpeakerEmotionPipeline(BasePipeline):
             max_pause_seconds=self.feature_extractor.max_pause_seconds,
         )
         own = band_powers(finding.speech, rate)
-        power, whole_power = (
-            np.maximum(smoothed(powers, SHARE_FRAMES).sum(axis=1), 1e-30)
-            for powers in (own, finding.mixture_powers)
-        )
-        share_db = 10 * np.log10(power / whole_power)
+        power = _frame_power(own)
+        share_db = 10 * np.log10(power / finding.mixture_power)
         level_db = 10 * np.log10(power / np.percentile(power, LOUD_PERCENTILE))
         active = active_frames(own, settings) & (share_db >= -TARGET_BELOW_MIXTURE_DB)
         clear = active & (share_db >= -CLEAR_BELOW_MIXTURE_DB) & (level_db >= -CLEAR_RANGE_DB)
@@ -950,6 +947,11 @@ def _mixture(finding: Finding) -> PreparedWaveform:
     return finding.question.mixture
 
 
+def _frame_power(powers: np.ndarray) -> np.ndarray:
+    """Smoothed power of each frame, `(num_frames,)`, from that of its bands."""
+    return np.maximum(smoothed(powers, SHARE_FRAMES).sum(axis=1), 1e-30)
+
+
 def _set_speech(finding: Finding, parts: Iterator[Tensor], out: np.ndarray) -> None:
     """
     Write the extracted `parts`, each `(1, num_part_samples)`, to `out`, perhaps the mixture itself.
@@ -1022,12 +1024,16 @@ def _in_recording(
 
 
 def _in_place(finding: Finding, values: np.ndarray) -> np.ndarray:
-    """What was heard as long and as loud as its mixture, within -1..1; silence where that is."""
+    """
+    What was heard as long and as loud as its mixture, within -1..1; silence where that is.
+
+    Where nothing was left out, this is written over `values`.
+    """
     mixture = _mixture(finding)
     whole = spread_stretches(values, mixture.stretches, mixture.num_samples)
     peak = finding.question.level * max(float(whole.max()), -float(whole.min()))
     gain = np.float32(finding.question.level * min(1, PEAK / max(peak, PEAK)))
-    return whole * gain if whole is values else np.multiply(whole, gain, out=whole)
+    return np.multiply(whole, gain, out=whole)
 
 
 def _parts(input_: Any, voice: str | None) -> tuple[Any, Any, str | None]:

@@ -546,6 +546,39 @@ def test_the_installed_script_predicts(script: Path, folder: Path, tmp_path: Pat
     assert len(json.loads(done.stdout)["emotions"]) == 4
 
 
+MEASURE_PEAK = """
+import resource, sys
+from tse_ser.cli.main import main
+code = main(sys.argv[1:])
+print(code, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024, file=sys.stderr)
+"""
+
+
+@pytest.mark.slow
+def test_an_hour_takes_its_samples_and_little_more(
+    folder: Path, tmp_path: Path, repository: Path
+) -> None:
+    def peak_bytes(minutes: int) -> int:
+        mixture = tmp_path / "mixture.wav"
+        minute = speech(0, 60.0)
+        with soundfile.SoundFile(mixture, "w", RATE, 1) as file:
+            for _ in range(minutes):
+                file.write(minute)
+        words = ["predict", "--model", folder / "whole", "--mixture", mixture]
+        run = subprocess.run(
+            [sys.executable, "-c", MEASURE_PEAK, *words, "--enrollment", folder / "alice.wav"],
+            cwd=repository,
+            capture_output=True,
+            text=True,
+        )
+        code, peak = run.stderr.splitlines()[-1].split()
+        assert int(code) == ALL_FINE, run.stderr
+        return int(peak)
+
+    # An hour of samples takes 230 MB: they are there once, and never their extracted speech too.
+    assert peak_bytes(60) - peak_bytes(1) < 330e6
+
+
 @pytest.mark.slow
 def test_a_killed_run_resumes_without_loss_or_repetition(
     script: Path, folder: Path, tmp_path: Path

@@ -156,6 +156,25 @@ def test_memory_does_not_grow_with_the_recording(fields: dict[str, Any]) -> None
     assert peak_beyond_output(160_000) < 1.01 * peak_beyond_output(16_000)
 
 
+@pytest.mark.parametrize("window_seconds", [0.001, 0.0313, 1.0])
+@pytest.mark.parametrize("fields", [*EXACT_FORMS, *WAYS, {"norm_type": "cgln"}], ids=name_of)
+def test_parts_may_be_written_over_their_mixture(
+    fields: dict[str, Any], window_seconds: float
+) -> None:
+    model = tiny_extractor(**fields)
+    mixture = torch.randn(1, 1607)
+    embedding = model.get_speaker_embeddings(torch.randn(1, 16000)).detach()
+    expected = model.extract(
+        mixture, speaker_embeddings=embedding, window_seconds=window_seconds, overlap=0.5
+    )
+    position = 0
+    for part in model.extract_in_parts(mixture, embedding, window_seconds, overlap=0.5):
+        mixture[:, position : position + part.shape[-1]] = part
+        position += part.shape[-1]
+    assert position == mixture.shape[-1]
+    assert mixture.equal(expected)
+
+
 MEASURE_PEAK = """
 import resource, sys
 sys.path[:0] = {paths!r}
@@ -218,6 +237,12 @@ def test_bad_input_names_the_argument(
     given = {"input_values": torch.randn(2, 800), "speaker_embeddings": torch.randn(2, 16)}
     with pytest.raises(ValueError, match=message):
         tiny_extractor(**fields).extract(**{**given, **arguments})
+
+
+def test_parts_are_those_of_one_mixture() -> None:
+    parts = tiny_extractor().extract_in_parts(torch.randn(2, 800), torch.randn(1, 16))
+    with pytest.raises(ValueError, match="must hold one mixture"):
+        next(parts)
 
 
 def test_batch_norm_in_training_is_refused() -> None:
