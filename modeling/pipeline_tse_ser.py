@@ -633,11 +633,7 @@ class TargetSpeakerEmotionPipeline(BasePipeline):
             if len(rows) == 1 or lengths[rows[-1]] > longest:
                 for row in rows:
                     mixture = _mixture(findings[row]).values
-                    parts = self._extractor.extract_in_parts(
-                        torch.from_numpy(mixture)[None],
-                        speaker_embeddings=embeddings[row],
-                        window_seconds=WINDOW_SECONDS,
-                    )
+                    parts = _extracted_parts(self._extractor, mixture, embeddings[row])
                     out = mixture if in_place else np.empty_like(mixture)
                     _set_speech(findings[row], parts, out)
                 continue
@@ -952,7 +948,18 @@ def _frame_power(powers: np.ndarray) -> np.ndarray:
     return np.maximum(smoothed(powers, SHARE_FRAMES).sum(axis=1), 1e-30)
 
 
-def _set_speech(finding: Finding, parts: Iterator[Tensor], out: np.ndarray) -> None:
+def _extracted_parts(extractor: Any, mixture: np.ndarray, embedding: Tensor) -> Iterable[Tensor]:
+    """The extracted speech of one mixture, part by part where the extractor can."""
+    values = torch.from_numpy(mixture)[None]
+    options = {"speaker_embeddings": embedding, "window_seconds": WINDOW_SECONDS}
+    if hasattr(extractor, "extract_in_parts"):
+        parts: Iterable[Tensor] = extractor.extract_in_parts(values, **options)
+        return parts
+    # An extractor of another type need only have `extract`.
+    return [extractor.extract(values, **options)]
+
+
+def _set_speech(finding: Finding, parts: Iterable[Tensor], out: np.ndarray) -> None:
     """
     Write the extracted `parts`, each `(1, num_part_samples)`, to `out`, perhaps the mixture itself.
 
