@@ -564,7 +564,7 @@ def test_an_hour_takes_its_samples_and_little_more(
         with soundfile.SoundFile(mixture, "w", RATE, 1) as file:
             for _ in range(minutes):
                 file.write(minute)
-        words = ["predict", "--model", folder / "whole", "--mixture", mixture]
+        words = ["predict", "--model", str(folder / "whole"), "--mixture", str(mixture)]
         run = subprocess.run(
             [sys.executable, "-c", MEASURE_PEAK, *words, "--enrollment", folder / "alice.wav"],
             cwd=repository,
