@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import tempfile
 from math import gcd
 from pathlib import Path
 
@@ -32,6 +33,30 @@ def default_cache_dir() -> Path:
     """
     configured = os.environ.get("TSE_SER_CACHE")
     return Path(configured) if configured else Path.home() / ".cache" / "tse_ser"
+
+
+def cache_folder(cache_dir: str | Path | None) -> Path:
+    """The folder of everything that is computed once, made where it is not there.
+
+    Args:
+        cache_dir (`str` or `Path`, *optional*): the folder; `default_cache_dir` if not given.
+
+    Returns:
+        `Path`: an absolute path.
+
+    Raises:
+        CorpusError: it cannot be made or written.
+    """
+    folder = (default_cache_dir() if cache_dir is None else Path(cache_dir)).absolute()
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        tempfile.TemporaryFile(dir=folder).close()
+    except OSError as error:
+        raise CorpusError(
+            f"{folder}: prepared speech cannot be kept there ({error.strerror}): set TSE_SER_CACHE "
+            "to a folder that can be written, or pass cache_dir"
+        ) from error
+    return folder
 
 
 def read_audio(path: str | Path, start: int = 0, stop: int | None = None) -> np.ndarray:

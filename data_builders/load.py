@@ -9,7 +9,7 @@ from typing import Any
 import datasets
 import numpy as np
 
-from data_builders.audio import default_cache_dir
+from data_builders.audio import cache_folder
 from data_builders.corpora import (
     CORPORA,
     SPLIT_OPTIONS,
@@ -61,11 +61,11 @@ def load_corpus(
     corpus, named_options = parse_corpus_name(name)
     for option in options:
         check_option(corpus, option)
-    cache = default_cache_dir() if cache_dir is None else Path(cache_dir)
+    cache = cache_folder(cache_dir)
     options = {**named_options, **options}
     patterns = {name: options.pop(name) for name in SPLIT_OPTIONS if name in options}
     utterances = CORPORA[corpus](
-        None if data_dir is None else Path(data_dir), cache.absolute(), strict=strict, **options
+        None if data_dir is None else Path(data_dir), cache, strict=strict, **options
     )
     return split_by_name(utterances, **patterns) if patterns else utterances
 

@@ -20,6 +20,7 @@ from data_builders import load_corpus
 from data_builders.audio import read_audio, resample
 from data_builders.corpora.scan import FoundFile
 from data_builders.mixtures.noise import NoiseFolder
+from data_builders.schema import CorpusError
 
 # Parts that a careless join makes equal: x/b and x_b, a-0 and a, 1 and my_1.
 PARTS = st.sampled_from(["x", "b", "x_b", "b-0", "0", "1", "my", "my_1", "Ä b"])
@@ -139,3 +140,14 @@ def test_a_table_in_parquet_is_read_where_a_link_leads_now(tmp_path: Path) -> No
         link.symlink_to(root)
         corpus = load_corpus("folder", link, tmp_path / "cache")
         assert corpus["speaker_id"][:] == [f"folder_{speaker}"]
+
+
+@pytest.mark.parametrize("corpus", ["generated", "ravdess"])
+def test_a_cache_that_cannot_be_written_is_named_with_the_variable_that_moves_it(
+    corpus: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "home").write_text("a file where a home should be")
+    monkeypatch.delenv("TSE_SER_CACHE", raising=False)
+    monkeypatch.setattr(Path, "home", lambda: tmp_path / "home")
+    with pytest.raises(CorpusError, match=r"home.*cannot be kept there.*set TSE_SER_CACHE"):
+        load_corpus(corpus, tmp_path)

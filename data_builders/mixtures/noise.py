@@ -14,7 +14,7 @@ import filelock
 import numpy as np
 import soundfile
 
-from data_builders.audio import default_cache_dir, resample, write_audio
+from data_builders.audio import cache_folder, resample, write_audio
 from data_builders.corpora.scan import (
     AUDIO_SUFFIXES,
     FoundFile,
@@ -70,8 +70,8 @@ class NoiseFolder:
         files = list_files(self.root, AUDIO_SUFFIXES)
         if not files:
             raise CorpusError(f"noise_dir: no audio files in {self.root}")
-        cache = default_cache_dir() if cache_dir is None else Path(cache_dir)
-        self._folder = cache.absolute() / "noise"
+        cache = cache_folder(cache_dir)
+        self._folder = cache / "noise"
         self._recordings = _scan(self.root, files, self._folder, strict=strict)
         self.paths = list(self._recordings)
         self._lowpassed_powers: dict[tuple[str, float], float] = {}
