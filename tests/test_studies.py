@@ -35,11 +35,14 @@ def snakemake(study: str, *arguments: str, folder: Path = REPOSITORY) -> str:
     return done.stdout + done.stderr
 
 
+def plan(study: str, *arguments: str) -> str:
+    """What Snakemake would do, whatever lies in `results/` of this checkout."""
+    return snakemake(study, "-n", "--forceall", *arguments)
+
+
 def planned(study: str, *arguments: str) -> dict[str, int]:
     """How many jobs of each rule a study plans."""
-    stats = re.search(
-        r"^Job stats:\n.*?\n(.*?)^total", snakemake(study, "-n", *arguments), re.M | re.S
-    )
+    stats = re.search(r"^Job stats:\n.*?\n(.*?)^total", plan(study, *arguments), re.M | re.S)
     assert stats is not None
     pairs = [line.split() for line in stats.group(1).splitlines() if re.search(r"\s\d+$", line)]
     return {name: int(count) for name, count in pairs}
@@ -47,7 +50,7 @@ def planned(study: str, *arguments: str) -> dict[str, int]:
 
 def commands(study: str, *arguments: str) -> list[list[str]]:
     """The programs that a study would start, with their arguments."""
-    text = snakemake(study, "-n", "-p", *arguments).replace("\\\n", " ")
+    text = plan(study, "-p", *arguments).replace("\\\n", " ")
     found = [match.group(0).partition(" >> ")[0] for match in PROGRAM.finditer(text)]
     return [shlex.split(line) for line in found]
 
