@@ -353,6 +353,19 @@ class RecipeOptions(DataOptions):
         "Draw new training mixtures in every epoch; false keeps those of the first, as a corpus on "
         "disk would.",
     )
+    equalizer_db: float = option(
+        0.0,
+        "Equalize target and interference of training mixtures, each otherwise, by faders of this "
+        "standard deviation in dB: more voices of few.",
+        at_least=0,
+        at_most=12,
+    )
+    random_lowpass_share: float = option(
+        0.0,
+        "Share of the training mixtures heard through a low-pass, its cut-off drawn.",
+        at_least=0,
+        at_most=1,
+    )
     librimix_subset: str | None = option(
         None,
         "Train an extractor on LibriMix's published mixtures of this subset, such as "
@@ -372,6 +385,11 @@ class RecipeOptions(DataOptions):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        if self.has_channels and (self.reverberation != "none" or self.librimix_subset is not None):
+            raise OptionError(
+                "equalizer_db and random_lowpass_share are for drawn mixtures without rooms: leave "
+                "them out, or leave out reverberation and librimix_subset"
+            )
         if self.librimix_subset is None:
             return
         if self.condition != "noisy":
@@ -391,6 +409,11 @@ class RecipeOptions(DataOptions):
                     f"{name}: LibriMix's metadata decide what is mixed and how loud: leave it out, "
                     f"or leave out librimix_subset and draw mixtures from the corpus librispeech"
                 )
+
+    @property
+    def has_channels(self) -> bool:
+        """Whether the voices of training mixtures come through channels of their own."""
+        return self.equalizer_db > 0 or self.random_lowpass_share > 0
 
     def of_split(self, split: str, **changes: Any) -> DataOptions:
         """What is heard in a split.

@@ -48,10 +48,10 @@ from .feature_extraction_tse_ser import PreparedWaveform, join_stretches, spread
 from .input_checks import AudioError
 from .speech_activity import (
     HOP_SECONDS,
-    LOUD_PERCENTILE,
     SpeechActivitySettings,
     active_frames,
     band_powers,
+    loud_level_db,
     smoothed,
     speech_stretches,
 )
@@ -679,7 +679,8 @@ class TargetSpeakerEmotionPipeline(BasePipeline):
         own = band_powers(finding.speech, rate)
         power = _frame_power(own)
         share_db = 10 * np.log10(power / finding.mixture_power)
-        level_db = 10 * np.log10(power / np.percentile(power, LOUD_PERCENTILE))
+        level_db = 10 * np.log10(power)
+        level_db -= loud_level_db(level_db, settings.range_db)
         active = active_frames(own, settings) & (share_db >= -TARGET_BELOW_MIXTURE_DB)
         clear = active & (share_db >= -CLEAR_BELOW_MIXTURE_DB) & (level_db >= -CLEAR_RANGE_DB)
         reach = round(CLEAR_REACH_SECONDS / HOP_SECONDS)

@@ -14,6 +14,9 @@ SMOOTHED_FRAMES = 5
 # Floors and loudest parts are those around a moment: both change in the course of an hour.
 CONTEXT_SECONDS = 15.0
 FLOOR_PERCENTILE, LOUD_PERCENTILE = 5, 95
+# Frames that much quieter still are silence, of which a recording may have any amount: what counts
+# as loud or as the floor must not depend on it.
+SILENCE_BELOW_RANGE_DB = 10.0
 BLOCK_FRAMES = 3000
 TINY_POWER = 1e-20
 
@@ -34,7 +37,7 @@ class SpeechActivitySettings:
     range_db: float = 35.0
     onset_db: float = 9.0
     offset_db: float = 6.0
-    margin_seconds: float = 0.1
+    margin_seconds: float = 0.05
     max_pause_seconds: float = 1.0
 
 
@@ -87,10 +90,9 @@ def active_frames(powers: np.ndarray, settings: SpeechActivitySettings) -> np.nd
     for first in range(0, len(levels), context):
         block = slice(first, first + context)
         around = slice(max(first - context, 0), first + 2 * context)
-        loud = np.percentile(total[around], LOUD_PERCENTILE)
-        floors = np.percentile(levels[around], FLOOR_PERCENTILE, axis=0)
-        # Of digital silence nothing can be told but that it is far below.
-        floors = np.maximum(floors, loud - 2 * settings.range_db)
+        loud = loud_level_db(total[around], settings.range_db)
+        heard = total[around] >= loud - settings.range_db - SILENCE_BELOW_RANGE_DB
+        floors = np.percentile(levels[around][heard], FLOOR_PERCENTILE, axis=0)
         # The second of the bands: a hum that comes and goes has one.
         excess = np.sort(levels[block] - floors, axis=1)[:, -2]
         is_loud = total[block] >= loud - settings.range_db
@@ -98,6 +100,26 @@ def active_frames(powers: np.ndarray, settings: SpeechActivitySettings) -> np.nd
             is_loud & (excess >= settings.onset_db), is_loud & (excess >= settings.offset_db)
         )
     return active
+
+
+def loud_level_db(levels_db: np.ndarray, range_db: float) -> float:
+    """
+    The level of the loud parts of a recording, however much silence lies around them.
+
+    Args:
+        levels_db (`np.ndarray` of shape `(num_frames,)`): level of each frame.
+        range_db (`float`): frames this far below the loud ones are not counted.
+
+    Returns:
+        `float`: the 95th percentile of the frames that are within `range_db` of it.
+    """
+    loud = -np.inf
+    found = float(np.percentile(levels_db, LOUD_PERCENTILE))
+    # It only rises, and is one of finitely many: each round leaves out quieter frames.
+    while found > loud:
+        loud = found
+        found = float(np.percentile(levels_db[levels_db >= loud - range_db], LOUD_PERCENTILE))
+    return loud
 
 
 def speech_stretches(

@@ -35,7 +35,7 @@ DATA_FACTS = (
     *("eval_segment_seconds", "enrollment_seconds", "enrollment_emotion", "trim_silence"),
     *("lowpass_hz", "speed_factors", "noise_snr_range_db", "reverberation", "rt60_range_seconds"),
     *("noise_share", "reverberation_share", "clean_share", "absent_share", "mixing_seed"),
-    *("fresh_mixtures", "max_examples"),
+    *("fresh_mixtures", "equalizer_db", "random_lowpass_share", "max_examples"),
     *("max_train_examples", "max_eval_examples", "librimix_subset", "librimix_eval_subset"),
     "strict_corpora",
 )

@@ -14,6 +14,7 @@ from data_builders.librimix.mixtures import LibriMixDataset
 from data_builders.options import RecipeOptions
 from data_builders.schema import CorpusError
 from tse_ser.options import TseSerTrainingArguments
+from tse_ser.training.voice_channels import VoiceChannels
 
 # Examples of the contract between data and models.
 Examples = Dataset[dict[str, Any]]
@@ -50,9 +51,12 @@ def _load_examples(data: RecipeOptions, split: str) -> Examples:
     # Under best_on_test, the test session takes the place of the validation's.
     chosen_on = "test" if data.protocol == "best_on_test" and split == "validation" else split
     dataset = load_mixtures(split=chosen_on, **data.of_split(split).keywords())
-    if split == "train" and not data.fresh_mixtures:
-        return MixtureDataset(dataset.planner, train=False)
-    return dataset
+    if split != "train":
+        return dataset
+    if data.has_channels:
+        channels = data.equalizer_db, data.random_lowpass_share
+        return VoiceChannels(dataset.planner, data.fresh_mixtures, *channels)
+    return MixtureDataset(dataset.planner, data.fresh_mixtures)
 
 
 def load_librimix(data: RecipeOptions, *, train: bool) -> Examples:
