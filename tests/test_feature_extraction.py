@@ -158,6 +158,19 @@ def test_noise_holds_no_speech_and_speech_in_noise_does() -> None:
             assert stop / 16000 == pytest.approx(5.0, abs=0.35)
 
 
+@pytest.mark.parametrize("level", [0.0, 1e-5, 1e-4])
+def test_how_much_silence_lies_around_says_nothing_about_the_speech(level: float) -> None:
+    # Loud and soft parts: the soft ones were lost where little silence diluted the loud ones.
+    parts = [gain * babble(seed, 0.7) for seed, gain in enumerate((1.0, 0.1, 0.5, 0.05))]
+    spoken = np.concatenate([silence(0.2, level=level), *parts, silence(0.2, level=level)])
+    found = []
+    for seconds in (0.0, 1.0, 4.0, 12.0):
+        around = silence(seconds, level=level, seed=1)
+        prepared = TseSerFeatureExtractor().prepare(np.concatenate([around, spoken, around]))
+        found.append([(a - len(around), b - len(around)) for a, b in prepared.stretches])
+    assert found[0] == found[1] == found[2] == found[3]
+
+
 def test_settings_are_saved(tmp_path: Path) -> None:
     extractor = TseSerFeatureExtractor(8000, do_normalize=False, min_duration_seconds=0.25)
     extractor.save_pretrained(tmp_path)
