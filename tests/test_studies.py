@@ -58,7 +58,8 @@ def commands(study: str, *arguments: str) -> list[list[str]]:
 @pytest.mark.parametrize(
     ("study", "arguments", "trainings", "sets", "tests"),
     [
-        ("demo", [], 9, 3, 16),
+        ("demo", [], 5, 1, 6),
+        ("demo", ["--config", "only=[II,III,IV,V,VI]"], 9, 3, 16),
         # One pretraining; ten trainings and three Denoised sets a fold, and the small model of one.
         ("ravdess", [], 1 + 6 * 10 + 2, 18, 6 * (16 + 15 + 1 + 3 + 1) + 1),
         # One extractor for all, Denoised sets for all seeds.
@@ -218,7 +219,7 @@ def test_a_step_may_be_a_model_that_is_there(tmp_path: Path) -> None:
     extractors = [words[words.index("--extractor_name_or_path") + 1] for words in found
                   if "--extractor_name_or_path" in words]  # fmt: skip
     assert {*extractors} == {folder}
-    assert sum(words[0] == "train.py" for words in found) == 8
+    assert sum(words[0] == "train.py" for words in found) == 4
 
 
 STUB = """

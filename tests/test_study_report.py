@@ -164,7 +164,9 @@ def test_the_demonstration_saves_a_checkpoint_that_works_on_its_own_sample(
     assert {entry["label"] for entry in heard} == set(EMOTIONS)
     after = next(line for line in printed.splitlines() if line.strip().startswith("after:"))
     assert heard[0]["label"] in after.partition("(")[0]
-    (baseline,) = [line for line in printed.splitlines() if "SC trained on mixtures" in line]
+    (baseline,) = [
+        line for line in printed.splitlines() if "before: SC trained on mixtures" in line
+    ]
     assert any(emotion in baseline for emotion in EMOTIONS)
 
 
@@ -174,6 +176,24 @@ def test_a_study_without_what_is_shown_is_named(
     other = write_study(tmp_path / "other", {"joint": (JOINT, [evaluation(records(MOST))])})
     with pytest.raises(SystemExit, match="has no joint model"):
         demo.main([str(other)])
+
+
+def test_the_order_of_the_systems_is_told_as_it_is(tmp_path: Path) -> None:
+    most, half, few = [1, 1, 1, 1] * 8 + [1, 0] * 4, [1, 0] * 20, [0, 0, 1, 0] * 10
+    base = labels("SB_SC", "Denoised", "Denoised", "IV", method="TSE-SER-base")
+    tests = {"noisy": (SC_NOISY, few), "base": (base, most), "joint": (JOINT, half)}
+    runs = {name: (words, [evaluation(records(right))]) for name, (words, right) in tests.items()}
+    lines = demo.order_of_systems(study(tmp_path, runs))
+    assert [line.split("%")[0].split() for line in lines[1:]] == [
+        ["SC", "trained", "on", "mixtures", "25.0"],
+        ["SB_SC", "90.0"],
+        ["SB+SC", "50.0"],
+    ]
+    assert "against SC trained on mixtures: better (+" in lines[2]
+    assert "against SB_SC: worse (-" in lines[3]
+    same = {name: runs[other] for name, other in (("base", "base"), ("joint", "base"))}
+    same["joint"] = (JOINT, same["joint"][1])
+    assert "not told apart" in demo.order_of_systems(study(tmp_path / "same", same))[2]
 
 
 def test_the_most_likely_emotion_stands_first() -> None:
