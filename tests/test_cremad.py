@@ -100,6 +100,19 @@ def test_sentences_stay_apart_where_speakers_are_held_out_by_name(
         assert sentences == (wanted[split] if len(part) else set())
 
 
+def test_six_actors_are_set_aside_for_choices(tmp_path: Path) -> None:
+    root = write_cremad(tmp_path / "cremad", actors=(1001, 1014, 1020, 1024, 1040, 1060, 1080))
+    everyone = {*load_corpus("cremad", root, tmp_path / "cache")["speaker_id"]}
+    aside = {"cremad_1014", "cremad_1024"}
+    study = load_corpus("cremad:part=study", root, tmp_path / "cache")
+    assert {*study["speaker_id"]} == everyone - aside and "split" not in study.column_names
+    choices = split_corpus(load_corpus("cremad:part=choices", root, tmp_path / "cache"))
+    heard = {split: {*part["speaker_id"][:]} for split, part in choices.items()}
+    assert heard == {"train": everyone - aside, "validation": aside, "test": set()}
+    with pytest.raises(CorpusError, match="use study or choices"):
+        load_corpus("cremad:part=all", root, tmp_path / "cache")
+
+
 def test_a_corpus_is_split_in_one_way_whatever_role_it_has(tmp_path: Path) -> None:
     write_cremad(tmp_path / "cremad")
     folders: dict[str, Any] = {"corpus_dir": tmp_path, "cache_dir": tmp_path / "cache"}

@@ -56,7 +56,7 @@ def _truth(text: str) -> bool:
 # name -> option -> what makes its value of the text behind "="
 CORPUS_OPTIONS: dict[str, dict[str, Callable[[str], Any]]] = {
     "iemocap": {"scenario": str},
-    "cremad": {"held_out_sentences": _truth},
+    "cremad": {"held_out_sentences": _truth, "part": str},
     "librispeech": {
         "subsets": _words,
         "hours": _numbers,

@@ -13,6 +13,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path, PurePath
 
 import datasets
+import numpy as np
 
 from data_builders.corpora.audio_folder import describe_files, wrong_folder
 from data_builders.corpora.corpus_table import (
@@ -63,6 +64,9 @@ SENTENCE_SPLITS = {
     **dict.fromkeys(("IWL", "ITH", "DFA"), "validation"),
     **dict.fromkeys(("ITS", "TSI", "WSI"), "test"),
 }
+# Settings are chosen on these, three women and three men, who are in no test of the study.
+SET_ASIDE = ("1014", "1024", "1034", "1054", "1064", "1074")
+PARTS = ("study", "choices")
 FIRST_ACTOR, NUM_ACTORS, NUM_SESSIONS = 1001, 91, 5
 # The first has every actor, the second (of converted copies) those whose clips it lists.
 DEMOGRAPHICS_FILES = ("VideoDemographics.csv", "metadata.csv")
@@ -79,6 +83,7 @@ def load_cremad(
     cache_dir: Path,
     *,
     held_out_sentences: bool = False,
+    part: str | None = None,
     strict: bool = False,
 ) -> datasets.Dataset:
     """Reads CREMA-D; sessions are five groups of 18 or 19 actors with consecutive numbers.
@@ -88,16 +93,20 @@ def load_cremad(
         cache_dir (`Path`): where scans, tables and resampled copies are kept.
         held_out_sentences (`bool`): each split has sentences of its own besides actors of its own,
             see `SENTENCE_SPLITS`; otherwise all actors speak all sentences.
+        part (`str`, *optional*): "study" leaves out the actors of `SET_ASIDE`; "choices" validates
+            on them, trains on all others, and tests nobody.
         strict (`bool`): stop at audio that cannot be used, which is otherwise left out.
 
     Returns:
         `datasets.Dataset`: utterances of all six emotions, with `UTTERANCE_FEATURES`, and the split
-        of each sentence where they are held apart.
+        of each sentence where they are held apart, or of each actor in "choices".
 
     Raises:
-        CorpusError: the folder is missing, is not CREMA-D, or holds no usable audio, or `strict`
-            and some is not.
+        CorpusError: there is no such part, the folder is missing, is not CREMA-D, or holds no
+            usable audio, or `strict` and some is not.
     """
+    if part not in (None, *PARTS):
+        raise CorpusError(f"cremad: part={part!r}: use {' or '.join(PARTS)}")
     root = require_folder("cremad", data_dir)
     audio = list_files(root, AUDIO_SUFFIXES)
     tables = list_files(root, (".csv",))
@@ -117,7 +126,7 @@ def load_cremad(
         )
         return described
 
-    return load_table(
+    corpus = load_table(
         "cremad",
         root,
         [*audio, *demographics],
@@ -127,6 +136,12 @@ def load_cremad(
         more_columns={SENTENCE_COLUMN: split_of_name} if held_out_sentences else None,
         strict=strict,
     )
+    is_set_aside = np.isin(corpus["speaker_id"][:], [f"cremad_{actor}" for actor in SET_ASIDE])
+    if part == "study":
+        return corpus.select(np.flatnonzero(~is_set_aside))
+    if part == "choices":
+        return corpus.add_column("split", np.where(is_set_aside, "validation", "train").tolist())
+    return corpus
 
 
 def _describe(path: PurePath, genders: Mapping[str, str]) -> Description | None:
