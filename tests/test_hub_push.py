@@ -119,6 +119,27 @@ from datasets import load_dataset
 print(json.dumps({name: rows.num_rows for name, rows in load_dataset("lab/mixtures").items()}))
 """
 
+# The ways of `transformers` itself, without the command.
+PUSH_BY_HAND = """
+import json
+from transformers import Trainer, TrainingArguments
+from tse_ser.saving import load_saved
+model, feature_extractor = load_saved("version1")
+model.push_to_hub("lab/by-hand")
+feature_extractor.push_to_hub("lab/by-hand")
+arguments = TrainingArguments(
+    "trained", hub_model_id="lab/by-trainer", report_to="none", use_cpu=True
+)
+Trainer(model, arguments, processing_class=feature_extractor).push_to_hub()
+print(json.dumps(None))
+"""
+USE_BY_HAND = """
+import json
+from transformers import pipeline
+given = {"mixture": "mixture.wav", "enrollment": "enrollment.wav"}
+names = ("lab/by-hand", "lab/by-trainer")
+print(json.dumps([pipeline(model=name, trust_remote_code=True)(given) for name in names]))
+"""
 
 # What the owner of a repository put there by hand.
 OWN_FILES = {"train_my_way.py": b"print(1)", "scripts/serve.py": b"print(2)", "notes.txt": b"mine"}
@@ -314,6 +335,20 @@ def expected_logits(local: TargetSpeakerEmotionPipeline, waveforms: list[np.ndar
     with torch.no_grad():
         logits: np.ndarray = local.model(**inputs).logits.numpy()
     return logits
+
+
+def test_what_transformers_itself_pushes_recognizes_as_well(
+    server: HubServer,
+    said: dict[str, Any],
+    folder: Path,
+    versions: list[TargetSpeakerEmotionPipeline],
+    waveforms: list[np.ndarray],
+) -> None:
+    run_installed(PUSH_BY_HAND, folder, hub_environment(server, folder / "by_hand"))
+    user = hub_environment(server, folder / "friend")
+    for result in run_isolated(USE_BY_HAND, folder / "site", folder, user):
+        expected = versions[0]({"mixture": waveforms[0], "enrollment": waveforms[1]})
+        assert scores(result) == pytest.approx(scores(expected), rel=1e-5)
 
 
 def test_the_three_lines_give_what_the_local_pipeline_gives(
