@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 from torch.nn import functional as F
 
-from .frozen_speaker_encoder import FrozenSpeakerEncoder
+from .speaker_encoders import FrozenSpeakerEncoder
 
 FRAME_SAMPLES = 400
 HOP_SAMPLES = 160

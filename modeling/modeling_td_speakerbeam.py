@@ -18,18 +18,19 @@ from transformers import initialization as init
 from transformers.utils.generic import ModelOutput
 
 from .configuration_td_speakerbeam import TdSpeakerBeamConfig
-from .fourier_filters import fourier_filters, fourier_synthesis
-from .frame_layers import FrameAnalysis, FrameSynthesis
+from .frame_layers import FrameAnalysis, FrameSynthesis, fourier_filters, fourier_synthesis
 from .frame_norms import FrameBatchNorm, FrameLayerNorm
-from .frozen_speaker_encoder import FrozenSpeakerEncoder
 from .input_checks import check_batch_size, check_finite, check_waveform
 from .log_mel import LogMelSpectrogram
-from .log_mel_statistics import LogMelStatisticsEncoder
 from .long_recordings import LongRecordingMixin
 from .modeling_campplus import CamPlusPlusSpeakerEncoder
-from .modeling_ge2e import Ge2eSpeakerEncoder
 from .readable_weights import ReadableWeightsMixin
 from .signal_losses import extraction_losses, si_snr
+from .speaker_encoders import (
+    FrozenSpeakerEncoder,
+    Ge2eSpeakerEncoder,
+    LogMelStatisticsEncoder,
+)
 from .streaming import StreamingMixin
 from .temporal_conv_network import ACTIVATIONS, TemporalConvNetwork
 

@@ -10,7 +10,7 @@ import torch
 from torch.nn import functional as F
 
 from modeling import TdSpeakerBeamConfig, TdSpeakerBeamForSpeechExtraction
-from modeling.fourier_filters import fourier_filters, fourier_synthesis
+from modeling.frame_layers import fourier_filters, fourier_synthesis
 
 FIELDS: dict[str, Any] = {
     "initial_filters": "fourier",

@@ -21,7 +21,7 @@ from tiny_models import (
 )
 from torch import Tensor
 
-from modeling.modeling_ge2e import Ge2eSpeakerEncoder
+from modeling.speaker_encoders import Ge2eSpeakerEncoder
 
 # None, one or several whole windows, and rests on both sides of three quarters of a window.
 LENGTHS = (9000, 25600, 25601, 37000, 39000, 64123)

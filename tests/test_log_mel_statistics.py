@@ -10,7 +10,7 @@ import torch
 from tiny_models import STATISTICS_FIELDS, tiny_extractor
 
 from modeling import TdSpeakerBeamConfig
-from modeling.log_mel_statistics import STATISTICS_DIM, LogMelStatisticsEncoder
+from modeling.speaker_encoders import STATISTICS_DIM, LogMelStatisticsEncoder
 
 ENCODER = LogMelStatisticsEncoder()
 

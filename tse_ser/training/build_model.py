@@ -19,7 +19,7 @@ from modeling import (
     ShiftCnnForEmotionClassification,
     TseSerForEmotionClassification,
 )
-from modeling.frozen_speaker_encoder import FrozenSpeakerEncoder
+from modeling.speaker_encoders import FrozenSpeakerEncoder
 from tse_ser.options import ModelOptions, Stage
 from tse_ser.resources import find
 
