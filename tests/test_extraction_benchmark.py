@@ -9,9 +9,13 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+from tiny_publishing import RAVDESS, write_training
 
 from modeling import TdSpeakerBeamConfig, TdSpeakerBeamForSpeechExtraction
 from tse_ser.evaluation.extraction_benchmark import load_extractor, main, share_flagged
+from tse_ser.publishing.cards import collect_facts, render_card
+from tse_ser.publishing.errors import PublishingError
+from tse_ser.publishing.options import PublishingOptions
 from tse_ser.saving import save_with_code
 
 STRANGER = """
@@ -24,6 +28,14 @@ def quiet(mixture, enrollment):
 def short(mixture, enrollment):
     return mixture[1:]
 """
+TINY: dict[str, Any] = {
+    **dict.fromkeys(("bottleneck_channels", "hidden_channels", "skip_channels"), 8),
+    "num_filters": 16,
+    "speaker_embedding_dim": 8,
+    "num_blocks": 1,
+    "num_repeats": 1,
+    "adaptation_layer": 0,
+}
 SETS = """
 Voices:
   targets: generated
@@ -72,10 +84,7 @@ def test_a_function_that_changes_nothing_gains_nothing(tmp_path: Path, stranger:
 def test_a_model_is_scored_from_its_folder_with_its_similarity(
     tmp_path: Path, stranger: str
 ) -> None:
-    widths = dict.fromkeys(("bottleneck_channels", "hidden_channels", "skip_channels"), 8)
-    sizes: dict[str, Any] = {"num_filters": 16, "speaker_embedding_dim": 8, **widths}
-    sizes |= {"num_blocks": 1, "num_repeats": 1, "adaptation_layer": 0}
-    model = TdSpeakerBeamForSpeechExtraction(TdSpeakerBeamConfig(**sizes))
+    model = TdSpeakerBeamForSpeechExtraction(TdSpeakerBeamConfig(**TINY))
     save_with_code(model, tmp_path / "model")
     rows = run(tmp_path, str(tmp_path / "model"))
     assert len(rows) == 12 and rows["speaker_similarity"].notna().all()
@@ -97,3 +106,18 @@ def test_absent_targets_are_flagged_at_the_false_alarm_rate_of_those_present() -
     absent = pd.DataFrame({"condition": "absent", "speaker_similarity": [0.1, 0.52, 0.53, 0.9]})
     assert share_flagged(pd.concat([present, absent])) == 0.5
     assert share_flagged(present) is None
+
+
+def test_the_rows_of_an_extractor_go_into_its_card(tmp_path: Path, stranger: str) -> None:
+    folder = tmp_path / "tiny"
+    model = TdSpeakerBeamForSpeechExtraction(TdSpeakerBeamConfig(**TINY))
+    write_training(folder, model, ["--stage", "extraction", *RAVDESS])
+    run(tmp_path, str(folder), f"{stranger}:whole")
+    parquet = tmp_path / "out" / "extraction.parquet"
+    options = PublishingOptions(results=parquet)
+    facts, _ = collect_facts(model, folder, "lab/tiny", options)
+    card = render_card(facts)
+    assert "| tiny " in card and "| whole " not in card
+    assert "was not evaluated" not in card
+    with pytest.raises(PublishingError, match="of tiny, whole, not of lab/other"):
+        collect_facts(model, folder, "lab/other", options)

@@ -9,12 +9,14 @@ from pathlib import Path
 from typing import Any
 
 import jinja2
+import pandas as pd
 from huggingface_hub import CardData, ModelCard, ModelCardData
 from huggingface_hub.repocard_data import eval_results_to_model_index
 from transformers import PreTrainedConfig, PreTrainedModel
 
 from tse_ser import resources
 from tse_ser.conversion.checkpoint_card import PIPELINE_TAGS, TITLES, usage
+from tse_ser.evaluation.extraction_benchmark import to_table
 from tse_ser.publishing.corpora import Corpus, find_corpora, known_facts
 from tse_ser.publishing.errors import PublishingError
 from tse_ser.publishing.licenses import UNKNOWN, License, LicensedPart, choose_license
@@ -45,6 +47,8 @@ WIDGET = [
     {"example_title": "A mixture", "src": "sample/mixture.wav"},
     {"example_title": "The target speaker alone", "src": "sample/enrollment.wav"},
 ]
+# What the extraction benchmark writes; the tests of a study are JSON.
+BENCHMARK_SUFFIX = ".parquet"
 NEEDED = ("license", "library_name", "pipeline_tag", "tags")
 # What a template leaves behind where a fact was missing, or somebody meant to write on.
 UNFILLED = re.compile(
@@ -75,6 +79,7 @@ class CardFacts:
         results (`tuple[Result, ...]`): empty only where the model was not evaluated.
         samples (`Samples`, *optional*): recordings in the repository.
         dtype (`str`, *optional*): what the weights were rounded to, after they were measured.
+        benchmark (`str`): table of the extraction benchmark; empty where it did not run.
     """
 
     repo_id: str
@@ -93,6 +98,7 @@ class CardFacts:
     results: tuple[Result, ...]
     samples: Samples | None
     dtype: str | None = None
+    benchmark: str = ""
 
     @property
     def pipeline_tag(self) -> str:
@@ -141,6 +147,7 @@ def collect_facts(
         results=_results(model_dir, config.model_type, options),
         samples=options.samples,
         dtype=options.dtype,
+        benchmark=_benchmark(repo_id, config.model_type, options),
     ), lineage
 
 
@@ -170,8 +177,23 @@ def _parts(config: PreTrainedConfig, lineage: Lineage) -> tuple[LicensedPart, ..
     return tuple(dict.fromkeys(parts))
 
 
+def _benchmark(repo_id: str, model_type: str, options: PublishingOptions) -> str:
+    """The rows of an extractor in a file of the extraction benchmark, by the repository's name."""
+    if options.results is None or options.results.suffix != BENCHMARK_SUFFIX:
+        return ""
+    rows = pd.read_parquet(options.results)
+    own = rows[rows["extractor"] == repo_id.split("/")[-1]]
+    if model_type != "td_speakerbeam" or own.empty:
+        scored = ", ".join(rows["extractor"].unique())
+        raise PublishingError(
+            f"--results {options.results}: an extraction benchmark of {scored}, not of {repo_id}: "
+            "score the extractor from a folder of the repository's name"
+        )
+    return to_table(own).strip()
+
+
 def _results(model_dir: Path, model_type: str, options: PublishingOptions) -> tuple[Result, ...]:
-    if options.not_evaluated:
+    if options.not_evaluated or (options.results and options.results.suffix == BENCHMARK_SUFFIX):
         return ()
     if options.results is None:
         raise PublishingError(
