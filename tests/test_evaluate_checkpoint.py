@@ -372,7 +372,10 @@ def test_the_command_line_scores_the_generated_corpus(
     command += ["--gender_state", "different", "--max_examples", "3"]
     main([*command, "--output", str(output_file)])
     written = json.loads(output_file.read_text())
-    assert '"num_examples": 3' in capsys.readouterr().out
+    shown = json.loads(capsys.readouterr().out)
+    numbers = ("num_examples", "wa", "ua", "si_sdr_mixture_db", "si_sdr_extracted_db", "si_sdri_db")
+    assert {name: shown[name] for name in numbers} == {name: written[name] for name in numbers}
+    assert shown["num_examples"] == 3
     assert set(written["by_interferer_corpus"]) == {"generated_pool"}
     assert set(written["by_gender_state"]) == {"different"}
     # Power-based 0 dB over whole utterances, so the mixture's SI-SDR is near it.

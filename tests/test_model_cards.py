@@ -26,6 +26,7 @@ from tse_ser.publishing.licenses import (
     LicensedPart,
     choose_license,
     conditions,
+    is_known,
 )
 from tse_ser.publishing.lineage import (
     PRIVATE_DATA,
@@ -71,6 +72,7 @@ def card_facts(**changed: Any) -> CardFacts:
         repo_id=REPO_ID,
         model_type="tse_ser",
         title="TSE-SER: tse-ser-ft",
+        extractor="TD-SpeakerBeam",
         usage=usage(TseSerConfig(), REPO_ID),
         num_parameters=4321,
         sampling_rate=16000,
@@ -308,6 +310,8 @@ def test_every_corpus_of_the_recipes_is_known_or_has_to_be_described() -> None:
     # A set of one's own, and one that is made of another.
     assert set(CORPORA) - {"folder", "denoised"} == set(known_facts()["corpora"])
     assert find_corpora(["librispeech:hours=10", "librispeech"], {})[0].title == "LibriSpeech"
+    for corpus in find_corpora(known_facts()["corpora"], {}):  # no field is missing
+        assert is_known(corpus.license_id) and corpus.speech, corpus.name
     with pytest.raises(PublishingError, match="say what they are by --describe folder=TEXT"):
         find_corpora(["folder:metadata=calls.csv"], {})
     # Each has a description of its own, and the terms of no corpus that it is called like.

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 import torch
 from documented_blocks import read_blocks
+from tiny_publishing import facts_of
 from tiny_training import CLASSIFIER_FIELDS, tiny_trainer
 from transformers import AutoConfig, AutoFeatureExtractor, AutoModel
 
@@ -23,9 +24,14 @@ from modeling import (
     TargetSpeakerEmotionPipeline,
     TseSerFeatureExtractor,
 )
+from tse_ser.cli.recognition import load_pipeline
+from tse_ser.conversion.checkpoint_card import TITLES
 from tse_ser.evaluation.evaluate_checkpoint import load_model
 from tse_ser.evaluation.prediction import run_model
 from tse_ser.options import ModelOptions
+from tse_ser.publishing.cards import collect_facts, render_card
+from tse_ser.publishing.errors import PublishingError
+from tse_ser.publishing.options import PushOptions
 from tse_ser.training.build_model import build_model
 
 PAGE = Path(__file__).resolve().parents[1] / "docs" / "new_extractor.md"
@@ -90,6 +96,25 @@ def test_both_stages_train_it_and_the_evaluation_loads_it(added: Path, tmp_path:
     )
     emotions = recognize(short)
     assert sum(one["score"] for one in emotions) == pytest.approx(1)
+    TseSerFeatureExtractor().save_pretrained(tmp_path / "extractor")
+    extract = load_pipeline(str(tmp_path / "extractor"))
+    assert extract(short, return_extracted=True)["extracted"]["array"].shape == (6000,)
+
+
+def test_a_card_says_nothing_of_an_extractor_that_nobody_described(
+    added: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    extractor = build_model(model_arguments(added), "extraction")
+    joint = build_model(model_arguments(added), "joint")
+    facts = facts_of(["--interferers", "generated"])
+    (tmp_path / "training_facts.json").write_text(json.dumps(facts))
+    options = PushOptions(model=tmp_path, repo_id="lab/gru", not_evaluated=True)
+    for model in (extractor, joint):
+        with pytest.raises(PublishingError, match="the card of a 'gru_mask' model"):
+            collect_facts(model, tmp_path, "lab/gru", options)
+    monkeypatch.setitem(TITLES, "gru_mask", "a GRU mask")
+    card = render_card(collect_facts(joint, tmp_path, "lab/gru", options)[0])
+    assert "enrollment, guide a GRU mask, which extracts the voice" in card
 
 
 def test_a_misspelt_type_or_field_is_refused(added: Path, tmp_path: Path) -> None:

@@ -191,7 +191,7 @@ def read_training_options(argv: Sequence[str] | None = None) -> TrainingOptions:
             the message names them.
     """
     kinds = (ModelOptions, RecipeOptions, TseSerTrainingArguments)
-    options = TrainingOptions(*read_options(kinds, argv, prog="train.py"))
+    options = TrainingOptions(*read_options(kinds, argv, prog="tse-ser train"))
     _check_stage(options.data, options.training.stage)
     options = options._replace(data=with_sources(options.data))
     _apply_protocol(options.data.protocol, options.training)

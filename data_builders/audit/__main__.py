@@ -167,7 +167,7 @@ def _words(name: str, value: Any) -> str:
 def _parse(argv: Sequence[str] | None) -> tuple[argparse.Namespace, dict[str, Any]]:
     parser = OptionParser(
         [DataOptions],
-        prog="python -m data_builders.audit",
+        prog="tse-ser audit",
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )

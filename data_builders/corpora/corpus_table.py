@@ -77,8 +77,9 @@ def require_folder(corpus: str, data_dir: Path | None) -> Path:
     """
     if data_dir is None:
         raise CorpusError(
-            f"{corpus}: its folder is not known; pass data_dir (load_corpus) or corpus_dir or "
-            f"corpus_dirs (load_mixtures)"
+            f"{corpus}: its folder is not known; pass --corpus_dir, the folder that holds "
+            f"{corpus}/, or --corpus_dirs {corpus}=FOLDER; in Python corpus_dir or corpus_dirs "
+            "(load_mixtures) or data_dir (load_corpus)"
         )
     if not data_dir.is_dir():
         raise CorpusError(f"{corpus}: {data_dir} is not a folder; check the path")

@@ -180,7 +180,10 @@ def _read_table(table: Path) -> dict[str, list[str]]:
 def _check_columns(table: Path, columns: Mapping[str, list[str]]) -> None:
     missing = [column for column in REQUIRED_COLUMNS if column not in columns]
     if missing:
-        raise CorpusError(f"{table}: the columns {missing} are missing; found {sorted(columns)}")
+        raise CorpusError(
+            f"{table}: the columns {missing} are missing; found {sorted(columns)}; "
+            "a CSV file has commas between its columns"
+        )
     if not columns["path"]:
         raise CorpusError(f"{table}: no utterance is described")
     required = zip(*(columns[name] for name in REQUIRED_COLUMNS), strict=True)

@@ -76,7 +76,7 @@ def split_by_speaker(corpus: datasets.Dataset, seed: int = 0) -> dict[str, datas
     if len(gender_of_speaker) < len(SPLITS):
         raise CorpusError(
             f"three splits need at least three speakers, the corpus has {len(gender_of_speaker)}: "
-            f"{sorted(gender_of_speaker)}"
+            f"{sorted(gender_of_speaker)}; add speakers, or a column `split` to a table of your own"
         )
     speakers = _alternate_genders(gender_of_speaker, np.random.default_rng(seed))
     held_out = max(1, round(HELD_OUT_SHARE * len(speakers)))

@@ -17,8 +17,8 @@ from transformers import AutoConfig
 from transformers.utils.logging import disable_progress_bar
 
 from modeling import (
+    EXTRACTORS,
     TargetSpeakerEmotionPipeline,
-    TdSpeakerBeamForSpeechExtraction,
     TseSerFeatureExtractor,
     TseSerForEmotionClassification,
     load_voice,
@@ -27,10 +27,6 @@ from tse_ser.cli.errors import CommandError
 
 AUDIO_FORMATS = (".wav", ".flac")
 WRITTEN_SAMPLES = 2**20
-MODELS: dict[str, Any] = {
-    "td_speakerbeam": TdSpeakerBeamForSpeechExtraction,
-    "tse_ser": TseSerForEmotionClassification,
-}
 
 
 def load_pipeline(name_or_path: str, device: str | None = None) -> TargetSpeakerEmotionPipeline:
@@ -164,14 +160,15 @@ def check_format(path: Path) -> None:
 
 def _load_model(name_or_path: str) -> Any:
     _check_folder(name_or_path)
+    models: dict[str, Any] = {**EXTRACTORS, "tse_ser": TseSerForEmotionClassification}
     try:
         model_type = AutoConfig.from_pretrained(name_or_path, trust_remote_code=False).model_type
-        if model_type not in MODELS:
+        if model_type not in models:
             raise CommandError(
                 f"--model {name_or_path} is a {model_type!r} model, which extracts nobody: name "
-                f"one of the types {' or '.join(MODELS)}"
+                f"one of the types {' or '.join(models)}"
             )
-        return MODELS[model_type].from_pretrained(name_or_path).eval()
+        return models[model_type].from_pretrained(name_or_path).eval()
     except (OSError, SafetensorError) as error:
         raise CommandError(
             f"--model {name_or_path}: check the name and the folder ({_first_line(error)})"

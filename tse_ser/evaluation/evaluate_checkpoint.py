@@ -38,7 +38,7 @@ from data_builders.files import check_output
 from data_builders.option_reader import OptionError
 from data_builders.schema import EMOTIONS, CorpusError
 from modeling import EXTRACTORS, TseSerForEmotionClassification
-from tse_ser.evaluation.prediction import SI_SDR_FIELDS, extracts, predict
+from tse_ser.evaluation.prediction import extracts, predict
 from tse_ser.evaluation.scoring import (
     score_detection,
     score_groups,
@@ -294,8 +294,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     except (OptionError, CorpusError) as error:
         print(f"evaluate: error: {error}", file=sys.stderr)
         return 2
-    shown = ["num_examples", "wa", "ua", *SI_SDR_FIELDS, "minutes"]
-    shown += [name for name in ("detection", "optimistic") if result[name]]
+    names = score_predictions([])  # those of every test
+    shown = [name for name in names if not isinstance(result[name], dict | list)]
+    shown += ["minutes", *(name for name in ("detection", "optimistic") if result[name])]
     print(json.dumps({name: result[name] for name in shown}, indent=2))
     return 0
 

@@ -14,6 +14,7 @@ from huggingface_hub import CardData, ModelCard, ModelCardData
 from huggingface_hub.repocard_data import eval_results_to_model_index
 from transformers import PreTrainedConfig, PreTrainedModel
 
+from modeling import EXTRACTORS
 from tse_ser import resources
 from tse_ser.conversion.checkpoint_card import PIPELINE_TAGS, TITLES, usage
 from tse_ser.evaluation.extraction_benchmark import to_table
@@ -66,6 +67,7 @@ class CardFacts:
         repo_id (`str`): where the model goes.
         model_type (`str`): "td_speakerbeam", "shift_cnn" or "tse_ser"; names the template.
         title (`str`): heading.
+        extractor (`str`): what its extractor is called; the classifier's own name without one.
         usage (`str`): lines of Python.
         num_parameters (`int`): of the model.
         sampling_rate (`int`): in Hz.
@@ -85,6 +87,7 @@ class CardFacts:
     repo_id: str
     model_type: str
     title: str
+    extractor: str
     usage: str
     num_parameters: int
     sampling_rate: int
@@ -124,6 +127,7 @@ def collect_facts(
         PublishingError: a fact is missing; the message says where it comes from.
     """
     config = model.config
+    extractor = _title(getattr(config, "extractor_config", config).model_type)
     lineage = read_lineage(model_dir, options.earlier_stages, options.base_model)
     corpora = find_corpora(
         (name for stage in lineage.stages for name in corpora_of(stage)), options.descriptions
@@ -133,7 +137,8 @@ def collect_facts(
     return CardFacts(
         repo_id=repo_id,
         model_type=config.model_type,
-        title=f"{TITLES[config.model_type]}: {repo_id.split('/')[-1]}",
+        title=f"{_title(config.model_type)}: {repo_id.split('/')[-1]}",
+        extractor=extractor,
         usage=usage(config, repo_id),
         num_parameters=sum(one.numel() for one in model.parameters()),
         sampling_rate=config.sampling_rate,
@@ -151,8 +156,17 @@ def collect_facts(
     ), lineage
 
 
+def _title(model_type: str) -> str:
+    if model_type not in TITLES:
+        raise PublishingError(
+            f"--model: nothing is written yet for the card of a {model_type!r} model: "
+            "docs/new_extractor.md says where its words go"
+        )
+    return TITLES[model_type]
+
+
 def _labels(config: PreTrainedConfig) -> tuple[str, ...]:
-    is_extractor = config.model_type == "td_speakerbeam"
+    is_extractor = config.model_type in EXTRACTORS
     return () if is_extractor else tuple((config.id2label or {}).values())
 
 

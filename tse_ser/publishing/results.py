@@ -10,6 +10,7 @@ from typing import Any
 
 from huggingface_hub import EvalResult
 
+from modeling import EXTRACTORS
 from tse_ser.publishing.corpora import base_name, find_corpora, listed, titles
 from tse_ser.publishing.errors import PublishingError
 from tse_ser.publishing.lineage import plain_values, read_json
@@ -135,7 +136,7 @@ def read_results(source: Path, model_dir: Path, model_type: str) -> tuple[Result
     folder = source / "tests" if (source / "tests").is_dir() else source
     files = [source] if source.is_file() else sorted(folder.rglob("*.json"))
     cells = [(path, cell) for path in files if _is_cell(cell := _labelled(path))]
-    extracts_only = model_type == "td_speakerbeam"
+    extracts_only = model_type in EXTRACTORS
     own = [
         cell
         for path, cell in cells
