@@ -12,8 +12,6 @@ from safetensors.torch import save
 from torch import Tensor
 from torch.nn import functional as F
 
-from .configuration_td_speakerbeam import TdSpeakerBeamConfig
-
 EMBEDDING_KEY = "speaker_embedding"
 # A voice keeps what its model makes of this noise: it tells models apart in any precision.
 PROBE_KEY = "probe_embedding"
@@ -125,14 +123,15 @@ def save_voice(path: str | Path, embedding: Tensor, model: Any, name: str = "") 
     Raises:
         ValueError: the embedding is of another size than the model's.
     """
-    size = _embedding_size(_extractor_of(model).config)
+    probe = probe_embedding(model)
+    size = len(probe)
     if embedding.shape not in ((size,), (1, size)):
         raise ValueError(
             f"`embedding` must be one voice of shape (1, {size}), got {tuple(embedding.shape)}."
         )
     tensors = {
         EMBEDDING_KEY: embedding.detach().reshape(size).float().cpu().contiguous(),
-        PROBE_KEY: probe_embedding(model),
+        PROBE_KEY: probe,
     }
     # By a file of its own, which gets the permissions that the umask says.
     path = Path(path)
@@ -197,21 +196,15 @@ def probe_embedding(model: Any) -> Tensor:
     # In single precision and evaluation mode, whatever the model is in: a copy, and of few parts.
     shell = copy.copy(extractor)
     shell._modules = {
-        name: module if name in ("mask_estimator", "decoder") else copy.deepcopy(module)
+        name: module
+        if module is None or name in ("mask_estimator", "decoder")
+        else copy.deepcopy(module).float().cpu().eval()
         for name, module in extractor._modules.items()
     }
-    for name in ("encoder", "auxiliary_network", "speaker_encoder"):
-        if (part := shell._modules.get(name)) is not None:
-            part.float().cpu().eval()
     generator = torch.Generator().manual_seed(PROBE_SEED)
     num_samples = round(PROBE_SECONDS * extractor.config.sampling_rate)
     noise = torch.randn(1, num_samples, generator=generator)
     return shell.get_speaker_embeddings(noise)[0].contiguous()
-
-
-def _embedding_size(config: TdSpeakerBeamConfig) -> int:
-    is_projection = config.auxiliary_type == "projection"
-    return config.external_embedding_dim if is_projection else config.embedding_size
 
 
 def _extractor_of(model: Any) -> Any:

@@ -23,6 +23,9 @@ from modeling import (
     EXTRACTORS,
     TargetSpeakerEmotionPipeline,
     TseSerFeatureExtractor,
+    enroll,
+    load_voice,
+    save_voice,
 )
 from tse_ser.cli.recognition import load_pipeline
 from tse_ser.conversion.checkpoint_card import TITLES
@@ -99,6 +102,9 @@ def test_both_stages_train_it_and_the_evaluation_loads_it(added: Path, tmp_path:
     TseSerFeatureExtractor().save_pretrained(tmp_path / "extractor")
     extract = load_pipeline(str(tmp_path / "extractor"))
     assert extract(short, return_extracted=True)["extracted"]["array"].shape == (6000,)
+    voice = enroll(extract.model, [short["enrollment"]])
+    save_voice(tmp_path / "voice.safetensors", voice, extract.model)
+    torch.testing.assert_close(load_voice(tmp_path / "voice.safetensors", extract.model), voice)
 
 
 def test_a_card_says_nothing_of_an_extractor_that_nobody_described(
