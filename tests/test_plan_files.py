@@ -293,7 +293,7 @@ def test_noise_that_is_missing_or_changed_is_named(
 def test_a_missing_corpus_folder_is_named(plan: Path, tmp_path: Path) -> None:
     with pytest.raises(CorpusError, match=f"asterisk: {tmp_path}/asterisk is not a folder"):
         opened(plan, tmp_path)
-    with pytest.raises(CorpusError, match="asterisk: its folder is not known"):
+    with pytest.raises(CorpusError, match="asterisk: its folder is not known; pass --corpus_dir"):
         load_mixtures_from_plan(plan)
 
 
