@@ -52,7 +52,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             check_output(arguments.output)
         audits = audit_recipes(arguments.config, flags, arguments.folds)
     except (CorpusError, OptionError) as error:
-        print(f"error: {error}", file=sys.stderr)
+        print(f"tse-ser audit: error: {error}", file=sys.stderr)
         return UNREADABLE
     report = (
         "\n\n".join([_heading(arguments, flags), *(write_report(audit) for audit in audits)]) + "\n"

@@ -292,7 +292,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         result = evaluate_checkpoint(**vars(read_evaluation_options(argv)))
     except (OptionError, CorpusError) as error:
-        print(f"evaluate: error: {error}", file=sys.stderr)
+        print(f"tse-ser evaluate: error: {error}", file=sys.stderr)
         return 2
     names = score_predictions([])  # those of every test
     shown = [name for name in names if not isinstance(result[name], dict | list)]

@@ -149,7 +149,7 @@ def denoise(argv: Sequence[str] | None = None) -> None:
 
 
 def _complain(message: str, code: int) -> int:
-    print(f"denoise_corpus: {message}", file=sys.stderr)
+    print(f"tse-ser denoise: {message}", file=sys.stderr)
     return code
 
 

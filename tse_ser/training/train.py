@@ -75,7 +75,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _complain(message: str, code: int) -> int:
-    print(f"train.py: {message}", file=sys.stderr)
+    print(f"tse-ser train: {message}", file=sys.stderr)
     return code
 
 
