@@ -94,8 +94,10 @@ class DrawingOptions:
     gender_state: Literal["any", "same", "different"] = option(
         "any", "Genders of the interferers beside the target's."
     )
-    interferer_draw: Literal["corpus", "speaker"] = option(
-        "corpus", "Draw a corpus, then one of its speakers; or any speaker alike."
+    interferer_draw: Literal["corpus", "speaker", "own_corpus"] = option(
+        "corpus",
+        "Draw a corpus, then one of its speakers; or any speaker alike; or a speaker of the "
+        "target's own corpus, so that voices are not told apart by their recordings.",
     )
     interferer_emotions: tuple[str, ...] | None = option(
         None, "Emotions of the interferers; every one if unset."

@@ -71,6 +71,20 @@ def test_a_small_corpus_interferes_as_often_as_a_large_one_or_as_its_speakers_ar
         MixturePlanner(voices("x", "fm"), pool, interferer_draw="utterance")
 
 
+def test_voices_of_the_targets_own_corpus_interfere_where_there_are_any() -> None:
+    pool = datasets.concatenate_datasets([voices("a", "fmf"), voices("b", "fm"), voices("c", "m")])
+    for gender_state in ("any", "different"):
+        planner = MixturePlanner(
+            pool, pool, interferer_draw="own_corpus", gender_state=gender_state
+        )
+        drawn: dict[str, set[str]] = {}
+        for spec in all_specs(planner, 40):
+            corpora = drawn.setdefault(spec.target_id[0], set())
+            corpora.add(interferer(spec).utterance_id[0])
+        # The only voice of its corpus has no other there.
+        assert drawn == {"a": {"a"}, "b": {"b"}, "c": {"a", "b"}}
+
+
 def test_a_range_of_speakers_is_drawn_uniformly() -> None:
     corpus = voices("a", "fmfmf")
     specs = all_specs(MixturePlanner(corpus, corpus, mixing_seed=0, num_speakers=(2, 4)), 30)

@@ -11,7 +11,7 @@ from data_builders.corpora.utterance_table import CodedColumn, UtteranceTable
 from data_builders.schema import GENDERS, CorpusError
 
 GenderState = Literal["any", "same", "different"]
-InterfererDraw = Literal["corpus", "speaker"]
+InterfererDraw = Literal["corpus", "speaker", "own_corpus"]
 MAX_REPORTED_SPEAKERS = 5
 
 
@@ -35,7 +35,8 @@ class InterfererPool:
         emotions (`Sequence[str]`, *optional*): only utterances of these emotions; None for all.
         languages (`Sequence[str]`, *optional*): only utterances in these languages; "en" stands
             for "en-US" too; None for all.
-        draw (`str`): "corpus" or "speaker", what is drawn first.
+        draw (`str`): "corpus" or "speaker", what is drawn first; or "own_corpus", a speaker of the
+            target's corpus, and any speaker where it has no other.
 
     Raises:
         CorpusError: no utterance has such an emotion and language.
@@ -53,9 +54,11 @@ class InterfererPool:
         if gender_state not in get_args(GenderState):
             raise ValueError(f"unknown gender_state {gender_state!r}: use any, same or different")
         if draw not in get_args(InterfererDraw):
-            raise ValueError(f"unknown interferer_draw {draw!r}: use corpus or speaker")
+            raise ValueError(
+                f"unknown interferer_draw {draw!r}: use {', '.join(get_args(InterfererDraw))}"
+            )
         self.gender_state = gender_state
-        self.by_speaker = draw == "speaker"
+        self._draw = draw
         rows = _admitted_rows(utterances, emotions, languages)
         self._speakers = utterances.speaker_ids
         num_speakers = len(self._speakers.names)
@@ -140,6 +143,17 @@ class InterfererPool:
         is_own_admissible = own is not None and bool(self._admissible[wanted][own])
         return self._num_admissible[wanted] - is_own_admissible
 
+    def _corpora_of(self, code: int | None) -> set[int]:
+        """The numbers of the corpora, in each list of cells, in which a speaker speaks."""
+        if code is None or self._draw != "own_corpus":
+            return set()
+        return {
+            number
+            for cells in self._cells.values()
+            for number, cell in enumerate(cells)
+            if cell.places[code] >= 0
+        }
+
     def _wanted_gender(self, gender: str) -> str:
         if self.gender_state == "any":
             return ""
@@ -163,13 +177,16 @@ class InterfererPool:
         """
         codes = [self._speakers.code_of.get(name) for name in (speaker_id, *taken)]
         candidates = []
-        for cell in self._cells[self._wanted_gender(gender)]:
+        own_corpus = self._corpora_of(codes[0])
+        for number, cell in enumerate(self._cells[self._wanted_gender(gender)]):
             places = sorted(int(cell.places[code]) for code in codes if code is not None)
             blocked = [place for place in places if place >= 0]
             if len(cell.voices) > len(blocked):
-                candidates.append((cell, blocked))
-        if self.by_speaker:
-            counts = np.cumsum([len(cell.voices) - len(blocked) for cell, blocked in candidates])
+                candidates.append((cell, blocked, number in own_corpus))
+        if self._draw == "own_corpus":
+            candidates = [each for each in candidates if each[2]] or candidates
+        if self._draw != "corpus":
+            counts = np.cumsum([len(cell.voices) - len(blocked) for cell, blocked, _ in candidates])
             place = int(np.searchsorted(counts, rng.integers(counts[-1]), side="right"))
         else:
             place = int(rng.integers(len(candidates)))

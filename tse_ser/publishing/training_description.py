@@ -136,8 +136,8 @@ def _mixing_rows(data: Mapping[str, Any], condition: str) -> list[tuple[str, str
     speech = "speech of any emotion" if emotion == "any" else f"{emotion} speech"
     seconds = data.get("enrollment_seconds")
     length = "whole utterances" if seconds is None else f"at most {number(seconds)} s"
-    if data.get("interferer_draw", "corpus") == "speaker":
-        interferers += ", every speaker drawn alike"
+    draws = {"speaker": ", every speaker drawn alike", "own_corpus": ", of the target's own corpus"}
+    interferers += draws.get(data.get("interferer_draw", "corpus"), "")
     rows = [("Interferers", interferers), ("Enrollment", f"{speech}, {length}")]
     if data.get("noise_dir"):
         # LibriMix's metadata say how loud theirs is.
@@ -163,6 +163,9 @@ def _choice_rows(facts: Mapping[str, Any]) -> list[tuple[str, str]]:
     data = facts["data"]
     chosen = [f"`{name}`" for name in dict.fromkeys(corpora_of(facts)) if ":" in name]
     rows = [("Corpora as named in the recipe", ", ".join(chosen))] if chosen else []
+    if data.get("equalizer_db"):
+        words = f"each voice equalized by faders of {number(data['equalizer_db'])} dB"
+        rows.append(("Channels", words))
     if data.get("lowpass_hz"):
         rows.append(("Low-pass", f"{number(data['lowpass_hz'])} Hz, on everything that is heard"))
     speeds = data.get("speed_factors") or [1.0]
