@@ -190,7 +190,7 @@ class InterfererPool:
             place = int(np.searchsorted(counts, rng.integers(counts[-1]), side="right"))
         else:
             place = int(rng.integers(len(candidates)))
-        cell, blocked = candidates[place]
+        cell, blocked, _ = candidates[place]
         drawn = int(rng.integers(len(cell.voices) - len(blocked)))
         for place in blocked:  # in ascending order: skip over those who may not be drawn
             drawn += drawn >= place
