@@ -113,8 +113,7 @@ def test_the_rows_of_an_extractor_go_into_its_card(tmp_path: Path, stranger: str
     model = TdSpeakerBeamForSpeechExtraction(TdSpeakerBeamConfig(**TINY))
     write_training(folder, model, ["--stage", "extraction", *RAVDESS])
     run(tmp_path, str(folder), f"{stranger}:whole")
-    parquet = tmp_path / "out" / "extraction.parquet"
-    options = PublishingOptions(results=parquet)
+    options = PublishingOptions(results=tmp_path / "out" / "extraction.md")
     facts, _ = collect_facts(model, folder, "lab/tiny", options)
     card = render_card(facts)
     assert "| tiny " in card and "| whole " not in card

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import jinja2
-import pandas as pd
 from huggingface_hub import CardData, ModelCard, ModelCardData
 from huggingface_hub.repocard_data import eval_results_to_model_index
 from transformers import PreTrainedConfig, PreTrainedModel
@@ -17,7 +16,6 @@ from transformers import PreTrainedConfig, PreTrainedModel
 from modeling import EXTRACTORS
 from tse_ser import resources
 from tse_ser.conversion.checkpoint_card import PIPELINE_TAGS, TITLES, usage
-from tse_ser.evaluation.extraction_benchmark import to_table
 from tse_ser.publishing.corpora import Corpus, find_corpora, known_facts
 from tse_ser.publishing.errors import PublishingError
 from tse_ser.publishing.licenses import UNKNOWN, License, LicensedPart, choose_license
@@ -48,8 +46,8 @@ WIDGET = [
     {"example_title": "A mixture", "src": "sample/mixture.wav"},
     {"example_title": "The target speaker alone", "src": "sample/enrollment.wav"},
 ]
-# What the extraction benchmark writes; the tests of a study are JSON.
-BENCHMARK_SUFFIX = ".parquet"
+# The table that the extraction benchmark writes; the tests of a study are JSON.
+BENCHMARK_SUFFIX = ".md"
 NEEDED = ("license", "library_name", "pipeline_tag", "tags")
 # What a template leaves behind where a fact was missing, or somebody meant to write on.
 UNFILLED = re.compile(
@@ -192,18 +190,19 @@ def _parts(config: PreTrainedConfig, lineage: Lineage) -> tuple[LicensedPart, ..
 
 
 def _benchmark(repo_id: str, model_type: str, options: PublishingOptions) -> str:
-    """The rows of an extractor in a file of the extraction benchmark, by the repository's name."""
+    """The rows of an extractor in a table of the extraction benchmark, by the repository's name."""
     if options.results is None or options.results.suffix != BENCHMARK_SUFFIX:
         return ""
-    rows = pd.read_parquet(options.results)
-    own = rows[rows["extractor"] == repo_id.split("/")[-1]]
-    if model_type != "td_speakerbeam" or own.empty:
-        scored = ", ".join(rows["extractor"].unique())
+    heading, rule, *rows = options.results.read_text(encoding="utf-8").strip().splitlines()
+    scored = [row.split("|")[1].strip() for row in rows]
+    own = [row for row, name in zip(rows, scored, strict=True) if name == repo_id.split("/")[-1]]
+    if model_type != "td_speakerbeam" or not own:
         raise PublishingError(
-            f"--results {options.results}: an extraction benchmark of {scored}, not of {repo_id}: "
-            "score the extractor from a folder of the repository's name"
+            f"--results {options.results}: an extraction benchmark of "
+            f"{', '.join(dict.fromkeys(scored))}, not of {repo_id}: score the extractor from a "
+            "folder of the repository's name"
         )
-    return to_table(own).strip()
+    return "\n".join([heading, rule, *own])
 
 
 def _results(model_dir: Path, model_type: str, options: PublishingOptions) -> tuple[Result, ...]:

@@ -54,7 +54,7 @@ class PublishingOptions:
     results: Path | None = option(
         None,
         "Cells measured with this model: a file or a study's folder; of an extractor also "
-        "extraction.parquet of the extraction benchmark.",
+        "extraction.md of the extraction benchmark.",
     )
     not_evaluated: bool = option(False, "Let the card say so, in place of numbers.")
     license: str | None = option(None, "By default the freest that the training data allow.")
