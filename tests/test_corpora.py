@@ -238,7 +238,7 @@ def test_another_corpus_is_refused_with_what_was_expected_and_found(
 
 
 def test_missing_folders_and_unknown_names_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(CorpusError, match=r"ravdess: .*pass data_dir"):
+    with pytest.raises(CorpusError, match=r"ravdess: .*pass --corpus_dir.* data_dir"):
         load_corpus("ravdess", cache_dir=tmp_path)
     with pytest.raises(CorpusError, match="nowhere is not a folder"):
         load_corpus("emodb", tmp_path / "nowhere", tmp_path)
