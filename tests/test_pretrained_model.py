@@ -16,6 +16,7 @@ from documented_blocks import read_blocks
 from safetensors.torch import load_file
 
 from data_builders import load_mixtures
+from modeling import TdSpeakerBeamForSpeechExtraction
 from tse_ser.evaluation.evaluate_checkpoint import evaluate_checkpoint
 from tse_ser.saving import load_saved
 
@@ -97,3 +98,21 @@ def test_its_numbers_are_those_of_the_test_actors(data_dir: Path) -> None:
     # Other processors round otherwise: one utterance of sixteen may change.
     assert abs(again["ua"] - cell["ua"]) <= 1 / 64 + 1e-9
     assert abs(again["si_sdri_db"] - cell["si_sdri_db"]) < 0.01
+
+
+def test_the_extractor_of_read_speech_is_small_and_its_card_complete() -> None:
+    folder = REPOSITORY / "pretrained" / "td-speakerbeam-read"
+    weights = folder / "model.safetensors"
+    assert weights.stat().st_size <= 25_000_000
+    extractor = TdSpeakerBeamForSpeechExtraction.from_pretrained(folder)
+    assert {parameter.dtype for parameter in extractor.parameters()} == {torch.float32}
+    voice = torch.randn(1, 16000, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        extracted = extractor(voice, enrollment_values=voice).extracted_values
+    assert extracted.shape == voice.shape and extracted.isfinite().all()
+    card = (folder / "README.md").read_text(encoding="utf-8")
+    measured = (REPOSITORY / "docs" / "extraction" / "extraction.md").read_text(encoding="utf-8")
+    assert measured.strip() in card and "license: cc-by-sa-4.0" in card
+    # Stage 1 of the paper hears no emotional corpus of the studies, and no terms forbid its use.
+    facts = (folder / "training_facts.json").read_text(encoding="utf-8")
+    assert not any(name in facts.lower() for name in ("ravdess", "cremad", "nemo", "emotiontts"))

@@ -164,7 +164,7 @@ def test_it_runs_a_study_of_two_steps(installation: Installation) -> None:
     )
     results = installation.folder / "results" / "smoke"
     steps = {path.parent.parent.name for path in results.glob("steps/*/*/training_facts.json")}
-    assert steps == {"extractor", "denoised", "sb_sc", "sb_plus_sc"}
+    assert steps == {"extractor", "sb_sc", "sb_plus_sc"}
     assert (results / "demo.parquet").is_file()
 
 

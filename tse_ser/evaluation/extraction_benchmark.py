@@ -1,7 +1,7 @@
 """Scores extractors on voices that none of them was trained on: one command, one table, one plot.
 
-    python -m tse_ser.evaluation.extraction_benchmark --corpus_dir DIR --output_dir docs/extraction \\
-        --extractors pretrained/td-speakerbeam-read pretrained/td-speakerbeam-voices
+    python -m tse_ser.evaluation.extraction_benchmark --corpus_dir DIR \\
+        --output_dir docs/extraction --extractors pretrained/td-speakerbeam-read
 
 An extractor is a folder or Hub id of one of our models (a checkpoint of ESPnet's or asteroid's
 form after `tse_ser.conversion.checkpoint_conversion`), or anybody's function `package.module:name`:
