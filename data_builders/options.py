@@ -415,7 +415,8 @@ class RecipeOptions(DataOptions):
     @property
     def has_channels(self) -> bool:
         """Whether the voices of training mixtures come through channels of their own."""
-        return self.equalizer_db > 0 or self.random_lowpass_share > 0
+        asked_for = self.equalizer_db > 0 or self.random_lowpass_share > 0
+        return asked_for and self.condition == "noisy"
 
     def of_split(self, split: str, **changes: Any) -> DataOptions:
         """What is heard in a split.

@@ -175,7 +175,7 @@ def smoothed(powers: np.ndarray, num_frames: int) -> np.ndarray:
 
 
 def _smoothed_part(powers: np.ndarray, start: int, stop: int) -> np.ndarray:
-    """`smoothed(powers, SMOOTHED_FRAMES)[start:stop]`, of which an hour takes 70 MB."""
+    """`smoothed(powers, SMOOTHED_FRAMES)[start:stop]`, without smoothing the rest of an hour."""
     half = SMOOTHED_FRAMES // 2
     before = min(start, half)
     part = smoothed(powers[start - before : stop + half], SMOOTHED_FRAMES)

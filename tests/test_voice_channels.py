@@ -58,6 +58,8 @@ def test_training_voices_get_channels_at_their_snr_and_validation_is_left_alone(
     assert not np.allclose(after["target"], before["target"], atol=1e-3)
     assert snr_db(after) == pytest.approx(snr_db(before), abs=0.01)
     assert np.array_equal(trained[3]["mixture"], after["mixture"]), "one plan has one channel"
+    of_clean_speech, _ = loaded(equalizer_db=6.0, condition="clean")
+    assert np.array_equal(of_clean_speech[3]["target"], loaded(condition="clean")[0][3]["target"])
     trained.set_epoch(1)
     assert not np.array_equal(trained[3]["mixture"], after["mixture"])
 

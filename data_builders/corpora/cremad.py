@@ -22,7 +22,7 @@ from data_builders.corpora.corpus_table import (
     load_table,
     require_folder,
 )
-from data_builders.corpora.folds import SENTENCE_COLUMN
+from data_builders.corpora.folds import SENTENCE_COLUMN, split_by_name
 from data_builders.corpora.scan import AUDIO_SUFFIXES, FoundFile, list_files
 from data_builders.schema import GENDERS, CorpusError
 
@@ -140,7 +140,8 @@ def load_cremad(
     if part == "study":
         return corpus.select(np.flatnonzero(~is_set_aside))
     if part == "choices":
-        return corpus.add_column("split", np.where(is_set_aside, "validation", "train").tolist())
+        found = corpus.select(np.flatnonzero(is_set_aside))["speaker_id"][:]
+        return split_by_name(corpus, validation_speakers=sorted({*found}))
     return corpus
 
 

@@ -196,7 +196,7 @@ def _benchmark(repo_id: str, model_type: str, options: PublishingOptions) -> str
     heading, rule, *rows = options.results.read_text(encoding="utf-8").strip().splitlines()
     scored = [row.split("|")[1].strip() for row in rows]
     own = [row for row, name in zip(rows, scored, strict=True) if name == repo_id.split("/")[-1]]
-    if model_type != "td_speakerbeam" or not own:
+    if model_type not in EXTRACTORS or not own:
         raise PublishingError(
             f"--results {options.results}: an extraction benchmark of "
             f"{', '.join(dict.fromkeys(scored))}, not of {repo_id}: score the extractor from a "

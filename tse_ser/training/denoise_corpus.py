@@ -42,8 +42,7 @@ from modeling import TseSerFeatureExtractor
 from modeling.signal_losses import si_snr
 from tse_ser.training.build_model import load_pretrained
 from tse_ser.training.collator import TseSerCollator
-from tse_ser.training.processes import leave_together
-from tse_ser.training.train import CANNOT, DONE, INTERRUPTED, is_full_disk
+from tse_ser.training.train import run_program
 
 logger = logging.getLogger("denoise_corpus")
 
@@ -117,18 +116,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     Returns:
         `int`: exit code, 0 where all is done, 2 where it cannot be, 130 where it was interrupted.
     """
-    try:
-        denoise(argv)
-        leave_together()
-    except KeyboardInterrupt:
-        return _complain(f"interrupted: {GO_ON}", INTERRUPTED)
-    except (OptionError, CorpusError) as error:
-        return _complain(f"error: {error}", CANNOT)
-    except Exception as error:
-        if is_full_disk(error):
-            return _complain(f"error: the disk is full: free some space; {GO_ON}", CANNOT)
-        raise
-    return DONE
+    return run_program("tse-ser denoise", lambda: denoise(argv), GO_ON)
 
 
 def denoise(argv: Sequence[str] | None = None) -> None:
@@ -146,11 +134,6 @@ def denoise(argv: Sequence[str] | None = None) -> None:
     path = denoise_corpus(data_args, denoise_args)
     if PartialState().is_main_process:
         print(f"The Denoised set is in {path.parent}, described in {path}")
-
-
-def _complain(message: str, code: int) -> int:
-    print(f"tse-ser denoise: {message}", file=sys.stderr)
-    return code
 
 
 def parse_arguments(argv: Sequence[str]) -> tuple[RecipeOptions, DenoiseArguments]:

@@ -13,7 +13,7 @@ import errno
 import json
 import logging
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -60,22 +60,34 @@ def main(argv: Sequence[str] | None = None) -> int:
     Returns:
         `int`: exit code, 0 where all is done, 2 where it cannot be, 130 where it was interrupted.
     """
+    return run_program("tse-ser train", lambda: train(argv), GO_ON)
+
+
+def run_program(name: str, run: Callable[[], None], go_on: str) -> int:
+    """Runs a program of one or several processes, and says in one line what went wrong.
+
+    Args:
+        name (`str`): how the program was called.
+        run (`Callable[[], None]`): what it does.
+        go_on (`str`): how it goes on after an interruption.
+
+    Returns:
+        `int`: exit code, 0 where all is done, 2 where it cannot be, 130 where it was interrupted.
+    """
+    code, problem = DONE, ""
     try:
-        train(argv)
+        run()
         leave_together()
     except KeyboardInterrupt:
-        return _complain(f"interrupted: {GO_ON}", INTERRUPTED)
+        code, problem = INTERRUPTED, f"interrupted: {go_on}"
     except (OptionError, CheckpointError, CorpusError) as error:
-        return _complain(f"error: {error}", CANNOT)
+        code, problem = CANNOT, f"error: {error}"
     except Exception as error:
-        if is_full_disk(error):
-            return _complain(f"error: the disk is full: free some space; {GO_ON}", CANNOT)
-        raise
-    return DONE
-
-
-def _complain(message: str, code: int) -> int:
-    print(f"tse-ser train: {message}", file=sys.stderr)
+        if not is_full_disk(error):
+            raise
+        code, problem = CANNOT, f"error: the disk is full: free some space; {go_on}"
+    if problem:
+        print(f"{name}: {problem}", file=sys.stderr)
     return code
 
 
