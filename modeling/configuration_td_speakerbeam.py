@@ -46,10 +46,16 @@ class TdSpeakerBeamConfig(PreTrainedConfig):
         input_norm_eps (`float`, *optional*): what the norm before the bottleneck adds; `None` takes
             `norm_eps`.
         conv_bias (`bool`): whether the networks' convolutions have biases.
+        mask_estimator (`str`): `tcn`, the paper's convolutions, or `lstm`, recurrent layers over log
+            magnitudes with one mask value for the cosine and the sine of a frequency, which learns
+            faster from few hours. `num_blocks * num_repeats` counts its layers, `hidden_channels`
+            is their size in each direction. Needs `initial_filters="fourier"`,
+            `auxiliary_type="projection"`, `skip_channels=0` and `causal=False`.
         initial_filters (`str`): what encoder and decoder are before training: `random`, or
             `fourier`, a windowed Fourier transform and its inverse, which learns faster from few
-            hours. Needs `encoder_activation="relu"`, `num_filters = 2 * kernel_size`, and a
-            `kernel_size` that `2 * stride` divides.
+            hours. Needs a `kernel_size` that `2 * stride` divides and, of the `tcn`,
+            `encoder_activation="relu"` and `num_filters = 2 * kernel_size`; of the `lstm`, a linear
+            encoder and `num_filters = kernel_size`.
         encoder_activation (`str`, *optional*): as `relu`; `None` for a linear encoder.
         share_encoder (`bool`): the enrollment goes through the mixture's encoder and its
             activation, instead of a linear encoder of its own.
@@ -99,6 +105,7 @@ class TdSpeakerBeamConfig(PreTrainedConfig):
     norm_eps: float = 1e-8
     input_norm_eps: float | None = None
     conv_bias: bool = True
+    mask_estimator: str = "tcn"
     initial_filters: str = "random"
     encoder_activation: str | None = None
     share_encoder: bool = False
@@ -120,6 +127,7 @@ class TdSpeakerBeamConfig(PreTrainedConfig):
         super().__post_init__(**kwargs)
         self._check_choices()
         self._check_sizes()
+        self._check_mask_estimator()
         self._check_initial_filters()
         self._check_adaptation()
         self._check_speaker_encoder()
@@ -127,6 +135,7 @@ class TdSpeakerBeamConfig(PreTrainedConfig):
     def _check_choices(self) -> None:
         check_choice(self, "norm_type", NORM_TYPES)
         check_choice(self, "input_norm_type", (None, *NORM_TYPES))
+        check_choice(self, "mask_estimator", ("tcn", "lstm"))
         check_choice(self, "initial_filters", ("random", "fourier"))
         check_choice(self, "encoder_activation", (None, *ACTIVATION_NAMES))
         check_choice(self, "pre_mask_activation", ACTIVATION_NAMES)
@@ -171,16 +180,33 @@ class TdSpeakerBeamConfig(PreTrainedConfig):
                 f"{self.conv_kernel_size}."
             )
 
-    def _check_initial_filters(self) -> None:
-        if self.initial_filters == "random":
-            return
-        needed = {"encoder_activation": "relu", "num_filters": 2 * self.kernel_size}
+    def _check_mask_estimator(self) -> None:
+        if self.mask_estimator == "lstm":
+            needed = {
+                "initial_filters": "fourier",
+                "auxiliary_type": "projection",
+                "skip_channels": 0,
+                "causal": False,
+            }
+            self._check_needed(needed, "mask_estimator='lstm'")
+
+    def _check_needed(self, needed: dict[str, Any], reason: str) -> None:
         for name, value in needed.items():
             if getattr(self, name) != value:
                 raise ValueError(
-                    f"`{name}` must be {value!r} for `initial_filters='fourier'`, got "
-                    f"{getattr(self, name)!r}."
+                    f"`{name}` must be {value!r} for `{reason}`, got {getattr(self, name)!r}."
                 )
+
+    def _check_initial_filters(self) -> None:
+        if self.initial_filters == "random":
+            return
+        if self.mask_estimator == "tcn":
+            needed = {"encoder_activation": "relu", "num_filters": 2 * self.kernel_size}
+        else:
+            needed = {"encoder_activation": None, "num_filters": self.kernel_size}
+        self._check_needed(
+            needed, f"initial_filters='fourier'` and `mask_estimator='{self.mask_estimator}'"
+        )
         if self.kernel_size % (2 * self.stride):
             raise ValueError(
                 "`kernel_size` must be a multiple of twice the `stride` for "

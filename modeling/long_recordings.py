@@ -19,10 +19,12 @@ from torch.nn import functional as F
 from .frame_layers import DilatedDepthwiseConv
 from .frame_norms import CumulativeLayerNorm, GlobalLayerNorm, PooledGlobalNorm
 from .input_checks import check_finite, check_waveform
+from .recurrent_network import RecurrentNetwork
 from .streaming import ExtractionStream, check_fixed_statistics, has_norm
 
 # The statistics of a global norm come from this many windows, spread evenly over the recording.
 MAX_POOLED_WINDOWS = 12
+RECURRENT_CONTEXT_SECONDS = 2.0
 
 
 def window_starts(num_samples: int, window: int, hop: int) -> list[int]:
@@ -70,6 +72,9 @@ def check_recording(values: Tensor, mask: Tensor | None, min_samples: int, windo
 
 def context_frames(model: Any) -> int:
     """Frames on either side of a frame that a mask estimator with look-ahead takes into account."""
+    if isinstance(model.mask_estimator, RecurrentNetwork):
+        # What a recurrent layer remembers has no end; beyond this it changes next to nothing.
+        return round(RECURRENT_CONTEXT_SECONDS / model.config.hop_seconds)
     return sum(
         (module.kernel_size[0] // 2) * module.dilation[0]
         for module in model.mask_estimator.modules()

@@ -25,6 +25,7 @@ from .log_mel import LogMelSpectrogram
 from .long_recordings import LongRecordingMixin
 from .modeling_campplus import CamPlusPlusSpeakerEncoder
 from .readable_weights import ReadableWeightsMixin
+from .recurrent_network import RecurrentNetwork
 from .signal_losses import extraction_losses, si_snr
 from .speaker_encoders import (
     FrozenSpeakerEncoder,
@@ -167,8 +168,12 @@ class TdSpeakerBeamPreTrainedModel(ReadableWeightsMixin, PreTrainedModel):
             if isinstance(module, EmbeddingProjection):
                 # A block whose channels began near zero would be all but switched off.
                 init.copy_(module.bias, module.identity_bias())
-        elif isinstance(module, nn.LSTM):
+        elif isinstance(module, nn.LayerNorm):
             super()._init_weights(module)
+        elif isinstance(module, nn.LSTM):
+            bound = 1 / math.sqrt(module.hidden_size)
+            for parameter in module.parameters():
+                init.uniform_(parameter, -bound, bound)
         elif isinstance(module, (FrozenSpeakerEncoder, LogMelSpectrogram)):
             module.fill_buffers()
 
@@ -177,9 +182,10 @@ class TdSpeakerBeamPreTrainedModel(ReadableWeightsMixin, PreTrainedModel):
         if self.config.initial_filters == "random":
             init.xavier_normal_(module.weight)  # as the public recipe
         elif isinstance(module, FrameAnalysis):
-            init.copy_(module.weight, fourier_filters(kernel_size)[:, None])
+            init.copy_(module.weight, fourier_filters(kernel_size)[: len(module.weight), None])
         else:
-            init.copy_(module.weight, fourier_synthesis(kernel_size, stride)[:, None])
+            filters = fourier_synthesis(kernel_size, stride)[: len(module.weight)]
+            init.copy_(module.weight, filters[:, None])
 
 
 class TdSpeakerBeamForSpeechExtraction(
@@ -195,15 +201,24 @@ class TdSpeakerBeamForSpeechExtraction(
     def __init__(self, config: TdSpeakerBeamConfig):
         super().__init__(config)
         self.encoder = FilterBank(config, config.encoder_activation)
-        self.mask_estimator = TemporalConvNetwork(
-            config,
-            num_repeats=config.num_repeats,
-            out_channels=config.num_filters * config.num_outputs,
-            causal=config.causal,
-            adaptation_layers=config.adaptation_layers,
-        )
+        self.mask_estimator: nn.Module
+        if config.mask_estimator == "lstm":
+            self.mask_estimator = RecurrentNetwork(config)
+        else:
+            self.mask_estimator = TemporalConvNetwork(
+                config,
+                num_repeats=config.num_repeats,
+                out_channels=config.num_filters * config.num_outputs,
+                causal=config.causal,
+                adaptation_layers=config.adaptation_layers,
+            )
         self.mask_activation = ACTIVATIONS[config.mask_activation]()
         self.decoder = FrameSynthesis(config.num_filters, config.kernel_size, config.stride)
+        # Pairs of filters that are trained would not stay the cosine and the sine of a frequency.
+        self.has_fixed_filters = config.mask_estimator == "lstm"
+        if self.has_fixed_filters:
+            self.encoder.requires_grad_(False)
+            self.decoder.requires_grad_(False)
         self.auxiliary_network: nn.Module
         if config.auxiliary_type == "tcn":
             self.auxiliary_network = AuxiliaryNetwork(config)
@@ -359,7 +374,8 @@ class TdSpeakerBeamForSpeechExtraction(
         The frames of each output, eq. (5) and (6), the target speaker's first: each
         `(batch_size, num_filters, num_frames)`.
         """
-        frames, frame_mask = encode_waveform(self.encoder, input_values, attention_mask)  # eq. (5)
+        with self._filter_precision(input_values):
+            frames, frame_mask = encode_waveform(self.encoder, input_values, attention_mask)  # (5)
         masks = self.estimate_masks(frames, frame_mask, speaker_embeddings)  # eq. (6)
         masked = [frames * mask for mask in masks]
         return masked if frame_mask is None else [one * frame_mask for one in masked]
@@ -369,9 +385,19 @@ class TdSpeakerBeamForSpeechExtraction(
     ) -> list[Tensor]:
         """The waveform of each output, `(batch_size, num_samples)`."""
         masked = self.masked_frames(input_values, attention_mask, speaker_embeddings)
-        decoded = [self.decoder(frames)[:, 0] for frames in masked]  # eq. (7)
+        with self._filter_precision(input_values):
+            decoded = [self.decoder(frames)[:, 0] for frames in masked]  # eq. (7)
         # The filters leave out a remainder shorter than a hop: zeros there keep the length.
         return [F.pad(one, (0, input_values.shape[-1] - one.shape[-1])) for one in decoded]
+
+    def _filter_precision(self, input_values: Tensor) -> torch.autocast:
+        """
+        Autocast as it is around, but not for fixed filters: the logarithm hears the bins that
+        bfloat16 would bury under its rounding errors.
+        """
+        device_type = input_values.device.type
+        is_enabled = torch.is_autocast_enabled(device_type) and not self.has_fixed_filters
+        return torch.autocast(device_type, enabled=is_enabled)
 
     def _losses(
         self,
