@@ -46,11 +46,12 @@ class TdSpeakerBeamConfig(PreTrainedConfig):
         input_norm_eps (`float`, *optional*): what the norm before the bottleneck adds; `None` takes
             `norm_eps`.
         conv_bias (`bool`): whether the networks' convolutions have biases.
-        mask_estimator (`str`): `tcn`, the paper's convolutions, or `lstm`, recurrent layers over log
-            magnitudes with one mask value for the cosine and the sine of a frequency, which learns
-            faster from few hours. `num_blocks * num_repeats` counts its layers, `hidden_channels`
-            is their size in each direction. Needs `initial_filters="fourier"`,
-            `auxiliary_type="projection"`, `skip_channels=0` and `causal=False`.
+        mask_estimator (`str`): `tcn`, the paper's convolutions, or `lstm`, recurrent layers over
+            log magnitudes with one mask value for the cosine and the sine of a frequency, which
+            learns faster from few hours. The filters of the `lstm` are not trained.
+            `num_blocks * num_repeats` counts its layers, `hidden_channels` is their size in each
+            direction. Needs `initial_filters="fourier"`, `auxiliary_type="projection"`,
+            `skip_channels=0` and `causal=False`.
         initial_filters (`str`): what encoder and decoder are before training: `random`, or
             `fourier`, a windowed Fourier transform and its inverse, which learns faster from few
             hours. Needs a `kernel_size` that `2 * stride` divides and, of the `tcn`,
