@@ -214,11 +214,14 @@ class TdSpeakerBeamForSpeechExtraction(
             )
         self.mask_activation = ACTIVATIONS[config.mask_activation]()
         self.decoder = FrameSynthesis(config.num_filters, config.kernel_size, config.stride)
-        # Pairs of filters that are trained would not stay the cosine and the sine of a frequency.
         self.has_fixed_filters = config.mask_estimator == "lstm"
         if self.has_fixed_filters:
-            self.encoder.requires_grad_(False)
-            self.decoder.requires_grad_(False)
+            # Trained, a pair would not stay the cosine and the sine of one frequency. A buffer that
+            # no file holds, as `from_pretrained` makes every parameter one that is trained.
+            for filters in (self.encoder, self.decoder):
+                weight = filters.weight.detach()
+                del filters.weight
+                filters.register_buffer("weight", weight, persistent=False)
         self.auxiliary_network: nn.Module
         if config.auxiliary_type == "tcn":
             self.auxiliary_network = AuxiliaryNetwork(config)

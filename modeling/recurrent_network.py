@@ -7,6 +7,7 @@ fewer hours: `docs/experiments.md` compares the two.
 
 import torch
 from torch import Tensor, nn
+from transformers.modeling_layers import GradientCheckpointingLayer
 
 from .configuration_td_speakerbeam import TdSpeakerBeamConfig
 from .frame_layers import PointwiseConv
@@ -30,7 +31,7 @@ def pair_magnitudes(frames: Tensor) -> Tensor:
         `(batch_size, kernel_size // 2 + 1, num_frames)`.
     """
     num_bins = frames.shape[1] // 2 + 1
-    squares = frames.float().square()
+    squares = frames.to(torch.promote_types(frames.dtype, torch.float32)).square()
     ends, pairs = squares[:, [0, num_bins - 1]], squares[:, 1 : num_bins - 1]
     pairs = pairs + squares[:, num_bins:]
     # Epsilon: the root has no gradient at zero.
@@ -42,7 +43,7 @@ def for_each_pair(masks: Tensor) -> Tensor:
     return torch.cat([masks, masks[:, 1:-1]], dim=1)
 
 
-class RecurrentLayer(nn.Module):
+class RecurrentLayer(GradientCheckpointingLayer):
     """
     Norm of each frame, an LSTM in either direction, and a linear layer back to the channels.
 
@@ -60,9 +61,19 @@ class RecurrentLayer(nn.Module):
     def forward(self, hidden_states: Tensor, turned: Tensor) -> Tensor:
         """`(batch_size, num_channels, num_frames)` to the same shape; see `turned_frames`."""
         frames = self.norm(hidden_states.transpose(1, 2))
-        onward, _ = self.lstm(frames)
-        back, _ = self.backward_lstm(turn_frames(frames, turned))
-        return self.output(torch.cat([onward, turn_frames(back, turned)], dim=-1)).transpose(1, 2)
+        onward = run_lstm(self.lstm, frames)
+        back = turn_frames(run_lstm(self.backward_lstm, turn_frames(frames, turned)), turned)
+        return self.output(torch.cat([onward, back], dim=-1)).transpose(1, 2)
+
+
+def run_lstm(lstm: nn.LSTM, frames: Tensor) -> Tensor:
+    """The outputs of an LSTM; on a CPU, autocast to float16 leaves it out, as there is none."""
+    device_type = frames.device.type
+    dtype = torch.get_autocast_dtype(device_type)
+    is_missing = device_type == "cpu" and dtype == torch.float16
+    is_enabled = torch.is_autocast_enabled(device_type) and not is_missing
+    with torch.autocast(device_type, dtype=dtype, enabled=is_enabled):
+        return lstm(frames if is_enabled else frames.to(lstm.weight_hh_l0))[0]
 
 
 def turned_frames(frames: Tensor, frame_mask: Tensor | None) -> Tensor:

@@ -40,7 +40,7 @@ EXACT_FORMS: list[dict[str, Any]] = [
     },
     {"norm_type": "cln", "adaptation_type": "concat", **PROJECTION_FIELDS},
 ]
-# A form for each of the three ways through a recording.
+# A form for each way through a recording.
 WAYS: list[dict[str, Any]] = [
     {"causal": True, "norm_type": "cgln"},
     {"norm_type": "bn"},

@@ -12,6 +12,7 @@ import pytest
 import torch
 from tiny_models import (
     CAMPPLUS_FIELDS,
+    LSTM_FIELDS,
     PROJECTION_FIELDS,
     STATISTICS_FIELDS,
     checkpoint_activations,
@@ -62,6 +63,7 @@ MODELS: dict[str, Callable[[], PreTrainedModel]] = {
     "extractor/ge2e": lambda: tiny_extractor(**PROJECTION_FIELDS),
     "extractor/campplus": lambda: tiny_extractor(**CAMPPLUS_FIELDS),
     "extractor/statistics": lambda: tiny_extractor(**STATISTICS_FIELDS),
+    "extractor/lstm": lambda: tiny_extractor(**LSTM_FIELDS, num_outputs=2, loss_type="snr"),
     "classifier/log_mel": tiny_classifier,
     "classifier/whisper": lambda: tiny_classifier("whisper", encoder_layer=2),
     "classifier/hubert_group": lambda: tiny_classifier("hubert_group"),

@@ -64,6 +64,12 @@ STATISTICS_FIELDS: dict[str, Any] = {
     "speaker_encoder": "log_mel_statistics",
     "external_embedding_dim": 80,
 }
+LSTM_FIELDS: dict[str, Any] = STATISTICS_FIELDS | {
+    "mask_estimator": "lstm",
+    "initial_filters": "fourier",
+    "skip_channels": 0,
+    "mask_activation": "sigmoid",
+}
 WAVEFORM_ENCODERS: dict[str, type[PreTrainedConfig]] = {
     "wav2vec2": Wav2Vec2Config,
     "hubert": HubertConfig,
