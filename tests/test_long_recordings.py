@@ -12,6 +12,7 @@ import pytest
 import torch
 from memory_meter import PeakTensorBytes
 from tiny_models import (
+    LSTM_FIELDS,
     PROJECTION_FIELDS,
     joint_batch,
     padded_batch,
@@ -97,6 +98,15 @@ def test_a_norm_of_the_window_comes_close(fields: dict[str, Any]) -> None:
     ]
     assert closeness[0] > 20
     assert closeness[1] > max(30, closeness[0])
+
+
+def test_the_windows_of_recurrent_layers_share_what_is_around_them() -> None:
+    # What an LSTM remembers beyond the two seconds around a window is lost, and it is little.
+    model = tiny_extractor(**LSTM_FIELDS | {"num_filters": 256, "kernel_size": 256, "stride": 128})
+    mixture, embedding = torch.randn(1, 80_003), torch.randn(1, 80)
+    expected = whole(model, input_values=mixture, speaker_embeddings=embedding)
+    parts = model.extract(mixture, speaker_embeddings=embedding, window_seconds=0.5)
+    assert si_snr(parts, expected).item() > 50
 
 
 def test_the_level_does_not_jump_between_windows_of_a_global_norm() -> None:

@@ -1,0 +1,83 @@
+"""The mask estimator of recurrent layers over log magnitudes."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from tiny_models import LSTM_FIELDS, tiny_extractor
+
+from modeling import TdSpeakerBeamConfig
+from modeling.frame_layers import fourier_filters
+from modeling.recurrent_network import RecurrentLayer, for_each_pair, pair_magnitudes, turned_frames
+
+
+def test_magnitudes_are_those_of_the_spectrum_whatever_the_phase() -> None:
+    time = torch.arange(64, dtype=torch.float64)
+    filters = fourier_filters(64)[:64]
+    tone = [torch.cos(2 * torch.pi * 5 * time / 64 + phase) for phase in (0.0, 1.0, 2.5)]
+    frames = (filters @ torch.stack(tone, dim=1))[None]
+    magnitudes = pair_magnitudes(frames)
+    assert magnitudes.shape == (1, 33, 3)
+    assert magnitudes.argmax(dim=1).unique().tolist() == [5]
+    torch.testing.assert_close(magnitudes[:, 5, 0], magnitudes[:, 5, 1], rtol=5e-3, atol=0)
+    torch.testing.assert_close(magnitudes[:, 5, 0], magnitudes[:, 5, 2], rtol=5e-3, atol=0)
+
+
+def test_the_cosine_and_the_sine_of_a_frequency_have_one_mask() -> None:
+    masks = torch.arange(5.0)[None, :, None]  # zero to half the sampling rate
+    assert for_each_pair(masks)[0, :, 0].tolist() == [0, 1, 2, 3, 4, 1, 2, 3]
+
+
+def test_open_masks_give_the_mixture_back() -> None:
+    model = tiny_extractor(**LSTM_FIELDS)
+    with torch.no_grad():
+        model.mask_estimator.output_conv.weight.zero_()
+        model.mask_estimator.output_conv.bias.fill_(40.0)
+        mixture = torch.randn(2, 800)
+        extracted = model(mixture, speaker_embeddings=torch.randn(2, 80)).extracted_values
+    inside = slice(16, -16)  # the windows do not add up at the ends
+    torch.testing.assert_close(extracted[:, inside], mixture[:, inside], rtol=0, atol=1e-5)
+
+
+def test_the_layer_is_a_bidirectional_lstm() -> None:
+    layer = RecurrentLayer(6, 4)
+    both = torch.nn.LSTM(6, 4, batch_first=True, bidirectional=True)
+    with torch.no_grad():
+        for name, parameter in layer.lstm.named_parameters():
+            getattr(both, name).copy_(parameter)
+            backward = dict(layer.backward_lstm.named_parameters())[name]
+            getattr(both, f"{name}_reverse").copy_(backward)
+    frames = torch.randn(2, 6, 9)
+    expected = layer.output(both(layer.norm(frames.transpose(1, 2)))[0]).transpose(1, 2)
+    torch.testing.assert_close(layer(frames, turned_frames(frames, None)), expected)
+
+
+@pytest.mark.parametrize("scale", [0.1, 1e3])
+def test_the_level_of_a_mixture_changes_no_mask(scale: float) -> None:
+    model = tiny_extractor(**LSTM_FIELDS)
+    mixture, embedding = torch.randn(1, 800), torch.randn(1, 80)
+    with torch.no_grad():
+        expected = model(mixture, speaker_embeddings=embedding).extracted_values
+        scaled = model(mixture * scale, speaker_embeddings=embedding).extracted_values
+    torch.testing.assert_close(scaled / scale, expected, rtol=1e-3, atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        ({"causal": True}, "`causal` must be False for `mask_estimator='lstm'`"),
+        ({"skip_channels": 8}, "`skip_channels` must be 0 for"),
+        ({"initial_filters": "random"}, "`initial_filters` must be 'fourier' for"),
+        ({"encoder_activation": "relu"}, "`encoder_activation` must be None for"),
+        ({"num_filters": 32}, "`num_filters` must be 16 for"),
+        ({"mask_estimator": "gru"}, "`mask_estimator` must be one of 'tcn', 'lstm'"),
+    ],
+)
+def test_what_it_needs_is_said(wrong: dict[str, Any], message: str) -> None:
+    sizes = {"num_filters": 16, "kernel_size": 16, "stride": 8, "bottleneck_channels": 8}
+    fields = LSTM_FIELDS | sizes | {"speaker_embedding_dim": 8}
+    TdSpeakerBeamConfig(**fields)
+    with pytest.raises(ValueError, match=message):
+        TdSpeakerBeamConfig(**(fields | wrong))
