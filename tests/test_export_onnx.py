@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import torch
 from tiny_models import (
+    LSTM_FIELDS,
     PROJECTION_FIELDS,
     STATISTICS_FIELDS,
     padded_batch,
@@ -127,6 +128,7 @@ def test_the_whole_takes_any_input(speaker: str, masks: bool, tmp_path: Path) ->
         {"norm_type": "bn", "skip_channels": 0, "mask_activation": "softplus"},
         {"share_encoder": True, "encoder_activation": "relu", "input_norm_type": "cln"},
         STATISTICS_FIELDS,
+        LSTM_FIELDS,
     ],
 )
 def test_every_form_can_be_exported(fields: dict[str, Any], masks: bool, tmp_path: Path) -> None:
