@@ -6,12 +6,13 @@ from collections import Counter
 from typing import Any
 
 import datasets
+import pandas as pd
 import pytest
 from corpus_layouts import utterances
 from planned_voices import all_specs, interferer, rows_of, voices
 
 from data_builders import MixturePlanner
-from data_builders.corpora.utterance_table import CodedColumn, StringColumn
+from data_builders.corpora.utterance_table import StringColumn
 from data_builders.mixtures.speed import samples_at_speed
 from data_builders.schema import CorpusError
 
@@ -299,7 +300,6 @@ def test_drawing_does_not_scan_the_corpus(monkeypatch: pytest.MonkeyPatch) -> No
     planner.plan(0, 7)
     assert planner.enrollments is planner.interferers is planner.targets
     monkeypatch.setattr(StringColumn, "__iter__", no_scan)
-    monkeypatch.setattr(CodedColumn, "__iter__", no_scan)
-    monkeypatch.setattr(StringColumn, "column", property(no_scan))
+    monkeypatch.setattr(pd.Categorical, "__iter__", no_scan)
     ids = {interferer(planner.plan(epoch, 7)).utterance_id for epoch in range(50)}
     assert len(ids) > 45  # of 10,000 that it may be

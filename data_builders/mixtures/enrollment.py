@@ -23,15 +23,17 @@ class EnrollmentPool:
         self._utterances = utterances
         rows = np.arange(len(utterances), dtype=np.int32)
         if emotion is not None:
-            rows = rows[utterances.emotions.where(lambda name: name == emotion)]
+            rows = rows[utterances.emotions.isin([emotion])]
         speakers = utterances.speaker_ids.codes[rows]
         # Sorted by speaker, then by row.
         self._rows = rows[np.argsort(speakers, kind="stable")]
-        counts = np.bincount(speakers, minlength=len(utterances.speaker_ids.names))
+        names = utterances.speaker_ids.categories
+        self._code_of_speaker = {name: code for code, name in enumerate(names)}
+        counts = np.bincount(speakers, minlength=len(names))
         self._bounds = np.append(0, np.cumsum(counts))
 
     def _rows_of(self, speaker_id: str) -> np.ndarray:
-        code = self._utterances.speaker_ids.code_of.get(speaker_id)
+        code = self._code_of_speaker.get(speaker_id)
         if code is None:
             return self._rows[:0]
         return self._rows[self._bounds[code] : self._bounds[code + 1]]
@@ -46,8 +48,7 @@ class EnrollmentPool:
             CorpusError: some have none; the message names their speakers.
         """
         without = []
-        spoken = np.bincount(targets.speaker_ids.codes, minlength=len(targets.speaker_ids.names))
-        for speaker in np.asarray(targets.speaker_ids.names, dtype=object)[spoken > 0]:
+        for speaker in targets.speaker_ids.unique():
             rows = self._rows_of(speaker)
             # A single utterance serves all targets but itself.
             if len(rows) == 0 or (

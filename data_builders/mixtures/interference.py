@@ -6,8 +6,9 @@ from collections.abc import Sequence
 from typing import Literal, NamedTuple, get_args
 
 import numpy as np
+import pandas as pd
 
-from data_builders.corpora.utterance_table import CodedColumn, UtteranceTable
+from data_builders.corpora.utterance_table import UtteranceTable
 from data_builders.schema import GENDERS, CorpusError
 
 GenderState = Literal["any", "same", "different"]
@@ -60,19 +61,21 @@ class InterfererPool:
         self.gender_state = gender_state
         self._draw = draw
         rows = _admitted_rows(utterances, emotions, languages)
-        self._speakers = utterances.speaker_ids
-        num_speakers = len(self._speakers.names)
-        self._gender_of_speaker = np.full(num_speakers, "", dtype=object)
-        genders = np.asarray(utterances.genders.names, dtype=object)[utterances.genders.codes[rows]]
-        self._gender_of_speaker[self._speakers.codes[rows]] = genders
+        speaker_of_row = utterances.speaker_ids.codes[rows]
+        names = utterances.speaker_ids.categories
+        self._code_of_speaker = {name: code for code, name in enumerate(names)}
+        self._num_speakers_here = len(np.unique(speaker_of_row))
+        gender_of_speaker = np.full(len(names), "", dtype=object)
+        gender_of_speaker[speaker_of_row] = utterances.genders[rows]
         # A voice is a speaker within a corpus; rows are sorted by voice, then by row.
-        voice_of_row = utterances.corpora.codes[rows] * np.int64(num_speakers)
-        voice_of_row += self._speakers.codes[rows]
+        voice_of_row = utterances.corpora.codes[rows] * np.int64(len(names)) + speaker_of_row
         order = np.argsort(voice_of_row, kind="stable")
         self._rows = rows[order].astype(np.int32)
         voice_keys, starts = np.unique(voice_of_row[order], return_index=True)
         self._bounds = np.append(starts, len(rows))
-        self._cells = self._make_cells(utterances.corpora, voice_keys, self._rows[starts])
+        self._cells = self._make_cells(
+            utterances.corpora, voice_keys, self._rows[starts], gender_of_speaker
+        )
         self._admissible = {
             gender: np.logical_or.reduce([cell.places >= 0 for cell in cells])
             for gender, cells in self._cells.items()
@@ -82,17 +85,21 @@ class InterfererPool:
         }
 
     def _make_cells(
-        self, corpora: CodedColumn, voice_keys: np.ndarray, first_rows: np.ndarray
+        self,
+        corpora: pd.Categorical,
+        voice_keys: np.ndarray,
+        first_rows: np.ndarray,
+        gender_of_speaker: np.ndarray,
     ) -> dict[str, list[_Cell]]:
         """The cells of each corpus in the order of its name, by gender ("" for all genders)."""
-        num_speakers = len(self._speakers.names)
+        num_speakers = len(gender_of_speaker)
         corpus_of_voice, speaker_of_voice = np.divmod(voice_keys, num_speakers)
-        gender_of_voice = self._gender_of_speaker[speaker_of_voice]
+        gender_of_voice = gender_of_speaker[speaker_of_voice]
         cells: dict[str, list[_Cell]] = {}
         for gender in ("",) if self.gender_state == "any" else GENDERS:
             cells[gender] = []
-            for corpus in sorted(corpora.names):
-                voices = np.flatnonzero(corpus_of_voice == corpora.code_of[corpus])
+            for corpus in np.argsort(corpora.categories):
+                voices = np.flatnonzero(corpus_of_voice == corpus)
                 if gender:
                     voices = voices[gender_of_voice[voices] == gender]
                 voices = voices[np.argsort(first_rows[voices])]
@@ -132,14 +139,14 @@ class InterfererPool:
                 few = f"fewer than {num_interferers} other speakers{wanted}"
             raise CorpusError(
                 f"{len(lacking)} of the target speakers have {few} to interfere: {names}; the "
-                f"interferers have {len(np.unique(self._speakers.codes[self._rows]))} speakers in "
+                f"interferers have {self._num_speakers_here} speakers in "
                 f"this split. Add interfering speakers, lower num_speakers, or use gender_state "
                 f"'any'"
             )
 
     def _count_admissible(self, speaker_id: str, gender: str) -> int:
         wanted = self._wanted_gender(gender)
-        own = self._speakers.code_of.get(speaker_id)
+        own = self._code_of_speaker.get(speaker_id)
         is_own_admissible = own is not None and bool(self._admissible[wanted][own])
         return self._num_admissible[wanted] - is_own_admissible
 
@@ -175,7 +182,7 @@ class InterfererPool:
         Returns:
             `int`: row of the drawn utterance.
         """
-        codes = [self._speakers.code_of.get(name) for name in (speaker_id, *taken)]
+        codes = [self._code_of_speaker.get(name) for name in (speaker_id, *taken)]
         candidates = []
         own_corpus = self._corpora_of(codes[0])
         for number, cell in enumerate(self._cells[self._wanted_gender(gender)]):
@@ -204,25 +211,24 @@ def _admitted_rows(
 ) -> np.ndarray:
     admitted = np.ones(len(utterances), dtype=bool)
     if emotions is not None:
-        admitted &= utterances.emotions.where(lambda name: name in emotions)
+        admitted &= utterances.emotions.isin(emotions)
     if languages is not None:
         prefixes = tuple(f"{language.lower()}-" for language in languages)
-        admitted &= utterances.languages.where(lambda name: f"{name.lower()}-".startswith(prefixes))
+        known = utterances.languages.categories
+        admitted &= utterances.languages.isin(
+            [name for name in known if f"{name.lower()}-".startswith(prefixes)]
+        )
     rows = np.flatnonzero(admitted)
     if not len(rows):
         raise CorpusError(
             f"no utterance to interfere with interferer_emotions {list(emotions or ())} and "
             f"interferer_languages {list(languages or ())}: the interferers have the "
-            f"emotions {sorted(utterances.emotions.names)} and the languages "
-            f"{sorted(utterances.languages.names)}"
+            f"emotions {sorted(utterances.emotions.categories)} and the languages "
+            f"{sorted(utterances.languages.categories)}"
         )
     return rows
 
 
 def _speakers_with_gender(targets: UtteranceTable) -> set[tuple[str, str]]:
-    num_genders = max(len(targets.genders.names), 1)
-    pairs = np.unique(targets.speaker_ids.codes * np.int64(num_genders) + targets.genders.codes)
-    return {
-        (targets.speaker_ids.names[speaker], targets.genders.names[gender])
-        for speaker, gender in zip(*np.divmod(pairs, num_genders), strict=True)
-    }
+    pairs = pd.DataFrame({"speaker": targets.speaker_ids, "gender": targets.genders})
+    return {*pairs.drop_duplicates().itertuples(index=False, name=None)}
