@@ -144,7 +144,7 @@ def test_the_second_load_decodes_nothing(tmp_path: Path, monkeypatch: pytest.Mon
     def refuse(*args: object) -> None:
         raise AssertionError("a file was decoded")
 
-    monkeypatch.setattr(scan, "_decode", refuse)
+    monkeypatch.setattr(scan, "decode", refuse)
     assert load_corpus("ravdess", root, tmp_path / "cache")[:] == first[:]
     name = "03-01-01-01-01-01-01.flac"
     soundfile.write(root / "Actor_01" / name, burst(1, active_seconds=1.0), 16_000)

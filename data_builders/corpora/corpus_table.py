@@ -14,15 +14,14 @@ from typing import Any
 
 import datasets
 import filelock
+from datasets.arrow_writer import ArrowWriter
 
 from data_builders.corpora.scan import (
     FoundFile,
     ScannedFile,
-    copies_folder,
+    corpus_cache,
     find_file,
-    keep_usable,
     scan_audio_files,
-    write_arrow,
 )
 from data_builders.files import whole_file
 from data_builders.schema import UTTERANCE_FEATURES, CorpusError
@@ -126,9 +125,9 @@ def load_table(
     settings = [_code_version(), corpus, place, options or {}, measure_speech, strict]
     digest = hashlib.sha256(json.dumps(settings).encode())
     digest.update("\n".join(file.key for file in files).encode())
-    folder = cache_dir / "corpora" / corpus
+    folder = corpus_cache(cache_dir, corpus)
     table = folder / f"table_{digest.hexdigest()[:24]}.arrow"
-    copies = copies_folder(cache_dir, corpus)
+    copies = folder / "audio"
     folder.mkdir(parents=True, exist_ok=True)
     with filelock.FileLock(folder / "table.lock"):
         facts = _read_facts(table, root, copies)
@@ -137,26 +136,48 @@ def load_table(
             described = describe(report)
             chosen = [file for file, _ in described]
             results = scan_audio_files(
-                root, chosen, cache_dir, corpus, measure_speech=measure_speech
+                corpus,
+                root,
+                chosen,
+                cache_dir,
+                report,
+                measure_speech=measure_speech,
+                strict=strict,
             )
-            usable = keep_usable(corpus, root, chosen, results, report, strict=strict)
-            described = [described[position] for position, _ in usable]
-            scanned = [entry for _, entry in usable]
-            columns = _columns(corpus, root, described, scanned, copies)
-            _check_rows(corpus, columns)
+            usable = [
+                (file, description, one)
+                for (file, description), one in zip(described, results, strict=True)
+                if one is not None
+            ]
+            descriptions = [description for _, description, _ in usable]
+            columns: dict[str, list[Any]] = {
+                "utterance_id": [f"{corpus}/{entry.name}" for entry in descriptions],
+                **{
+                    name: [getattr(entry, name) for entry in descriptions]
+                    for name in UTTERANCE_FEATURES
+                    if name in Description.__annotations__
+                },
+                **audio_columns(root, [(file, one) for file, _, one in usable], copies),
+            }
+            _check_genders(corpus, columns)
             for name, values in (more_columns or {}).items():
-                columns[name] = [values[description.name] for _, description in described]
-            features = {**UTTERANCE_FEATURES}
-            features.update(dict.fromkeys(more_columns or {}, datasets.Value("string")))
+                columns[name] = [values[entry.name] for entry in descriptions]
+            text = datasets.Value("string")
+            features = {**UTTERANCE_FEATURES, **dict.fromkeys(more_columns or {}, text)}
             facts = {
                 "report": report,
-                "copies": [entry.copy for entry in scanned if entry.copy],
+                "copies": [one.copy for _, _, one in usable if one.copy],
                 # Files outside the folder, which its listing does not show.
                 "elsewhere": {file.path: file.key for file in chosen if os.path.isabs(file.path)},
             }
             with whole_file(_facts_file(table)) as unfinished:
                 unfinished.write_text(json.dumps(facts), encoding="utf-8")
-            write_arrow(table, columns, datasets.Features(features))
+            with (
+                whole_file(table) as unfinished,
+                ArrowWriter(path=str(unfinished), features=datasets.Features(features)) as writer,
+            ):
+                writer.write_batch(columns)
+                writer.finalize()
     for line in facts["report"]:
         logger.warning("%s: %s", corpus, line)
     return datasets.Dataset.from_file(str(table))
@@ -204,35 +225,30 @@ def left_out_line(paths: Sequence[str | Path], reason: str) -> list[str]:
     return [f"{len(paths)} audio files {reason} and are left out, such as {paths[0]}"]
 
 
-def _columns(
-    corpus: str,
-    root: Path,
-    described: Sequence[tuple[FoundFile, Description]],
-    scanned: Sequence[ScannedFile],
-    copies: Path,
+def audio_columns(
+    root: Path, usable: Sequence[tuple[FoundFile, ScannedFile]], copies: Path
 ) -> dict[str, list[Any]]:
-    descriptions = [description for _, description in described]
-    paths = [
-        str(copies / entry.copy) if entry.copy else str(root / file.path)
-        for (file, _), entry in zip(described, scanned, strict=True)
-    ]
+    """The columns of `UTTERANCE_FEATURES` that the scan fills.
+
+    Args:
+        root (`Path`): folder of the corpus.
+        usable (`Sequence[tuple[FoundFile, ScannedFile]]`): its files, and what was found out.
+        copies (`Path`): folder of the 16 kHz mono copies.
+
+    Returns:
+        `dict[str, list]`: column to values.
+    """
     return {
-        "utterance_id": [f"{corpus}/{description.name}" for description in descriptions],
-        "path": paths,
-        "speaker_id": [description.speaker_id for description in descriptions],
-        "gender": [description.gender for description in descriptions],
-        "emotion": [description.emotion for description in descriptions],
-        "session": [description.session for description in descriptions],
-        "text": [description.text for description in descriptions],
-        "language": [description.language for description in descriptions],
-        "licence": [description.licence for description in descriptions],
-        "duration_seconds": [entry.duration_seconds for entry in scanned],
-        "speech_start_seconds": [entry.speech_start_seconds for entry in scanned],
-        "speech_end_seconds": [entry.speech_end_seconds for entry in scanned],
+        "path": [str(copies / one.copy if one.copy else root / file.path) for file, one in usable],
+        **{
+            name: [getattr(one, name) for _, one in usable]
+            for name in ScannedFile._fields
+            if name in UTTERANCE_FEATURES
+        },
     }
 
 
-def _check_rows(corpus: str, columns: Mapping[str, list[Any]]) -> None:
+def _check_genders(corpus: str, columns: Mapping[str, list[Any]]) -> None:
     ids, speakers, genders = (columns[name] for name in ("utterance_id", "speaker_id", "gender"))
     gender_of_speaker: dict[str, tuple[str, str]] = {}
     for utterance_id, speaker, gender in zip(ids, speakers, genders, strict=True):

@@ -15,8 +15,8 @@ from typing import Any
 import datasets
 import pyarrow.parquet as pq
 
-from data_builders.corpora.corpus_table import require_folder
-from data_builders.corpora.scan import copies_folder, find_file, keep_usable, scan_audio_files
+from data_builders.corpora.corpus_table import audio_columns, require_folder
+from data_builders.corpora.scan import corpus_cache, find_file, scan_audio_files
 from data_builders.schema import UTTERANCE_FEATURES, CorpusError
 
 logger = logging.getLogger(__name__)
@@ -91,25 +91,12 @@ def load_denoised(
             f"{missing[0]}; run python -m tse_ser.training.denoise_corpus again"
         )
     report: list[str] = []
-    results = scan_audio_files(root, files, cache_dir, "denoised")
-    usable = keep_usable("denoised", root, files, results, report, strict=strict)
+    scanned = scan_audio_files("denoised", root, files, cache_dir, report, strict=strict)
     for line in report:
         logger.warning("denoised: %s", line)
-    files = [files[position] for position, _ in usable]
-    scanned = [entry for _, entry in usable]
-    measured = {
-        "path": [
-            str(
-                copies_folder(cache_dir, "denoised") / entry.copy
-                if entry.copy
-                else root / file.path
-            )
-            for file, entry in zip(files, scanned, strict=True)
-        ],
-        "duration_seconds": [entry.duration_seconds for entry in scanned],
-        "speech_start_seconds": [entry.speech_start_seconds for entry in scanned],
-        "speech_end_seconds": [entry.speech_end_seconds for entry in scanned],
-    }
-    columns = {**metadata.select([position for position, _ in usable])[:], **measured}
+    usable = [(file, one) for file, one in zip(files, scanned, strict=True) if one is not None]
+    rows = [position for position, one in enumerate(scanned) if one is not None]
+    measured = audio_columns(root, usable, corpus_cache(cache_dir, "denoised") / "audio")
+    columns = {**metadata.select(rows)[:], **measured}
     features = datasets.Features({**metadata.features, **UTTERANCE_FEATURES})
     return datasets.Dataset.from_dict(columns, features=features)

@@ -2,37 +2,28 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 import logging
-import os
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import NamedTuple
 
-import filelock
 import numpy as np
 import soundfile
 
-from data_builders.audio import cache_folder, resample, write_audio
+from data_builders.audio import cache_folder
 from data_builders.corpora.scan import (
     AUDIO_SUFFIXES,
-    FoundFile,
-    can_be_rendered_from,
+    decode,
     is_silent,
-    keep_usable,
     list_files,
-    refuse_truncated,
+    readable,
+    scan_files,
 )
-from data_builders.files import whole_file
 from data_builders.mixtures.lowpass import HALF_LENGTH, lowpass
 from data_builders.mixtures.mixing import mean_power
 from data_builders.schema import SAMPLING_RATE, CorpusError
 
 logger = logging.getLogger(__name__)
 
-# Raise it whenever the scan measures or refuses something else.
-SCAN_VERSION = 3
 CROSS_FADE_SECONDS = 0.5
 
 
@@ -70,9 +61,24 @@ class NoiseFolder:
         files = list_files(self.root, AUDIO_SUFFIXES)
         if not files:
             raise CorpusError(f"noise_dir: no audio files in {self.root}")
-        cache = cache_folder(cache_dir)
-        self._folder = cache / "noise"
-        self._recordings = _scan(self.root, files, self._folder, strict=strict)
+        self._folder = cache_folder(cache_dir) / "noise"
+        report: list[str] = []
+        scanned = scan_files(
+            "noise_dir",
+            self.root,
+            files,
+            self._folder,
+            _scan_file,
+            _Recording,
+            report,
+            kind="noise",
+            strict=strict,
+        )
+        for line in report:
+            logger.warning("noise_dir: %s", line)
+        self._recordings = {
+            file.path: one for file, one in zip(files, scanned, strict=True) if one is not None
+        }
         self.paths = list(self._recordings)
         self._lowpassed_powers: dict[tuple[str, float], float] = {}
 
@@ -190,67 +196,12 @@ def _read_first_channel(file: Path, start: int, stop: int) -> np.ndarray:
     return np.ascontiguousarray(samples)
 
 
-def _scan(
-    root: Path, files: list[FoundFile], folder: Path, *, strict: bool
-) -> dict[str, _Recording]:
-    keys = [f"{SCAN_VERSION}|{root.resolve() / file.path}|{file.key}" for file in files]
-    fingerprint = hashlib.sha256("\n".join([str(strict), *keys]).encode()).hexdigest()[:24]
-    store = folder / f"scan_{fingerprint}.json"
-    folder.mkdir(parents=True, exist_ok=True)
-    with filelock.FileLock(folder / "scan.lock"):
-        kept = _read_store(store, folder)
-        if kept is None:
-
-            def scan(position: int) -> _Recording | CorpusError:
-                try:
-                    return _scan_file(root / files[position].path, keys[position], folder / "audio")
-                except CorpusError as error:
-                    return error
-
-            with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
-                results = list(pool.map(scan, range(len(files))))
-            report: list[str] = []
-            usable = keep_usable("noise_dir", root, files, results, report, strict=strict)
-            kept = {files[position].path: recording for position, recording in usable}, report
-            with whole_file(store) as unfinished:
-                unfinished.write_text(json.dumps(kept), encoding="utf-8")
-    recordings, report = kept
-    for line in report:
-        logger.warning("noise_dir: %s", line)
-    return recordings
-
-
-def _read_store(store: Path, folder: Path) -> tuple[dict[str, _Recording], list[str]] | None:
-    """The recordings by path and the report of an earlier scan, unless a copy is gone."""
-    if not store.is_file():
-        return None
-    values, report = json.loads(store.read_text(encoding="utf-8"))
-    recordings = {path: _Recording(*one) for path, one in values.items()}
-    copies = [folder / "audio" / one.copy for one in recordings.values() if one.copy]
-    return (recordings, report) if all(copy.exists() for copy in copies) else None
-
-
-def _scan_file(path: Path, key: str, copies: Path) -> _Recording:
-    try:
-        with soundfile.SoundFile(path) as file:
-            announced, rate, needs_copy = (
-                file.frames,
-                file.samplerate,
-                not can_be_rendered_from(file),
-            )
-            samples = file.read(dtype="float32", always_2d=True)[:, 0]
-    except (soundfile.LibsndfileError, OSError) as error:
-        raise CorpusError(f"unreadable ({error})") from error
+def _scan_file(path: Path, copy: Path) -> _Recording:
+    channels, rate, renderable = decode(path)
+    samples = channels[:, 0]
     if len(samples) < 2:
         raise CorpusError(f"empty: {len(samples)} samples")
-    refuse_truncated(path, announced, len(samples))
-    if not np.isfinite(samples).all():
-        raise CorpusError("NaN or infinite samples")
     if is_silent(samples):
         raise CorpusError("silent: every sample of the first channel is zero, or as good as that")
-    copy = ""
-    if needs_copy:
-        samples = resample(samples, rate)
-        copy = f"{hashlib.sha256(key.encode()).hexdigest()[:24]}.wav"
-        write_audio(copies / copy, samples)
-    return _Recording(copy, len(samples), mean_power(samples))
+    samples, name = readable(samples, rate, renderable, copy)
+    return _Recording(name, len(samples), mean_power(samples))
