@@ -42,19 +42,9 @@ VOICE_FOLDER = re.compile(rf"([a-z]{{2}})_([A-Z]{{2}})_([fm])_({'|'.join(SPEAKER
 def load_asterisk(
     data_dir: Path | None, cache_dir: Path, *, strict: bool = False
 ) -> datasets.Dataset:
-    """Reads the prompts of the four known Asterisk voices.
+    """Reads the prompts of the four known Asterisk voices, with the emotion "".
 
-    Args:
-        data_dir (`Path`, *optional*): the folder that holds the voices' folders.
-        cache_dir (`Path`): where scans and resampled copies are kept.
-        strict (`bool`): stop at audio that cannot be used, which is otherwise left out.
-
-    Returns:
-        `datasets.Dataset`: utterances with `UTTERANCE_FEATURES`, emotion "".
-
-    Raises:
-        CorpusError: the folder is missing, is not Asterisk's, or holds no usable audio, or
-            `strict` and some is not.
+    Arguments, result and errors are those of `data_builders.load_corpus`.
     """
     return load_audio_folder(
         "asterisk",
@@ -88,8 +78,6 @@ def _describe(path: PurePath) -> Description | None:
         name=f"{path.parts[0]}/{prompt}",
         speaker_id=SPEAKERS[name],
         gender="female" if gender == "f" else "male",
-        emotion="",
-        session="",
         text=prompt,
         language=f"{language}-{country}",
         licence=LICENCES[name],

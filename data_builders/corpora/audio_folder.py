@@ -50,9 +50,7 @@ def load_audio_folder(
     files = list_files(root, AUDIO_SUFFIXES)
 
     def describe_all(report: list[str]) -> list[tuple[FoundFile, Description]]:
-        described = describe_files(files, describe, report)
-        if not described:
-            raise wrong_folder(corpus, root, expected, files)
+        described = describe_files(corpus, root, files, expected, describe, report)
         report += check([description for _, description in described])
         return described
 
@@ -60,19 +58,26 @@ def load_audio_folder(
 
 
 def describe_files(
+    corpus: str,
+    root: Path,
     files: Sequence[FoundFile],
+    expected: str,
     describe: Callable[[PurePath], Description | None],
     report: list[str],
 ) -> list[tuple[FoundFile, Description]]:
     """Describes each utterance once; what else the folder holds goes into the report.
 
     Args:
+        corpus, expected, describe: see `load_audio_folder`.
+        root (`Path`): folder of the corpus.
         files (`Sequence[FoundFile]`): the audio files.
-        describe (`Callable`): see `load_audio_folder`.
         report (`list[str]`): lines on files that are left out are added.
 
     Returns:
-        `list[tuple[FoundFile, Description]]`: files and what is known of them.
+        `list[tuple[FoundFile, Description]]`: files and what is known of them, sorted by path.
+
+    Raises:
+        CorpusError: no file is an utterance of the corpus.
     """
     order = {file.path: position for position, file in enumerate(files)}
     described: dict[str, tuple[FoundFile, Description]] = {}
@@ -86,6 +91,8 @@ def describe_files(
             copies.append(file.path)
         else:
             described[description.name] = (file, description)
+    if not described:
+        raise wrong_folder(corpus, root, expected, files)
     report += left_out_line(strangers, "are not part of the corpus")
     report += left_out_line(copies, "repeat the name of another file")
     return sorted(described.values(), key=lambda entry: order[entry[0].path])

@@ -7,7 +7,7 @@ import hashlib
 import json
 import logging
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -48,12 +48,12 @@ class Description:
 
     name: str
     speaker_id: str
-    gender: str
-    emotion: str
-    session: str
-    text: str
-    language: str
-    licence: str
+    gender: str = ""
+    emotion: str = ""
+    session: str = ""
+    text: str = ""
+    language: str = ""
+    licence: str = ""
 
 
 # Chooses and describes the audio files of a corpus; appends to the report a line, with the count,
@@ -207,6 +207,25 @@ def count_line(found: Mapping[str, int], known: Mapping[str, int]) -> list[str]:
     return [
         f"{total} utterances where the complete corpus has {expected} ({'; '.join(differing)}); "
         f"is the copy complete?"
+    ]
+
+
+def unknown_gender_line(descriptions: Iterable[Description], fix: str) -> list[str]:
+    """Counts the speakers whose gender is unknown, if there are any.
+
+    Args:
+        descriptions (`Iterable[Description]`): the utterances.
+        fix (`str`): what tells the genders, in words that follow "put".
+
+    Returns:
+        `list[str]`: one line, or none.
+    """
+    unknown = {entry.speaker_id for entry in descriptions if not entry.gender}
+    if not unknown:
+        return []
+    return [
+        f"the gender of {len(unknown)} speakers is unknown, such as {min(unknown)}: put {fix} into "
+        f"the folder, or use gender_state 'any'"
     ]
 
 

@@ -53,18 +53,9 @@ def sources_of(data_dir: str | Path) -> dict[str, Any]:
 def load_denoised(
     data_dir: Path | None, cache_dir: Path, *, strict: bool = False
 ) -> datasets.Dataset:
-    """Reads a Denoised set.
+    """Reads a Denoised set, with every column of its metadata.
 
-    Args:
-        data_dir (`Path`, *optional*): the folder that `tse_ser.training.denoise_corpus` wrote.
-        cache_dir (`Path`): where the scan is kept.
-        strict (`bool`): stop at audio that cannot be used, which is otherwise left out.
-
-    Returns:
-        `datasets.Dataset`: every column of the metadata; `UTTERANCE_FEATURES`, `split` and others.
-
-    Raises:
-        CorpusError: the folder is missing, is no Denoised set, or misses audio.
+    Arguments, result and errors are those of `data_builders.load_corpus`.
     """
     root = require_folder("denoised", data_dir)
     metadata_path = root / METADATA_FILE

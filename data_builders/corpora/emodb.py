@@ -65,19 +65,9 @@ FILE_NAME = re.compile(r"(\d\d)([ab]\d\d)([WLEAFTN])([a-z])")
 
 
 def load_emodb(data_dir: Path | None, cache_dir: Path, *, strict: bool = False) -> datasets.Dataset:
-    """Reads EMO-DB.
+    """Reads EMO-DB, all seven emotions, which has no sessions.
 
-    Args:
-        data_dir (`Path`, *optional*): the corpus folder.
-        cache_dir (`Path`): where scans and resampled copies are kept.
-        strict (`bool`): stop at audio that cannot be used, which is otherwise left out.
-
-    Returns:
-        `datasets.Dataset`: utterances of all seven emotions, with `UTTERANCE_FEATURES`.
-
-    Raises:
-        CorpusError: the folder is missing, is not EMO-DB, or holds no usable audio, or
-            `strict` and some is not.
+    Arguments, result and errors are those of `data_builders.load_corpus`.
     """
     return load_audio_folder(
         "emodb",
@@ -104,7 +94,6 @@ def _describe(path: PurePath) -> Description | None:
         speaker_id=f"emodb_{speaker}",
         gender=SPEAKER_GENDERS[speaker],
         emotion=EMOTION_WORDS[emotion],
-        session="",
         text=SENTENCES[sentence],
         language="de-DE",
         licence="CC0-1.0",

@@ -55,15 +55,7 @@ def load_generated(
 ) -> datasets.Dataset:
     """Loads the ten emotional speakers in sessions "1" to "5"; makes the corpus at first use.
 
-    Args:
-        data_dir, strict: not used, as no recordings are read.
-        cache_dir (`Path`): the corpus is kept in its folder `generated`.
-
-    Returns:
-        `datasets.Dataset`: utterances in four emotions, with `UTTERANCE_FEATURES`.
-
-    Raises:
-        CorpusError: espeak-ng is not installed, or fails.
+    Arguments, result and errors are those of `data_builders.load_corpus`; no folder is read.
     """
     return _load("generated", cache_dir)
 
@@ -73,16 +65,7 @@ def load_generated_pool(
 ) -> datasets.Dataset:
     """Loads the voices of the pool, without emotion and session; makes the corpus at first use.
 
-    Args:
-        data_dir, strict: not used, as no recordings are read.
-        cache_dir (`Path`): the corpus is kept in its folder `generated`.
-
-    Returns:
-        `datasets.Dataset`: utterances of other speakers than `load_generated`'s, with
-        `UTTERANCE_FEATURES`.
-
-    Raises:
-        CorpusError: espeak-ng is not installed, or fails.
+    Arguments, result and errors are those of `data_builders.load_corpus`; no folder is read.
     """
     return _load("generated_pool", cache_dir)
 

@@ -69,19 +69,14 @@ def load_iemocap(
     """Reads IEMOCAP; sessions are "1" to "5", with one woman and one man each.
 
     Args:
-        data_dir (`Path`, *optional*): the folder that holds Session1 to Session5, or the one above.
-        cache_dir (`Path`): where scans and tables are kept.
+        data_dir, cache_dir, strict: see `data_builders.load_corpus`, as for errors; the folder
+            holds Session1 to Session5, or is the one above.
         scenario (`str`): "improvised" or "scripted" turns only; the utterance id tells them apart
             (Ses01F_impro01_F000, Ses01F_script01_1_F000).
-        strict (`bool`): stop at audio that cannot be used, which is otherwise left out.
 
     Returns:
         `datasets.Dataset`: the evaluated turns, with `UTTERANCE_FEATURES`; the speaker is the actor
         of the turn, "iemocap_ses01_f".
-
-    Raises:
-        CorpusError: the folder is missing, is not IEMOCAP, has a label that nobody knows, or holds
-            unusable audio.
     """
     if scenario not in get_args(Scenario):
         raise CorpusError(

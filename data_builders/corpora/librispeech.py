@@ -26,6 +26,7 @@ from data_builders.corpora.corpus_table import (
     count_line,
     load_table,
     require_folder,
+    unknown_gender_line,
 )
 from data_builders.corpora.librispeech_parquet import subset_of, unpack_files, unpack_hub
 from data_builders.corpora.scan import (
@@ -92,7 +93,7 @@ def load_librispeech(
     Args:
         data_dir (`Path`, *optional*): the folder LibriSpeech, the one above it, that of a subset,
             or a folder of Parquet files. With `hub`: where SPEAKERS.TXT is, if anywhere.
-        cache_dir (`Path`): where scans, tables and what is unpacked from Parquet are kept.
+        cache_dir, strict: see `data_builders.load_corpus`, as for errors.
         subsets (`Sequence[str]`, *optional*): some of `SUBSETS`; every one that is there if None.
         hours (`float` or `Sequence[float]`, *optional*): hours to draw, by whole speakers but for
             the last; of several numbers, parts that share no speaker, drawn one after the other.
@@ -104,15 +105,10 @@ def load_librispeech(
         release_splits (`bool`): keep to the splits of the release: train-... is trained on, dev-...
             validated and test-... tested; if not, the speakers of all subsets are split anew.
         hub (`str`, *optional*): name of a dataset on the Hub, such as openslr/librispeech_asr.
-        strict (`bool`): stop at audio that cannot be used, which is otherwise left out.
 
     Returns:
         `datasets.Dataset`: utterances without emotion, with `UTTERANCE_FEATURES`, and "split" for
         `release_splits`; the speaker is "librispeech_103".
-
-    Raises:
-        CorpusError: the folder is missing or no LibriSpeech, a subset is unknown or missing, there
-            are too few hours, or some audio cannot be used.
     """
     _check_names(subsets)
     if subsets is None and data_dir is not None and data_dir.name in SUBSETS:
@@ -142,12 +138,19 @@ def load_librispeech(
         audio = [file for file in files if not file.path.endswith(TRANSCRIPT_SUFFIX)]
         genders = _read_genders(speakers)
         texts = _read_transcripts(root, files)
-        described = describe_files(audio, lambda path: _describe(path, genders, texts), report)
-        if not described:
-            raise wrong_folder("librispeech", root, EXPECTED, audio)
+        described = describe_files(
+            "librispeech",
+            root,
+            audio,
+            EXPECTED,
+            lambda path: _describe(path, genders, texts),
+            report,
+        )
         report += _check(described, texts, chosen)
         chosen_ones = _choose_utterances(root, described, choice, cache_dir, report, strict)
-        split_of_name.update({entry.name: _split_of(file) for file, entry in chosen_ones})
+        split_of_name.update(
+            {entry.name: RELEASE_SPLITS[file.path.partition("-")[0]] for file, entry in chosen_ones}
+        )
         return chosen_ones
 
     return load_table(
@@ -161,10 +164,6 @@ def load_librispeech(
         more_columns={"split": split_of_name} if release_splits else None,
         strict=strict,
     )
-
-
-def _split_of(file: FoundFile) -> str:
-    return RELEASE_SPLITS[file.path.partition("-")[0]]
 
 
 def _check_names(subsets: Sequence[str] | None) -> None:
@@ -297,8 +296,6 @@ def _describe(
         name=path.stem,
         speaker_id=f"librispeech_{match[1]}",
         gender=genders.get(match[1], ""),
-        emotion="",
-        session="",
         text=texts.get(path.stem, ""),
         language="en",
         licence="CC-BY-4.0",
@@ -319,10 +316,5 @@ def _check(
     untold = [name for name in names if name not in texts]
     if untold:
         report.append(f"{len(untold)} utterances have no transcript, such as {min(untold)}")
-    unknown = {entry.speaker_id for _, entry in described if not entry.gender}
-    if unknown:
-        report.append(
-            f"the gender of {len(unknown)} speakers is unknown, such as {min(unknown)}: put "
-            f"LibriSpeech's {SPEAKERS_FILE} into the folder, or use gender_state 'any'"
-        )
-    return report
+    descriptions = [description for _, description in described]
+    return report + unknown_gender_line(descriptions, f"LibriSpeech's {SPEAKERS_FILE}")

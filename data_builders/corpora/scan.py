@@ -116,9 +116,11 @@ def list_files(root: Path, suffixes: tuple[str, ...], folder: str = "") -> list[
         seen.add((status.st_dev, status.st_ino))
         folders[:] = [name for name in folders if not name.startswith(".")]
         place = Path(above).relative_to(root).as_posix()
-        for name in names:
-            if name.lower().endswith(suffixes) and not name.startswith("."):
-                found.append(find_file(root, name if place == "." else f"{place}/{name}"))
+        found += [
+            find_file(root, name if place == "." else f"{place}/{name}")
+            for name in names
+            if name.lower().endswith(suffixes) and not name.startswith(".")
+        ]
     # Part by part, as paths are compared.
     return sorted(found, key=lambda file: file.path.replace("/", "\0"))
 
