@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import uuid
 from collections.abc import Iterator
@@ -49,6 +50,21 @@ def check_output(file: str | Path, option: str = "--output") -> None:
     make_folder(Path(file).parent, option)
     if Path(file).is_dir():
         raise OptionError(f"{option} {file} is a folder: name a file")
+
+
+def short_digest(*parts: str | bytes) -> str:
+    """What a thing is kept under that is known by what it was made of.
+
+    Args:
+        *parts (`str` or `bytes`): what it was made of, one part after the other.
+
+    Returns:
+        `str`: 24 hexadecimal digits.
+    """
+    digest = hashlib.sha256()
+    for part in parts:
+        digest.update(part.encode() if isinstance(part, str) else part)
+    return digest.hexdigest()[:24]
 
 
 @contextmanager

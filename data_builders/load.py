@@ -123,21 +123,12 @@ def _make_planner(
 ) -> MixturePlanner:
     if split not in SPLITS:
         raise CorpusError(f"unknown split {split!r}: use one of {', '.join(SPLITS)}")
-
     names = [*options.targets, *(options.interferers or ())]
     refuse_confusable(names)
-
-    def read(names: str | Sequence[str]) -> list[datasets.Dataset]:
-        return read_corpora(
-            names,
-            options.corpus_dir,
-            options.corpus_dirs,
-            cache_dir,
-            strict=options.strict_corpora,
-        )
-
-    corpora = read(options.targets)
-    others = None if options.interferers is None else read(options.interferers)
+    corpora = read_corpora(options.targets, options, cache_dir)
+    others = None
+    if options.interferers is not None:
+        others = read_corpora(options.interferers, options, cache_dir)
     _refuse_split_twice([*zip(names, [*corpora, *(others or ())], strict=True)], options)
     _refuse_unheard_of(options.emotions, corpora)
     speakers_utterances = _join_split(corpora, split, options)
@@ -194,21 +185,14 @@ def _join_split(
 
 
 def read_corpora(
-    names: str | Sequence[str],
-    corpus_dir: str | Path | None = None,
-    corpus_dirs: Mapping[str, str | Path] | None = None,
-    cache_dir: str | Path | None = None,
-    *,
-    strict: bool = False,
+    names: str | Sequence[str], options: MixtureOptions, cache_dir: str | Path | None = None
 ) -> list[datasets.Dataset]:
-    """Reads several corpora whose folders are given as for `load_mixtures`.
+    """Reads several corpora.
 
     Args:
         names (`str` or `Sequence[str]`): one corpus or several.
-        corpus_dir (`str` or `Path`, *optional*): root with one folder a corpus, named like it.
-        corpus_dirs (`Mapping[str, str | Path]`, *optional*): folders by corpus name; these win.
+        options (`MixtureOptions`): tell where they lie, and how strict they are read.
         cache_dir (`str` or `Path`, *optional*): see `load_corpus`.
-        strict (`bool`): see `load_corpus`.
 
     Returns:
         `list[datasets.Dataset]`: the corpora, in the order of their names.
@@ -218,8 +202,9 @@ def read_corpora(
     """
     if not names:
         raise CorpusError(f"no corpus is named: use some of {', '.join(sorted(CORPORA))}")
+    folders = options.corpus_dir, options.corpus_dirs
     return [
-        load_corpus(name, corpus_folder(name, corpus_dir, corpus_dirs), cache_dir, strict=strict)
+        load_corpus(name, corpus_folder(name, *folders), cache_dir, strict=options.strict_corpora)
         for name in ([names] if isinstance(names, str) else names)
     ]
 

@@ -73,17 +73,10 @@ class MixtureConfig(MixtureOptions, datasets.BuilderConfig):
         Returns:
             `str`: the name; another one when a keyword or the content of a corpus has changed.
         """
-        named = [self.targets, *([] if self.interferers is None else [self.interferers])]
+        names = [*self.targets, *(self.interferers or ())]
         content: list[Any] = [
             Hasher.hash(corpus.with_format("arrow")[:])
-            for names in named
-            for corpus in read_corpora(
-                names,
-                self.corpus_dir,
-                self.corpus_dirs,
-                self.corpus_cache_dir,
-                strict=self.strict_corpora,
-            )
+            for corpus in read_corpora(names, self, self.corpus_cache_dir)
         ]
         if self.noise_folder is not None:
             content += list_files(Path(self.noise_folder), AUDIO_SUFFIXES)

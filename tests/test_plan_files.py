@@ -24,6 +24,7 @@ from data_builders import (
     load_mixtures_from_plan,
     render_plan_rows,
 )
+from data_builders.options import MixtureOptions
 from data_builders.plans import plan_rendering as plan_rendering_module
 from data_builders.plans.export_plan import write_plan
 from data_builders.plans.plan_files import (
@@ -32,7 +33,7 @@ from data_builders.plans.plan_files import (
     METADATA_KEY,
     PlanFile,
 )
-from data_builders.plans.plan_rendering import CorpusFolders, PlanPlayer
+from data_builders.plans.plan_rendering import PlanPlayer
 from data_builders.plans.plan_table import PLAN_FILE_FEATURES
 
 
@@ -214,7 +215,7 @@ def test_an_utterance_that_is_met_in_every_role_is_checked_in_each(
 ) -> None:
     """Rows may come in any order, and bring their corpora with them."""
     rows = PlanFile(plan)
-    player = PlanPlayer(CorpusFolders(corpus_dir=corpora, cache_dir=corpora / "cache"))
+    player = PlanPlayer(MixtureOptions(corpus_dir=str(corpora)), corpora / "cache")
     for number in reversed(range(len(rows))):
         row = rows.row(number)
         assert player.spec(row).target_id == row["target_id"]

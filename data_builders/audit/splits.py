@@ -108,13 +108,8 @@ class RecipeData:
             `list[int]`: from 1; only 1 where no corpus has sessions.
         """
         recipe = self._recipe
-        corpora = read_corpora(
-            [*recipe.targets, *(recipe.interferers or ())],
-            recipe.corpus_dir,
-            recipe.corpus_dirs,
-            recipe.cache_dir,
-            strict=recipe.strict_corpora,
-        )
+        names = [*recipe.targets, *(recipe.interferers or ())]
+        corpora = read_corpora(names, recipe, recipe.cache_dir)
         counts = [
             len({*corpus["session"][:]} - {""})
             for corpus in corpora

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import hashlib
 import json
 import logging
 import os
@@ -23,7 +22,7 @@ from data_builders.corpora.scan import (
     find_file,
     scan_audio_files,
 )
-from data_builders.files import whole_file
+from data_builders.files import short_digest, whole_file
 from data_builders.schema import UTTERANCE_FEATURES, CorpusError
 
 logger = logging.getLogger(__name__)
@@ -123,10 +122,9 @@ def load_table(
     # Where a link leads counts as well as its name: it may lead elsewhere another time.
     place = [str(root), str(root.resolve())]
     settings = [_code_version(), corpus, place, options or {}, measure_speech, strict]
-    digest = hashlib.sha256(json.dumps(settings).encode())
-    digest.update("\n".join(file.key for file in files).encode())
+    digest = short_digest(json.dumps(settings), *(f"\n{file.key}" for file in files))
     folder = corpus_cache(cache_dir, corpus)
-    table = folder / f"table_{digest.hexdigest()[:24]}.arrow"
+    table = folder / f"table_{digest}.arrow"
     copies = folder / "audio"
     folder.mkdir(parents=True, exist_ok=True)
     with filelock.FileLock(folder / "table.lock"):
@@ -283,10 +281,8 @@ def _check_genders(corpus: str, columns: Mapping[str, list[Any]]) -> None:
 def _code_version() -> str:
     """Changes with the code that describes and scans: an older table may say something else."""
     here = Path(__file__).parent
-    digest = hashlib.sha256()
-    for source in (here.parent / "schema.py", *sorted(here.glob("*.py"))):
-        digest.update(source.read_bytes())
-    return digest.hexdigest()
+    sources = (here.parent / "schema.py", *sorted(here.glob("*.py")))
+    return short_digest(*(source.read_bytes() for source in sources))
 
 
 def _facts_file(table: Path) -> Path:

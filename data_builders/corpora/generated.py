@@ -12,7 +12,6 @@ GPL-3.0-or-later; its licence does not extend to what it says.
 
 from __future__ import annotations
 
-import hashlib
 import importlib.metadata
 import json
 import os
@@ -30,6 +29,7 @@ from data_builders import audio
 from data_builders.corpora import espeak, generated_voices
 from data_builders.corpora.generated_sentences import POOL_SENTENCES, SESSION_SENTENCES
 from data_builders.corpora.generated_voices import Voice, emotional_voices, pool_voices
+from data_builders.files import short_digest
 from data_builders.schema import EMOTIONS, SAMPLING_RATE, UTTERANCE_FEATURES, CorpusError
 
 LICENCE = "CC0-1.0"
@@ -104,15 +104,9 @@ def _version() -> str:
             "generated: the corpus is spoken by espeak-ng, which is not installed: "
             "pip install espeakng-loader"
         ) from error
-    digest = hashlib.sha256(espeak_version.encode())
     here = Path(__file__).parent
-    for source in (
-        here.parent / "audio.py",
-        here / "espeak.py",
-        *sorted(here.glob("generated*.py")),
-    ):
-        digest.update(source.read_bytes())
-    return digest.hexdigest()[:16]
+    sources = (here.parent / "audio.py", here / "espeak.py", *sorted(here.glob("generated*.py")))
+    return short_digest(espeak_version, *(source.read_bytes() for source in sources))
 
 
 def _make(folder: Path, utterances: list[_Utterance]) -> None:

@@ -8,7 +8,6 @@ decodes these alone.
 
 from __future__ import annotations
 
-import hashlib
 import os
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -23,7 +22,7 @@ from datasets.utils import tqdm
 
 from data_builders.audio import find_speech, resample, write_audio
 from data_builders.corpora.mpeg import is_part
-from data_builders.files import whole_file
+from data_builders.files import short_digest, whole_file
 from data_builders.schema import SAMPLING_RATE, CorpusError
 
 # What libsndfile reads: first the formats that keep every sample, then those that do not.
@@ -237,9 +236,8 @@ def scan_files(
 
         def scan_one(position: int) -> None:
             path, key = root / files[position].path, keys[position]
-            digest = hashlib.sha256(f"{kind}|{key}".encode()).hexdigest()[:24]
             try:
-                known[key] = scan(path, copies / f"{digest}.wav")
+                known[key] = scan(path, copies / f"{short_digest(kind, key)}.wav")
             except CorpusError as error:
                 bad[position] = error
 

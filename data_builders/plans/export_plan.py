@@ -181,13 +181,7 @@ def _read_ids(options: MixtureOptions, cache_dir: str | Path | None) -> dict[str
     return {
         name: UtteranceTable(corpus).row_of_id
         for name in dict.fromkeys([*options.targets, *(options.interferers or ())])
-        for corpus in read_corpora(
-            name,
-            options.corpus_dir,
-            options.corpus_dirs,
-            cache_dir,
-            strict=options.strict_corpora,
-        )
+        for corpus in read_corpora(name, options, cache_dir)
     }
 
 

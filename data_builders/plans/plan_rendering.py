@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any, TypeVar
@@ -24,6 +23,7 @@ from data_builders.mixtures.dataset import MixtureDataset
 from data_builders.mixtures.noise import NoiseFolder
 from data_builders.mixtures.rendering import SpecRenderer
 from data_builders.mixtures.spec import MixtureSpec
+from data_builders.options import MixtureOptions
 from data_builders.plans.plan_files import (
     PlanFile,
     audio_fingerprint,
@@ -49,35 +49,24 @@ Rows = TypeVar(
 )
 
 
-@dataclass(frozen=True)
-class CorpusFolders:
-    """Where the corpora of a plan lie on this machine; see `load_mixtures`.
-
-    Attributes:
-        corpus_dir (`str` or `Path`, *optional*): root with one folder a corpus, named like it.
-        corpus_dirs (`Mapping[str, str | Path]`, *optional*): folders by corpus name; these win.
-        noise_dir (`str` or `Path`, *optional*): folder of noise recordings.
-        cache_dir (`str` or `Path`, *optional*): see `load_corpus`.
-        strict (`bool`): see `load_corpus`.
-    """
-
-    corpus_dir: str | Path | None = None
-    corpus_dirs: Mapping[str, str | Path] | None = None
-    noise_dir: str | Path | None = None
-    cache_dir: str | Path | None = None
-    strict: bool = False
-
-
 class PlanPlayer:
     """Stands in for a `MixturePlanner`: its mixtures are the rows of a plan.
 
     Args:
-        folders (`CorpusFolders`): where the corpora lie.
+        options (`MixtureOptions`): where the corpora and the noise lie, and how strict they are
+            read; the others do not count.
+        cache_dir (`str` or `Path`, *optional*): see `load_corpus`.
         rows (`PlanFile`, *optional*): the mixtures; None for rows that come from elsewhere.
     """
 
-    def __init__(self, folders: CorpusFolders, rows: PlanFile | None = None) -> None:
-        self._folders = folders
+    def __init__(
+        self,
+        options: MixtureOptions,
+        cache_dir: str | Path | None = None,
+        rows: PlanFile | None = None,
+    ) -> None:
+        self._options = options
+        self._cache_dir = cache_dir
         self._rows = rows
         self._corpora: dict[str, datasets.Dataset] = {}
         self._verified: set[str] = set()
@@ -104,10 +93,10 @@ class PlanPlayer:
     @cached_property
     def noise(self) -> NoiseFolder | None:
         """The recordings of the noise folder, if one was given."""
-        folders = self._folders
-        if folders.noise_dir is None:
+        folder = self._options.noise_folder
+        if folder is None:
             return None
-        return NoiseFolder(folders.noise_dir, folders.cache_dir, strict=folders.strict)
+        return NoiseFolder(folder, self._cache_dir, strict=self._options.strict_corpora)
 
     def label_of(self, emotion: str) -> int:
         """The label that the plan gives an emotion."""
@@ -189,15 +178,8 @@ class PlanPlayer:
         return pc.is_in(utterance_ids, value_set=self.targets.utterance_ids.column)
 
     def _read_corpora(self, names: set[str]) -> None:
-        folders = self._folders
         for name in sorted(names - self._corpora.keys()):
-            (corpus,) = read_corpora(
-                name,
-                folders.corpus_dir,
-                folders.corpus_dirs,
-                folders.cache_dir,
-                strict=folders.strict,
-            )
+            (corpus,) = read_corpora(name, self._options, self._cache_dir)
             corpus = corpus.select_columns(list(UTTERANCE_FEATURES))
             # The same corpus with other options may have given some of its utterances before.
             known = self._is_known(corpus.with_format("arrow")[:]["utterance_id"])
@@ -292,16 +274,16 @@ class PlanRowRenderer(RowRenderer):
     """Renders rows of a plan; other processes read the corpora by themselves.
 
     Args:
-        folders (`CorpusFolders`): where the corpora lie.
+        *folders: options and cache folder of a `PlanPlayer`.
     """
 
-    def __init__(self, folders: CorpusFolders) -> None:
+    def __init__(self, *folders: Any) -> None:
         self._folders = folders
-        self._player = PlanPlayer(folders)
+        self._player = PlanPlayer(*folders)
         self._renderer = SpecRenderer(self._player)
 
-    def __reduce__(self) -> tuple[type[PlanRowRenderer], tuple[CorpusFolders]]:
-        return PlanRowRenderer, (self._folders,)
+    def __reduce__(self) -> tuple[type[PlanRowRenderer], tuple[Any, ...]]:
+        return PlanRowRenderer, self._folders
 
     def render_row(self, row: Mapping[str, Any]) -> dict[str, Any]:
         """See `RowRenderer.render_row`; the columns are `PLAN_FILE_FEATURES`."""
@@ -341,8 +323,7 @@ def load_mixtures_from_plan(
             utterance is missing (plans of over 100,000 mixtures tell when the first is rendered).
     """
     rows = open_plan(plan, split, revision)
-    folders = CorpusFolders(corpus_dir, corpus_dirs, noise_dir, cache_dir, strict)
-    player = PlanPlayer(folders, rows)
+    player = PlanPlayer(_options(corpus_dir, corpus_dirs, noise_dir, strict), cache_dir, rows)
     if len(rows) <= MAX_ROWS_CHECKED_AT_ONCE:
         player.require(rows.utterances())
     return MixtureDataset(player, train=rows.split == "train")
@@ -377,8 +358,18 @@ def render_plan_rows(
             {name: render_plan_rows(one, *folders, strict=strict) for name, one in rows.items()}
         )
     check_columns("rows", rows.column_names or [])
-    renderer = PlanRowRenderer(CorpusFolders(corpus_dir, corpus_dirs, noise_dir, cache_dir, strict))
+    renderer = PlanRowRenderer(_options(corpus_dir, corpus_dirs, noise_dir, strict), cache_dir)
     if isinstance(rows, datasets.Dataset):
         return rows.with_transform(renderer.render_batch)
     # One part a row group instead of one a file, which DataLoader workers share out.
     return rows.reshard().map(renderer.render_row, remove_columns=rows.column_names)
+
+
+def _options(
+    corpus_dir: str | Path | None,
+    corpus_dirs: Mapping[str, str | Path] | None,
+    noise_dir: str | Path | None,
+    strict: bool,
+) -> MixtureOptions:
+    folders: dict[str, Any] = {"corpus_dir": corpus_dir, "corpus_dirs": corpus_dirs}
+    return MixtureOptions(**folders, noise_dir=noise_dir, strict_corpora=strict)  # type: ignore[arg-type]
