@@ -20,7 +20,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from data_builders.audit.recordings import Recording
 from data_builders.audit.report import RecipeAudit, write_report
 from data_builders.audit.splits import (
     PRETRAINING,
@@ -28,6 +27,7 @@ from data_builders.audit.splits import (
     Recordings,
     SplitContents,
     compare_splits,
+    each_once,
 )
 from data_builders.files import check_output
 from data_builders.option_reader import OptionError, OptionParser
@@ -138,11 +138,8 @@ def _left_out(recipes: Sequence[RecipeData]) -> Iterator[list[str]]:
 
 
 def _joined(parts: Sequence[SplitContents]) -> SplitContents:
-    def unique(role: str) -> list[Recording]:
-        found = {one.utterance_id: one for part in parts for one in getattr(part, role)}
-        return list(found.values())
-
-    return SplitContents(unique("targets"), unique("interferers"), unique("enrollments"))
+    roles = ("targets", "interferers", "enrollments")
+    return SplitContents(*(each_once(getattr(part, role) for part in parts) for role in roles))
 
 
 def _heading(arguments: argparse.Namespace, flags: Mapping[str, Any]) -> str:

@@ -7,10 +7,11 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from itertools import combinations
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
-from data_builders.audit.recordings import Recording, measure_recordings
-from data_builders.corpora.utterance_table import UtteranceTable
+import pandas as pd
+
+from data_builders.audit.recordings import Measured, measure_recordings
 from data_builders.load import load_mixtures, read_corpora
 from data_builders.mixtures.dataset import Planner
 from data_builders.option_reader import OptionError, read_yaml
@@ -19,8 +20,8 @@ from data_builders.options import read_recipe
 # Epochs of training whose mixtures are looked at, one by one; evaluation has a single one.
 TRAIN_EPOCHS = 3
 PRETRAINING = "pretraining"
-# What was measured: `trim_silence`, on which levels depend, to utterance id and file to recording.
-Recordings = dict[bool, dict[tuple[str, str], Recording]]
+# What was measured, by `trim_silence`, on which levels depend.
+Recordings = dict[bool, Measured]
 # Keys of a recipe that name what it starts from.
 PRETRAINED_KEYS = ("model_name_or_path", "extractor_name_or_path", "classifier_name_or_path")
 
@@ -30,30 +31,41 @@ class SplitContents:
     """The recordings of a split by role, and what was wrong with the mixtures drawn of them.
 
     Attributes:
-        targets (`list[Recording]`): recordings that are extracted or classified.
-        interferers (`list[Recording]`): recordings that disturb them.
-        enrollments (`list[Recording]`): recordings of the target speakers to enroll with.
+        targets, interferers, enrollments (`pd.DataFrame`): what is extracted or classified, what
+            disturbs it, and what the target speakers enroll with; see
+            `data_builders.audit.recordings`.
         num_plans (`int`): mixtures that were drawn and looked at.
         enrolled_itself (`list[str]`): targets whose enrollment is an utterance of their mixture.
         enrolled_copy (`list[str]`): targets whose enrollment is another file of the same samples.
     """
 
-    targets: list[Recording]
-    interferers: list[Recording]
-    enrollments: list[Recording]
+    targets: pd.DataFrame
+    interferers: pd.DataFrame
+    enrollments: pd.DataFrame
     num_plans: int = 0
     enrolled_itself: list[str] = field(default_factory=list)
     enrolled_copy: list[str] = field(default_factory=list)
 
     @property
-    def everything(self) -> list[Recording]:
+    def everything(self) -> pd.DataFrame:
         """Every recording once, whatever its role."""
-        roles = (*self.targets, *self.interferers, *self.enrollments)
-        return list({one.utterance_id: one for one in roles}.values())
+        return each_once([self.targets, self.interferers, self.enrollments])
 
 
-@dataclass(frozen=True)
-class Overlap:
+def each_once(tables: Iterable[pd.DataFrame]) -> pd.DataFrame:
+    """Joins tables of recordings.
+
+    Args:
+        tables (`Iterable[pd.DataFrame]`): the tables.
+
+    Returns:
+        `pd.DataFrame`: each of their recordings once.
+    """
+    joined = pd.concat(list(tables))
+    return joined[~joined.index.duplicated()]
+
+
+class Overlap(NamedTuple):
     """What two splits share.
 
     Attributes:
@@ -147,19 +159,18 @@ class RecipeData:
             tables.append(planner.interferers)
         measured = measure_recordings(tables, self.trim_silence, self._recordings)
 
-        def recordings_of(table: UtteranceTable) -> list[Recording]:
-            return [measured[name] for name in table.utterance_ids]
-
-        emotion = options.enrollment_emotion
+        targets, enrollments, *interferers = (
+            measured.loc[list(table.utterance_ids)] for table in tables
+        )
+        if options.enrollment_emotion is not None:
+            enrollments = enrollments[enrollments["emotion"] == options.enrollment_emotion]
         contents = SplitContents(
-            targets=recordings_of(planner.targets),
-            interferers=([] if planner.interferers is None else recordings_of(planner.interferers)),
-            enrollments=[
-                one for one in recordings_of(planner.enrollments) if emotion in (None, one.emotion)
-            ],
+            targets,
+            interferers[0] if interferers else measured.iloc[:0],
+            enrollments,
             num_plans=len(planner) * (TRAIN_EPOCHS if split == "train" else 1),
         )
-        _look_at_mixtures(planner, contents, measured)
+        _look_at_mixtures(planner, contents, measured["content_hash"].to_dict())
         return contents
 
     def pretraining(self) -> tuple[list[Path], list[str]]:
@@ -212,15 +223,15 @@ def _place(folder: Any) -> str:
 
 
 def _look_at_mixtures(
-    planner: Planner, contents: SplitContents, recordings: Mapping[str, Recording]
+    planner: Planner, contents: SplitContents, hash_of: Mapping[str, str]
 ) -> None:
     for number in range(contents.num_plans):
         spec = planner.plan(*divmod(number, len(planner)))
         mixed = {spec.target_id, *(one.utterance_id for one in spec.interferers)}
-        hashes = {recordings[name].content_hash for name in mixed}
+        hashes = {hash_of[name] for name in mixed}
         if spec.enrollment_id in mixed:
             contents.enrolled_itself.append(spec.target_id)
-        elif recordings[spec.enrollment_id].content_hash in hashes:
+        elif hash_of[spec.enrollment_id] in hashes:
             contents.enrolled_copy.append(f"{spec.target_id} = {spec.enrollment_id}")
 
 
@@ -241,37 +252,33 @@ def compare_splits(fold: int, splits: Mapping[str, SplitContents]) -> list[Overl
     ]
 
 
-def find_identical(recordings: Iterable[Recording]) -> list[list[str]]:
+def find_identical(recordings: pd.DataFrame) -> list[list[str]]:
     """Groups of utterances with the same samples.
 
     Args:
-        recordings (`Iterable[Recording]`): recordings.
+        recordings (`pd.DataFrame`): recordings.
 
     Returns:
         `list[list[str]]`: sorted utterance ids of each group of two or more.
     """
-    groups: dict[str, list[str]] = {}
-    for one in recordings:
-        groups.setdefault(one.content_hash, []).append(one.utterance_id)
-    return sorted(sorted(group) for group in groups.values() if len(group) > 1)
+    groups = recordings.groupby("content_hash").groups.values()
+    return sorted(sorted(group) for group in groups if len(group) > 1)
 
 
 def _overlap(
-    fold: int, first: tuple[str, list[Recording]], second: tuple[str, list[Recording]]
+    fold: int, first: tuple[str, pd.DataFrame], second: tuple[str, pd.DataFrame]
 ) -> Overlap:
     (first_name, ours), (second_name, theirs) = first, second
-    by_hash = {one.content_hash: one.utterance_id for one in ours}
+    by_hash = dict(zip(ours["content_hash"], ours.index, strict=True))
     return Overlap(
         fold=fold,
         first=first_name,
         second=second_name,
-        speakers=sorted({one.speaker_id for one in ours} & {one.speaker_id for one in theirs}),
-        utterances=sorted(
-            {one.utterance_id for one in ours} & {one.utterance_id for one in theirs}
-        ),
+        speakers=sorted({*ours["speaker_id"]} & {*theirs["speaker_id"]}),
+        utterances=sorted({*ours.index} & {*theirs.index}),
         audio=sorted(
-            f"{by_hash[one.content_hash]} = {one.utterance_id}"
-            for one in theirs
-            if one.content_hash in by_hash
+            f"{by_hash[digest]} = {name}"
+            for name, digest in theirs["content_hash"].items()
+            if digest in by_hash
         ),
     )
