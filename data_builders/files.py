@@ -1,7 +1,8 @@
-"""Writing files that other processes may read meanwhile."""
+"""Files: tables that are read, and what is written while other processes may read it."""
 
 from __future__ import annotations
 
+import csv
 import hashlib
 import os
 import uuid
@@ -10,6 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from data_builders.option_reader import OptionError
+from data_builders.schema import CorpusError
 
 
 def make_folder(folder: str | Path, option: str) -> Path:
@@ -50,6 +52,36 @@ def check_output(file: str | Path, option: str = "--output") -> None:
     make_folder(Path(file).parent, option)
     if Path(file).is_dir():
         raise OptionError(f"{option} {file} is a folder: name a file")
+
+
+def read_csv(path: Path) -> tuple[list[str], list[dict[str, str]]]:
+    """Reads a CSV file with a header, every value as text without blanks around it.
+
+    Args:
+        path (`Path`): the file.
+
+    Returns:
+        `tuple[list[str], list[dict[str, str]]]`: names of the columns, and the rows.
+
+    Raises:
+        CorpusError: it cannot be read, is not UTF-8, or a row has too few values or too many.
+    """
+    try:
+        with path.open(encoding="utf-8-sig", newline="") as file:
+            content = [[value.strip() for value in line] for line in csv.reader(file)]
+    except UnicodeDecodeError as error:
+        raise CorpusError(f"{path}: not UTF-8 ({error}); save it as UTF-8") from error
+    except (OSError, csv.Error) as error:
+        raise CorpusError(f"{path}: cannot be read as a table ({error}); check the path") from error
+    header, *lines = [line for line in content if line] or [[]]
+    for number, line in enumerate(lines, start=1):
+        if len(line) != len(header):
+            raise CorpusError(
+                f"{path}, row {number}: {len(line)} values for {len(header)} columns; a comma "
+                f"inside a value needs quotes around it, and a file that was cut off has to be "
+                f"fetched again"
+            )
+    return header, [dict(zip(header, line, strict=True)) for line in lines]
 
 
 def short_digest(*parts: str | bytes) -> str:

@@ -88,7 +88,7 @@ def settle_options(options: Any) -> None:
     kinds = get_type_hints(type(options))
     for one in dataclasses.fields(options):
         if RANGE in one.metadata:
-            value = convert(one.name, getattr(options, one.name), kinds[one.name])
+            value = _convert(one.name, getattr(options, one.name), kinds[one.name])
             check_range(one.name, value, one.metadata[RANGE])
             setattr(options, one.name, value)
 
@@ -110,40 +110,29 @@ def check_range(name: str, value: Any, allowed: Range) -> None:
             raise OptionError(f"{name}: expected a number {allowed}, got {number}")
 
 
-def convert(name: str, value: Any, kind: Any) -> Any:
-    """Brings a value from YAML, a command line or Python to the type of an option.
-
-    Args:
-        name (`str`): option, for the message.
-        value (`Any`): its value.
-        kind (`Any`): its type annotation.
-
-    Returns:
-        `Any`: the value.
-
-    Raises:
-        OptionError: it does not fit.
-    """
+def _convert(name: str, value: Any, kind: Any) -> Any:
+    """Brings a value from YAML, a command line or Python to the type of an option."""
     origin, parts = get_origin(kind), get_args(kind)
     if origin in (Union, types.UnionType):
         return _convert_to_any(name, value, parts)
-    if origin is Literal:
-        if value in parts:
-            return value
-        choices = ", ".join(repr(choice) for choice in parts)
-        raise OptionError(f"{name}: unknown choice {value!r}: use one of {choices}")
     if origin in (tuple, list):
         return _convert_sequence(name, value, origin, parts)
     if origin in (Mapping, dict) or kind is dict:
         return _convert_mapping(name, value)
     if isinstance(value, list) and len(value) == 1:
         value = value[0]  # one word of a command line that would take several
+    if origin is Literal:
+        return _choose(name, value, parts)
     if isinstance(kind, type) and issubclass(kind, Enum):
-        if isinstance(value, kind) or value in [member.value for member in kind]:
-            return kind(value)
-        choices = ", ".join(repr(member.value) for member in kind)
-        raise OptionError(f"{name}: unknown choice {value!r}: use one of {choices}")
+        return kind(_choose(name, getattr(value, "value", value), [one.value for one in kind]))
     return _convert_scalar(name, value, kind)
+
+
+def _choose(name: str, value: Any, choices: Sequence[Any]) -> Any:
+    if value not in choices:
+        words = ", ".join(repr(choice) for choice in choices)
+        raise OptionError(f"{name}: unknown choice {value!r}: use one of {words}")
+    return value
 
 
 def _convert_to_any(name: str, value: Any, kinds: Sequence[Any]) -> Any:
@@ -156,7 +145,7 @@ def _convert_to_any(name: str, value: Any, kinds: Sequence[Any]) -> Any:
         if kind is types.NoneType:
             continue
         try:
-            return convert(name, value, kind)
+            return _convert(name, value, kind)
         except OptionError as error:
             complaint = error
     assert complaint is not None
@@ -170,7 +159,7 @@ def _convert_sequence(name: str, value: Any, origin: type, kinds: Sequence[Any])
         number = "some values" if variable else f"{len(kinds)} values"
         raise OptionError(f"{name}: expected {number}, got {value!r}")
     expected = [kinds[0]] * len(items) if variable else kinds
-    return origin(convert(name, *pair) for pair in zip(items, expected, strict=True))
+    return origin(_convert(name, *pair) for pair in zip(items, expected, strict=True))
 
 
 def _convert_mapping(name: str, value: Any) -> dict[str, Any]:
@@ -277,23 +266,12 @@ def _read_yaml(path: Path, above: tuple[Path, ...]) -> dict[str, Any]:
     return included | content
 
 
-def expand_variables(value: Any, name: str) -> Any:
-    """Replaces ${VARIABLE} by the environment's value, in lists and mappings too.
-
-    Args:
-        value (`Any`): value of YAML.
-        name (`str`): file and key, for the message.
-
-    Returns:
-        `Any`: the value.
-
-    Raises:
-        OptionError: a variable is not set.
-    """
+def _expand(value: Any, name: str) -> Any:
+    """Replaces ${VARIABLE} by the environment's value, in lists and mappings too."""
     if isinstance(value, list):
-        return [expand_variables(item, name) for item in value]
+        return [_expand(item, name) for item in value]
     if isinstance(value, dict):
-        return {key: expand_variables(item, name) for key, item in value.items()}
+        return {key: _expand(item, name) for key, item in value.items()}
     if not isinstance(value, str):
         return value
     expanded = os.path.expandvars(value)
@@ -358,7 +336,7 @@ class OptionParser(argparse.ArgumentParser):
             name = flag.split("=")[0].lstrip("-").replace("-", "_")
             self.error(f"unknown argument {flag}{_suggestion(name, known, prefix='--')}")
         return {
-            name: convert(f"--{name}", value, self.kinds[name]) if name in self.kinds else value
+            name: _convert(f"--{name}", value, self.kinds[name]) if name in self.kinds else value
             for name, value in vars(namespace).items()
         }
 
@@ -400,7 +378,7 @@ def of_file(
         OptionError: a value does not fit, or a variable is not set.
     """
     return {
-        name: convert(f"{path}: {name}", expand_variables(value, f"{path}: '{name}'"), kinds[name])
+        name: _convert(f"{path}: {name}", _expand(value, f"{path}: '{name}'"), kinds[name])
         for name, value in content.items()
         if name not in given
     }

@@ -28,6 +28,8 @@ from data_builders.option_reader import (
 )
 from data_builders.schema import EMOTIONS, CorpusError
 
+# How many of the training examples are of a kind.
+SHARES = ("noise_share", "reverberation_share", "clean_share", "absent_share")
 # What is left at its default where nobody interferes: clean speech knows no noise and no room.
 INTERFERENCE = (
     "interferers",
@@ -43,19 +45,10 @@ INTERFERENCE = (
     "noise_snr_range_db",
     "reverberation",
     "rt60_range_seconds",
-    "noise_share",
-    "reverberation_share",
-    "clean_share",
-    "absent_share",
+    *SHARES,
 )
 # What belongs to training alone.
-TRAIN_ONLY = (
-    "speed_factors",
-    "noise_share",
-    "reverberation_share",
-    "clean_share",
-    "absent_share",
-)
+TRAIN_ONLY = ("speed_factors", *SHARES)
 # What the published metadata of LibriMix decide.
 DECIDED_BY_LIBRIMIX = (
     "gender_state",

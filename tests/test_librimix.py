@@ -407,12 +407,12 @@ def test_unusable_audio_is_named(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"source_2_gain": "loud"}, "line 3: source_2_gain is 'loud', expected a positive number"),
-        ({"source_1_gain": "nan"}, "line 3: source_1_gain is 'nan'"),
-        ({"noise_gain": "-1"}, "line 3: noise_gain is '-1'"),
-        ({"source_1_path": ""}, "line 3: source_1_path is '', expected a path within"),
-        ({"noise_path": "../a.wav"}, "line 3: noise_path is '../a.wav'"),
-        ({"mixture_ID": ""}, "line 3: mixture_ID '' is empty or repeats"),
+        ({"source_2_gain": "loud"}, "row 2: source_2_gain is 'loud', expected a positive number"),
+        ({"source_1_gain": "nan"}, "row 2: source_1_gain is 'nan'"),
+        ({"noise_gain": "-1"}, "row 2: noise_gain is '-1'"),
+        ({"source_1_path": ""}, "row 2: source_1_path is '', expected a path within"),
+        ({"noise_path": "../a.wav"}, "row 2: noise_path is '../a.wav'"),
+        ({"mixture_ID": ""}, "row 2: mixture_ID '' is empty or repeats"),
     ],
 )
 def test_a_damaged_row_is_named(change: dict[str, str], message: str, tmp_path: Path) -> None:
@@ -432,7 +432,7 @@ def test_another_table_is_not_taken_for_metadata(tmp_path: Path) -> None:
         load(tmp_path / "absent.csv")
     lines = metadata.read_text().splitlines()
     metadata.write_text("\n".join([*lines[:3], lines[3][:40]]))
-    with pytest.raises(CorpusError, match="line 4: expected 7 values"):
+    with pytest.raises(CorpusError, match="row 3: 2 values for 7 columns"):
         load(metadata)
     metadata.write_text(lines[0])
     with pytest.raises(CorpusError, match="holds no mixtures"):

@@ -6,7 +6,6 @@ files, and converted copies with the same names.
 
 from __future__ import annotations
 
-import csv
 import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -25,6 +24,7 @@ from data_builders.corpora.corpus_table import (
 )
 from data_builders.corpora.folds import SENTENCE_COLUMN, split_by_name
 from data_builders.corpora.scan import AUDIO_SUFFIXES, FoundFile, list_files
+from data_builders.files import read_csv
 from data_builders.schema import GENDERS, CorpusError
 
 EMOTION_WORDS = {
@@ -163,16 +163,15 @@ def _read_genders(root: Path, files: Sequence[FoundFile]) -> dict[str, str]:
     """Actor to gender."""
     genders: dict[str, str] = {}
     for file in files:
-        with (root / file.path).open(encoding="utf-8-sig", newline="") as opened:
-            for row in csv.DictReader(opened):
-                actor, gender = (
-                    next((row[name] for name in names if row.get(name)), "")
-                    for names in (ACTOR_COLUMNS, GENDER_COLUMNS)
+        for row in read_csv(root / file.path)[1]:
+            actor, gender = (
+                next((row[name] for name in names if row.get(name)), "")
+                for names in (ACTOR_COLUMNS, GENDER_COLUMNS)
+            )
+            actor, gender = actor.removeprefix("cremad_"), gender.lower()
+            if gender in GENDERS and genders.setdefault(actor, gender) != gender:
+                raise CorpusError(
+                    f"cremad: {root / file.path}: actor {actor} is {genders[actor]} and "
+                    f"{gender}; correct one of the lines"
                 )
-                actor, gender = actor.removeprefix("cremad_"), gender.lower()
-                if gender in GENDERS and genders.setdefault(actor, gender) != gender:
-                    raise CorpusError(
-                        f"cremad: {root / file.path}: actor {actor} is {genders[actor]} and "
-                        f"{gender}; correct one of the lines"
-                    )
     return genders

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import csv
 import math
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from data_builders.files import read_csv
 from data_builders.schema import CorpusError
 
 # The columns of two sources are among those of three.
@@ -116,7 +115,7 @@ def read_librimix_metadata(metadata_csv: str | Path) -> list[LibriMixRow]:
         CorpusError: the file is missing, is no such table, or a row cannot be used.
     """
     path = Path(metadata_csv)
-    columns, records = _read_table(path)
+    columns, records = read_csv(path)
     num_sources = next((count for count in NUM_SOURCES if {*_columns(count)} <= {*columns}), None)
     if num_sources is None:
         raise CorpusError(
@@ -125,25 +124,22 @@ def read_librimix_metadata(metadata_csv: str | Path) -> list[LibriMixRow]:
             f"a file such as libri2mix_test-clean.csv as published, neither its _info.csv nor the "
             f"tables that the scripts write beside the mixtures"
         )
-    rows = [
-        LibriMixRow(
-            mixture_id=record["mixture_ID"],
+    if not records:
+        raise CorpusError(f"{path}: holds no mixtures; fetch the metadata again")
+    rows: dict[str, LibriMixRow] = {}
+    for number, record in enumerate(records, start=1):
+        name, place = record["mixture_ID"], f"{path}, row {number}"
+        if not name or name in rows:
+            raise CorpusError(f"{place}: mixture_ID {name!r} is empty or repeats")
+        rows[name] = LibriMixRow(
+            mixture_id=name,
             sources=tuple(
-                _scaled_file(record, f"source_{number}", place)
-                for number in range(1, num_sources + 1)
+                _scaled_file(record, f"source_{source}", place)
+                for source in range(1, num_sources + 1)
             ),
             noise=_scaled_file(record, "noise", place),
         )
-        for place, record in records
-    ]
-    if not rows:
-        raise CorpusError(f"{path}: holds no mixtures; fetch the metadata again")
-    known: set[str] = set()
-    for row, (place, _) in zip(rows, records, strict=True):
-        if not row.mixture_id or row.mixture_id in known:
-            raise CorpusError(f"{place}: mixture_ID {row.mixture_id!r} is empty or repeats")
-        known.add(row.mixture_id)
-    return rows
+    return list(rows.values())
 
 
 def read_librimix_genders(metadata_csv: str | Path) -> dict[str, str]:
@@ -163,15 +159,15 @@ def read_librimix_genders(metadata_csv: str | Path) -> dict[str, str]:
     if not path.is_file():
         return {}
     genders: dict[str, str] = {}
-    columns, records = _read_table(path)
+    columns, records = read_csv(path)
     numbers = [number for number in (1, 2, 3) if f"speaker_{number}_ID" in columns]
-    for place, record in records:
+    for row, record in enumerate(records, start=1):
         for number in numbers:
-            word = record.get(f"speaker_{number}_sex")
+            word = record.get(f"speaker_{number}_sex", "")
             if word not in GENDER_WORDS:
                 raise CorpusError(
-                    f"{place}: speaker_{number}_sex is {word!r}, expected F or M; fetch the file "
-                    f"again, or delete it to go without genders"
+                    f"{path}, row {row}: speaker_{number}_sex is {word!r}, expected F or M; fetch "
+                    f"the file again, or delete it to go without genders"
                 )
             genders[record[f"speaker_{number}_ID"]] = GENDER_WORDS[word]
     return genders
@@ -180,31 +176,6 @@ def read_librimix_genders(metadata_csv: str | Path) -> dict[str, str]:
 def _columns(num_sources: int) -> list[str]:
     names = [f"source_{number}" for number in range(1, num_sources + 1)]
     return ["mixture_ID", *(f"{n}_{part}" for n in [*names, "noise"] for part in ("path", "gain"))]
-
-
-def _read_table(path: Path) -> tuple[list[str], list[tuple[str, dict[str, str]]]]:
-    """Columns, and each record with the place that an error message names."""
-    try:
-        with path.open(encoding="utf-8", newline="") as file:
-            reader = csv.DictReader(file)
-            columns = list(reader.fieldnames or [])
-            records = list(_complete(path, columns, reader))
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise CorpusError(f"{path}: cannot be read as a table ({error}); check the path") from error
-    return columns, records
-
-
-def _complete(
-    path: Path, columns: list[str], reader: csv.DictReader[str]
-) -> Iterator[tuple[str, dict[str, str]]]:
-    for record in reader:
-        place = f"{path}, line {reader.line_num}"
-        if None in record or None in record.values():
-            raise CorpusError(
-                f"{place}: expected {len(columns)} values; the file is cut off or mended by hand, "
-                f"fetch it again"
-            )
-        yield place, record
 
 
 def _scaled_file(record: dict[str, str], name: str, place: str) -> ScaledFile:

@@ -2,26 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import torch
 from torch.utils.data import Dataset
 
-from data_builders.mixtures.rendering import Recordings, SpecRenderer
+from data_builders.mixtures.rendering import Planner, SpecRenderer
 from data_builders.mixtures.spec import MixtureSpec
-
-
-class Planner(Recordings, Protocol):
-    """What a dataset needs of a `MixturePlanner`."""
-
-    def __len__(self) -> int: ...
-
-    def target_samples(self) -> np.ndarray:
-        """Gives the lengths of the mixtures, of shape `(num_mixtures,)`."""
-
-    def plan(self, epoch: int, index: int) -> MixtureSpec:
-        """Gives the mixture of an index in an epoch."""
 
 
 class EpochDataset(Dataset[dict[str, Any]]):

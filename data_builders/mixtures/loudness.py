@@ -82,7 +82,7 @@ def draw_gains(spec: MixtureSpec, renderer: SpecRenderer, rng: np.random.Generat
     Raises:
         CorpusError: an utterance cannot be read, or is too quiet for the measurement.
     """
-    target, others = renderer.target_voice(spec), renderer.interfering_voices(spec)
+    target, others = renderer.voices(spec)
     gains = [
         _gain(voice, loudness)
         for voice, loudness in zip(

@@ -24,8 +24,8 @@ from data_builders.schema import GENDERS, IGNORED_LABEL, SAMPLING_RATE, CorpusEr
 MIN_SEEK_SAMPLES = 16_000
 
 
-class Recordings(Protocol):
-    """The recordings that records of mixtures name; a `MixturePlanner` has them."""
+class Planner(Protocol):
+    """What draws mixtures, or reads those of a plan, and has the recordings that they name."""
 
     @property
     def targets(self) -> UtteranceTable:
@@ -45,6 +45,14 @@ class Recordings(Protocol):
 
     def label_of(self, emotion: str) -> int:
         """Label of a target's emotion."""
+
+    def __len__(self) -> int: ...
+
+    def target_samples(self) -> np.ndarray:
+        """Lengths of the mixtures, of shape `(num_mixtures,)`."""
+
+    def plan(self, epoch: int, index: int) -> MixtureSpec:
+        """The mixture of an index in an epoch."""
 
 
 class Voice:
@@ -169,48 +177,32 @@ class SpecRenderer:
     """Renders records of mixtures.
 
     Args:
-        recordings (`Recordings`): what they are made of.
+        planner (`Planner`): has the recordings that they are made of.
     """
 
-    def __init__(self, recordings: Recordings) -> None:
-        self._recordings = recordings
+    def __init__(self, planner: Planner) -> None:
+        self._planner = planner
 
-    def target_voice(self, spec: MixtureSpec) -> Voice:
-        """The target of a mixture.
-
-        Args:
-            spec (`MixtureSpec`): the mixture.
-
-        Returns:
-            `Voice`: its utterance.
-        """
-        return Voice(
-            self._recordings.targets,
-            spec.target_id,
-            spec.target_speed,
-            spec.trim_silence,
-            spec.lowpass_hz,
-        )
-
-    def interfering_voices(self, spec: MixtureSpec) -> list[Voice]:
-        """The interferers of a mixture.
+    def voices(self, spec: MixtureSpec) -> tuple[Voice, list[Voice]]:
+        """The voices of a mixture.
 
         Args:
             spec (`MixtureSpec`): the mixture.
 
         Returns:
-            `list[Voice]`: their utterances.
+            `tuple[Voice, list[Voice]]`: the target and the interferers.
 
         Raises:
             CorpusError: there are no such utterances.
         """
-        interferers = self._recordings.interferers
-        if spec.interferers and interferers is None:
+        planner, settings = self._planner, (spec.trim_silence, spec.lowpass_hz)
+        if spec.interferers and planner.interferers is None:
             raise CorpusError(f"the mixture of {spec.target_id} has interferers, this dataset none")
-        return [
-            Voice(interferers, one.utterance_id, one.speed, spec.trim_silence, spec.lowpass_hz)
+        target = Voice(planner.targets, spec.target_id, spec.target_speed, *settings)
+        return target, [
+            Voice(planner.interferers, one.utterance_id, one.speed, *settings)
             for one in spec.interferers
-            if interferers is not None
+            if planner.interferers is not None
         ]
 
     def render(self, spec: MixtureSpec) -> dict[str, Any]:
@@ -225,11 +217,11 @@ class SpecRenderer:
         Raises:
             CorpusError: an utterance is missing, silent or cannot be read any more.
         """
-        target, others = self.target_voice(spec), self.interfering_voices(spec)
+        target, others = self.voices(spec)
         table, row = target.table, target.row
         reference, mixture = self.mix(spec, target, others)
         enrollment = Voice(
-            self._recordings.enrollments,
+            self._planner.enrollments,
             spec.enrollment_id,
             spec.target_speed,
             spec.trim_silence,
@@ -242,12 +234,12 @@ class SpecRenderer:
             "enrollment": enrollment.read(spec.enrollment_start, spec.enrollment_num_samples),
             "target": np.zeros_like(reference) if absent else reference,
             "sampling_rate": SAMPLING_RATE,
-            "label": IGNORED_LABEL if absent else self._recordings.label_of(table.emotions[row]),
+            "label": IGNORED_LABEL if absent else self._planner.label_of(table.emotions[row]),
             "utterance_id": spec.target_id,
             "speaker_id": table.speaker_ids[row],
             "interferer_id": "+".join(one.utterance_id for one in spec.interferers),
             "interferer_corpus": "+".join(sorted(corpora)),
-            "gender_state": _gender_state(
+            "gender_state": gender_state(
                 table.genders[row], [voice.table.genders[voice.row] for voice in others]
             ),
             "snr_db": _total_snr_db(spec, target, others),
@@ -289,7 +281,7 @@ class SpecRenderer:
         return reference, mixture.copy() if mixture is reference else mixture
 
     def _read_noise(self, spec: MixtureSpec, one: NoiseSpec, target: Voice) -> np.ndarray:
-        noise = self._recordings.noise
+        noise = self._planner.noise
         if noise is None:
             raise CorpusError(f"the mixture of {spec.target_id} has noise: give its noise_dir")
         power = target.power() * spec.target_gain**2
@@ -357,7 +349,16 @@ def _total_snr_db(spec: MixtureSpec, target: Voice, others: Sequence[Voice]) -> 
     return float(10 * np.log10(target.power() * spec.target_gain**2 / power))
 
 
-def _gender_state(target_gender: str, interferer_genders: Sequence[str]) -> str:
+def gender_state(target_gender: str, interferer_genders: Sequence[str]) -> str:
+    """How the genders of interferers relate to that of their target.
+
+    Args:
+        target_gender (`str`): gender of the target.
+        interferer_genders (`Sequence[str]`): those of the interferers.
+
+    Returns:
+        `str`: "same", "different" or "mixed"; "" without interferers or where one is unknown.
+    """
     if not interferer_genders or not {target_gender, *interferer_genders} <= {*GENDERS}:
         return ""
     same = {gender == target_gender for gender in interferer_genders}

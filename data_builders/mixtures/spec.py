@@ -69,19 +69,6 @@ class RoomSpec:
     sources: tuple[tuple[float, ...], ...]
     target: RoomTarget
 
-    def to_dict(self) -> dict[str, Any]:
-        """The record as plain values.
-
-        Returns:
-            `dict[str, Any]`: field name to value, tuples as lists.
-        """
-        return {
-            **vars(self),
-            "dimensions": list(self.dimensions),
-            "microphone": list(self.microphone),
-            "sources": [list(source) for source in self.sources],
-        }
-
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> RoomSpec:
         """Restores a record whose tuples have become lists.
@@ -143,7 +130,7 @@ class MixtureSpec:
     lowpass_hz: float | None = None
 
     def to_dict(self) -> dict[str, Any]:
-        """The record as plain values: numbers, strings, lists and dictionaries.
+        """The record as plain values: numbers, strings, sequences and dictionaries.
 
         Returns:
             `dict[str, Any]`: field name to value.
@@ -153,7 +140,7 @@ class MixtureSpec:
             **vars(self),
             "interferers": [dict(vars(one)) for one in self.interferers],
             "noise": None if self.noise is None else dict(vars(self.noise)),
-            "room": None if self.room is None else self.room.to_dict(),
+            "room": None if self.room is None else dict(vars(self.room)),
         }
 
     @classmethod

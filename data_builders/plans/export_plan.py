@@ -28,7 +28,7 @@ from datasets.utils import tqdm
 
 from data_builders.corpora.folds import SPLITS
 from data_builders.corpora.utterance_table import RowIndex, UtteranceTable
-from data_builders.files import check_output
+from data_builders.files import check_output, whole_file
 from data_builders.load import corpus_folder, load_mixtures, read_corpora
 from data_builders.mixtures.dataset import MixtureDataset
 from data_builders.mixtures.spec import MixtureSpec
@@ -86,12 +86,9 @@ def write_plan(
     schema = PLAN_FILE_FEATURES.arrow_schema
     metadata = {METADATA_KEY: json.dumps(_metadata(mixtures, split, num_epochs, options)).encode()}
     schema = schema.with_metadata({**schema.metadata, **metadata})
-    num_groups = ROW_GROUPS_STEP * math.ceil(size / ROW_GROUPS_STEP / MAX_ROW_GROUP_ROWS)
-    num_groups = min(num_groups, size)
-    path = Path(output)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = path.with_name(f"{path.name}.part")
+    num_groups = min(size, ROW_GROUPS_STEP * math.ceil(size / ROW_GROUPS_STEP / MAX_ROW_GROUP_ROWS))
     with (
+        whole_file(Path(output)) as unfinished,
         pq.ParquetWriter(unfinished, schema, write_statistics=False) as writer,
         tqdm(total=size, desc="Writing") as bar,
     ):
@@ -101,7 +98,6 @@ def write_plan(
             ]
             writer.write_table(pa.Table.from_pylist(describer.rows(specs), schema=schema))
             bar.update(len(specs))
-    os.replace(unfinished, path)
     return size
 
 
