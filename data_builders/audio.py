@@ -25,12 +25,7 @@ RESAMPLE_ROLLOFF = 0.945
 RESAMPLE_KAISER_BETA = 9.0
 
 
-def default_cache_dir() -> Path:
-    """Folder of everything that is computed once: `TSE_SER_CACHE`, else `~/.cache/tse_ser`.
-
-    Returns:
-        `Path`: the folder, which need not exist yet.
-    """
+def _default_cache_dir() -> Path:
     configured = os.environ.get("TSE_SER_CACHE")
     return Path(configured) if configured else Path.home() / ".cache" / "tse_ser"
 
@@ -39,7 +34,8 @@ def cache_folder(cache_dir: str | Path | None) -> Path:
     """The folder of everything that is computed once, made where it is not there.
 
     Args:
-        cache_dir (`str` or `Path`, *optional*): the folder; `default_cache_dir` if not given.
+        cache_dir (`str` or `Path`, *optional*): the folder; `TSE_SER_CACHE`, else
+            `~/.cache/tse_ser`, if not given.
 
     Returns:
         `Path`: an absolute path.
@@ -47,7 +43,7 @@ def cache_folder(cache_dir: str | Path | None) -> Path:
     Raises:
         CorpusError: it cannot be made or written.
     """
-    folder = (default_cache_dir() if cache_dir is None else Path(cache_dir)).absolute()
+    folder = (_default_cache_dir() if cache_dir is None else Path(cache_dir)).absolute()
     try:
         folder.mkdir(parents=True, exist_ok=True)
         tempfile.TemporaryFile(dir=folder).close()
@@ -88,7 +84,7 @@ def read_audio(path: str | Path, start: int = 0, stop: int | None = None) -> np.
     if len(samples) != stop - start:
         raise CorpusError(
             f"{path}: holds fewer samples than when it was scanned; load the corpus again, or "
-            f"delete the folder corpora in {default_cache_dir()} first where that does not help"
+            f"delete the folder corpora in {_default_cache_dir()} first where that does not help"
         )
     return samples
 

@@ -161,7 +161,7 @@ def _refuse_split_twice(
     """
     by_name: dict[str, dict[str, datasets.Dataset]] = {}
     for name, corpus in named:
-        by_name.setdefault(own_name(name), {})[name] = corpus
+        by_name.setdefault(_own_name(name), {})[name] = corpus
     for own, several in by_name.items():
         split_of_speaker: dict[str, str] = {}
         for corpus in several.values() if len(several) > 1 else ():
@@ -223,22 +223,15 @@ def corpus_folder(
     Returns:
         `Path` or `None`: its folder, if one was given.
     """
-    folders, own = corpus_dirs or {}, own_name(name)
+    folders, own = corpus_dirs or {}, _own_name(name)
     for key in (name, own, name.partition(":")[0]):
         if key in folders:
             return Path(folders[key])
     return None if corpus_dir is None else Path(corpus_dir) / own
 
 
-def own_name(name: str) -> str:
-    """The name of a corpus without its options; of a folder, the one that it was given.
-
-    Args:
-        name (`str`): the corpus, such as "librispeech:hours=10" or "folder:name=clinic".
-
-    Returns:
-        `str`: "librispeech" or "clinic".
-    """
+def _own_name(name: str) -> str:
+    """The name of a corpus without its options; of a folder, the one that it was given."""
     corpus, _, has_options = name.partition(":")
     # LibriMix's metadata lie in a folder of this kind too, and are no corpus.
     options = parse_corpus_name(name)[1] if has_options else {}

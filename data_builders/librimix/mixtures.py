@@ -135,26 +135,11 @@ class LibriMixDataset(Dataset[dict[str, Any]]):
     def _fit(self, waveforms: list[np.ndarray]) -> list[np.ndarray]:
         """Brings waveforms to the sampling rate, then to one length."""
         if self.sampling_rate != SAMPLING_RATE:
-            waveforms = [resample_librimix(one, self.sampling_rate) for one in waveforms]
+            waveforms = [_resample(one, self.sampling_rate) for one in waveforms]
         lengths = [len(waveform) for waveform in waveforms]
         if self.mode == "min":
             return [waveform[: min(lengths)] for waveform in waveforms]
         return [np.pad(waveform, (0, max(lengths) - len(waveform))) for waveform in waveforms]
-
-
-def resample_librimix(samples: np.ndarray, sampling_rate: int) -> np.ndarray:
-    """Resamples LibriSpeech as the public scripts do: polyphase, Kaiser window with beta 5.0.
-
-    Args:
-        samples (`np.ndarray` of shape `(num_samples,)`): waveform at 16 kHz.
-        sampling_rate (`int`): wanted rate in Hz.
-
-    Returns:
-        `np.ndarray` of shape `(ceil(num_samples * sampling_rate / 16000),)`: waveform of its dtype.
-    """
-    if sampling_rate == SAMPLING_RATE:
-        return samples
-    return scipy.signal.resample_poly(samples, sampling_rate, SAMPLING_RATE, window=("kaiser", 5.0))
 
 
 def read_librispeech(path: Path, sampling_rate: int) -> np.ndarray:
@@ -170,7 +155,14 @@ def read_librispeech(path: Path, sampling_rate: int) -> np.ndarray:
     Raises:
         CorpusError: the file cannot be read, or is empty or of another rate.
     """
-    return resample_librimix(_read(path)[:, 0], sampling_rate)
+    return _resample(_read(path)[:, 0], sampling_rate)
+
+
+def _resample(samples: np.ndarray, sampling_rate: int) -> np.ndarray:
+    """As the public scripts do: polyphase, under a Kaiser window with beta 5.0."""
+    if sampling_rate == SAMPLING_RATE:
+        return samples
+    return scipy.signal.resample_poly(samples, sampling_rate, SAMPLING_RATE, window=("kaiser", 5.0))
 
 
 def _read(path: Path) -> np.ndarray:

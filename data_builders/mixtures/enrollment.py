@@ -77,9 +77,5 @@ class EnrollmentPool:
         """
         rows = self._rows_of(speaker_id)
         own_row = self._utterances.row_of_id.get(utterance_id)
-        own_place = len(rows) if own_row is None else int(np.searchsorted(rows, own_row))
-        if own_place == len(rows) or rows[own_place] != own_row:
-            return int(rows[rng.integers(len(rows))])
-        # Rows are sorted: skip over the target's own place.
-        drawn = int(rng.integers(len(rows) - 1))
-        return int(rows[drawn + (drawn >= own_place)])
+        others = rows if own_row is None else rows[rows != own_row]
+        return int(others[rng.integers(len(others))])

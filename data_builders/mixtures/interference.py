@@ -20,7 +20,7 @@ class _Cell(NamedTuple):
     """The speakers of a corpus who may be drawn, in the order in which they first appear."""
 
     voices: np.ndarray  # of shape (num_speakers,), numbers of groups of rows
-    places: np.ndarray  # speaker code to place in `voices`, -1 for those who are not in it
+    speakers: np.ndarray  # of shape (num_speakers,), their codes
 
 
 class InterfererPool:
@@ -76,13 +76,6 @@ class InterfererPool:
         self._cells = self._make_cells(
             utterances.corpora, voice_keys, self._rows[starts], gender_of_speaker
         )
-        self._admissible = {
-            gender: np.logical_or.reduce([cell.places >= 0 for cell in cells])
-            for gender, cells in self._cells.items()
-        }
-        self._num_admissible = {
-            gender: int(speakers.sum()) for gender, speakers in self._admissible.items()
-        }
 
     def _make_cells(
         self,
@@ -103,9 +96,7 @@ class InterfererPool:
                 if gender:
                     voices = voices[gender_of_voice[voices] == gender]
                 voices = voices[np.argsort(first_rows[voices])]
-                places = np.full(num_speakers, -1, dtype=np.int32)
-                places[speaker_of_voice[voices]] = np.arange(len(voices))
-                cells[gender].append(_Cell(voices, places))
+                cells[gender].append(_Cell(voices, speaker_of_voice[voices]))
         return cells
 
     def check(self, targets: UtteranceTable, num_interferers: int = 1) -> None:
@@ -145,20 +136,19 @@ class InterfererPool:
             )
 
     def _count_admissible(self, speaker_id: str, gender: str) -> int:
-        wanted = self._wanted_gender(gender)
-        own = self._code_of_speaker.get(speaker_id)
-        is_own_admissible = own is not None and bool(self._admissible[wanted][own])
-        return self._num_admissible[wanted] - is_own_admissible
+        cells = self._cells[self._wanted_gender(gender)]
+        speakers = {code for cell in cells for code in cell.speakers.tolist()}
+        return len(speakers - {self._code_of_speaker.get(speaker_id)})
 
-    def _corpora_of(self, code: int | None) -> set[int]:
+    def _corpora_of(self, code: int) -> set[int]:
         """The numbers of the corpora, in each list of cells, in which a speaker speaks."""
-        if code is None or self._draw != "own_corpus":
+        if self._draw != "own_corpus":
             return set()
         return {
             number
             for cells in self._cells.values()
             for number, cell in enumerate(cells)
-            if cell.places[code] >= 0
+            if code in cell.speakers
         }
 
     def _wanted_gender(self, gender: str) -> str:
@@ -182,26 +172,22 @@ class InterfererPool:
         Returns:
             `int`: row of the drawn utterance.
         """
-        codes = [self._code_of_speaker.get(name) for name in (speaker_id, *taken)]
+        codes = [self._code_of_speaker.get(name, -1) for name in (speaker_id, *taken)]
+        own_corpora = self._corpora_of(codes[0])
         candidates = []
-        own_corpus = self._corpora_of(codes[0])
         for number, cell in enumerate(self._cells[self._wanted_gender(gender)]):
-            places = sorted(int(cell.places[code]) for code in codes if code is not None)
-            blocked = [place for place in places if place >= 0]
-            if len(cell.voices) > len(blocked):
-                candidates.append((cell, blocked, number in own_corpus))
+            voices = cell.voices[(cell.speakers[:, None] != codes).all(axis=1)]
+            if len(voices):
+                candidates.append((voices, number in own_corpora))
         if self._draw == "own_corpus":
-            candidates = [each for each in candidates if each[2]] or candidates
+            candidates = [each for each in candidates if each[1]] or candidates
         if self._draw != "corpus":
-            counts = np.cumsum([len(cell.voices) - len(blocked) for cell, blocked, _ in candidates])
+            counts = np.cumsum([len(voices) for voices, _ in candidates])
             place = int(np.searchsorted(counts, rng.integers(counts[-1]), side="right"))
         else:
             place = int(rng.integers(len(candidates)))
-        cell, blocked, _ = candidates[place]
-        drawn = int(rng.integers(len(cell.voices) - len(blocked)))
-        for place in blocked:  # in ascending order: skip over those who may not be drawn
-            drawn += drawn >= place
-        voice = cell.voices[drawn]
+        voices, _ = candidates[place]
+        voice = voices[int(rng.integers(len(voices)))]
         first, last = int(self._bounds[voice]), int(self._bounds[voice + 1])
         return int(self._rows[first + int(rng.integers(last - first))])
 

@@ -72,23 +72,12 @@ class PlanPlayer:
         self._verified: set[str] = set()
         self._verified_noise: set[str] = set()
         self._labels: dict[str, int] = {}
-        nothing = datasets.Dataset(UTTERANCE_FEATURES.arrow_schema.empty_table())
-        self._utterances = UtteranceTable(nothing)
+        self._use(datasets.Dataset(UTTERANCE_FEATURES.arrow_schema.empty_table()))
 
-    @property
-    def targets(self) -> UtteranceTable:
-        """The utterances of all corpora that were needed so far; they serve in every role."""
-        return self._utterances
-
-    @property
-    def enrollments(self) -> UtteranceTable:
-        """See `targets`."""
-        return self._utterances
-
-    @property
-    def interferers(self) -> UtteranceTable:
-        """See `targets`."""
-        return self._utterances
+    def _use(self, utterances: datasets.Dataset) -> None:
+        """The utterances of all corpora that were needed so far serve in every role."""
+        self.targets = self.enrollments = UtteranceTable(utterances)
+        self.interferers: UtteranceTable | None = self.targets
 
     @cached_property
     def noise(self) -> NoiseFolder | None:
@@ -184,8 +173,7 @@ class PlanPlayer:
             # The same corpus with other options may have given some of its utterances before.
             known = self._is_known(corpus.with_format("arrow")[:]["utterance_id"])
             self._corpora[name] = corpus.select(np.flatnonzero(~known.to_numpy()))
-            everything = datasets.concatenate_datasets(list(self._corpora.values()))
-            self._utterances = UtteranceTable(everything)
+            self._use(datasets.concatenate_datasets(list(self._corpora.values())))
             self._verified.clear()
 
     @staticmethod
@@ -212,7 +200,7 @@ class PlanPlayer:
                 )
 
     def _verify(self, recorded: Mapping[str, Any]) -> None:
-        table, row = self._utterances, self._utterances.row_of_id[recorded["utterance_id"]]
+        table, row = self.targets, self.targets.row_of_id[recorded["utterance_id"]]
         path = table.paths[row]
         differs = ""
         if table.num_samples[row] != recorded["num_samples"]:

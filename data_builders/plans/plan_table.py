@@ -13,20 +13,10 @@ from data_builders.mixtures.spec import MixtureSpec
 _DTYPES = {str: "string", int: "int64", float: "float64", bool: "bool"}
 
 
-def record_features(record: type) -> datasets.Features:
-    """Columns that hold the plain values of a dataclass.
-
-    Args:
-        record (`type`): dataclass of strings, numbers, tuples and dataclasses of these, any of them
-            optional.
-
-    Returns:
-        `datasets.Features`: field name to type, in the order of the fields.
-    """
+def _record_features(record: type) -> dict[str, Any]:
+    """Columns for the plain values of a dataclass of strings, numbers, tuples and dataclasses."""
     hints = get_type_hints(record)
-    return datasets.Features(
-        {field.name: _feature(hints[field.name]) for field in dataclasses.fields(record)}
-    )
+    return {field.name: _feature(hints[field.name]) for field in dataclasses.fields(record)}
 
 
 def _feature(hint: Any) -> Any:
@@ -38,11 +28,11 @@ def _feature(hint: Any) -> Any:
     if origin is Literal:
         return _feature(type(arguments[0]))
     if isinstance(hint, type) and dataclasses.is_dataclass(hint):
-        return dict(record_features(hint))
+        return _record_features(hint)
     return datasets.Value(_DTYPES[hint])
 
 
-SPEC_FEATURES = record_features(MixtureSpec)
+SPEC_FEATURES = datasets.Features(_record_features(MixtureSpec))
 
 # The columns of a plan file: the specs, what they are to give, and what they are made of.
 PLAN_FILE_FEATURES = datasets.Features(
