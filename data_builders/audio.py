@@ -31,17 +31,10 @@ def _default_cache_dir() -> Path:
 
 
 def cache_folder(cache_dir: str | Path | None) -> Path:
-    """The folder of everything that is computed once, made where it is not there.
+    """The folder of everything that is computed once, absolute and made where it is not there.
 
-    Args:
-        cache_dir (`str` or `Path`, *optional*): the folder; `TSE_SER_CACHE`, else
-            `~/.cache/tse_ser`, if not given.
-
-    Returns:
-        `Path`: an absolute path.
-
-    Raises:
-        CorpusError: it cannot be made or written.
+    Without `cache_dir` it is `TSE_SER_CACHE`, else `~/.cache/tse_ser`. Raises `CorpusError` where
+    it cannot be made or written.
     """
     folder = (_default_cache_dir() if cache_dir is None else Path(cache_dir)).absolute()
     try:
@@ -90,15 +83,10 @@ def read_audio(path: str | Path, start: int = 0, stop: int | None = None) -> np.
 
 
 def resample(samples: np.ndarray, source_rate: int, target_rate: int = SAMPLING_RATE) -> np.ndarray:
-    """Changes the sampling rate with a windowed-sinc polyphase filter.
+    """Changes the sampling rate of a waveform with a windowed-sinc polyphase filter.
 
-    Args:
-        samples (`np.ndarray` of shape `(num_samples,)`): waveform at `source_rate`.
-        source_rate (`int`): rate in Hz.
-        target_rate (`int`): rate in Hz.
-
-    Returns:
-        `np.ndarray` of shape `(ceil(num_samples * target_rate / source_rate),)`: float32 waveform.
+    Of `(num_samples,)` samples at `source_rate` Hz it makes `ceil(num_samples * target_rate /
+    source_rate)` float32 samples.
     """
     if source_rate == target_rate:
         return samples.astype(np.float32, copy=False)
@@ -115,16 +103,11 @@ def resample(samples: np.ndarray, source_rate: int, target_rate: int = SAMPLING_
 
 
 def find_speech(samples: np.ndarray) -> tuple[float, float]:
-    """Finds the first and last active time of a recording.
+    """Finds the first and last active time, in seconds, of a waveform at 16 kHz that is not silent.
 
     A frame of 25 ms is active when its power is at most 35 dB below that of the loudest frame: a
-    relative gate, since the quiet emotions of RAVDESS lie 30 dB below the loud ones.
-
-    Args:
-        samples (`np.ndarray` of shape `(num_samples,)`): waveform at 16 kHz, not silent.
-
-    Returns:
-        `tuple[float, float]`: start and end in seconds, with a margin of 0.1 s inside the file.
+    relative gate, since the quiet emotions of RAVDESS lie 30 dB below the loud ones. A margin of
+    0.1 s is left at both ends, inside the file.
     """
     frame = round(GATE_FRAME_SECONDS * SAMPLING_RATE)
     hop = round(GATE_HOP_SECONDS * SAMPLING_RATE)
@@ -139,11 +122,9 @@ def find_speech(samples: np.ndarray) -> tuple[float, float]:
 
 
 def write_audio(path: Path, samples: np.ndarray) -> None:
-    """Writes a 16 kHz mono wav of 32-bit floats; other processes see the whole file or none.
+    """Writes a 16 kHz mono wav of 32-bit floats, of samples of shape `(num_samples,)`.
 
-    Args:
-        path (`Path`): file to write; its folder is made.
-        samples (`np.ndarray` of shape `(num_samples,)`): waveform at 16 kHz.
+    Its folder is made; other processes see the whole file or none.
     """
     with whole_file(path) as unfinished:
         soundfile.write(unfinished, samples, SAMPLING_RATE, format="WAV", subtype="FLOAT")

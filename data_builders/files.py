@@ -57,14 +57,8 @@ def check_output(file: str | Path, option: str = "--output") -> None:
 def read_csv(path: Path) -> tuple[list[str], list[dict[str, str]]]:
     """Reads a CSV file with a header, every value as text without blanks around it.
 
-    Args:
-        path (`Path`): the file.
-
-    Returns:
-        `tuple[list[str], list[dict[str, str]]]`: names of the columns, and the rows.
-
-    Raises:
-        CorpusError: it cannot be read, is not UTF-8, or a row has too few values or too many.
+    Returns the names of the columns, and the rows. Raises `CorpusError` where it cannot be read, is
+    not UTF-8, or a row has too few values or too many.
     """
     try:
         with path.open(encoding="utf-8-sig", newline="") as file:
@@ -85,14 +79,7 @@ def read_csv(path: Path) -> tuple[list[str], list[dict[str, str]]]:
 
 
 def short_digest(*parts: str | bytes) -> str:
-    """What a thing is kept under that is known by what it was made of.
-
-    Args:
-        *parts (`str` or `bytes`): what it was made of, one part after the other.
-
-    Returns:
-        `str`: 24 hexadecimal digits.
-    """
+    """24 hexadecimal digits: the name of what is known by the parts that it was made of."""
     digest = hashlib.sha256()
     for part in parts:
         digest.update(part.encode() if isinstance(part, str) else part)

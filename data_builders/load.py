@@ -75,18 +75,9 @@ def split_corpus(
 ) -> dict[str, datasets.Dataset]:
     """Splits a corpus as it asks for: by its own split column, by session, or by speaker.
 
-    A corpus without sessions is split by speaker in one fixed way, whatever the fold.
-
-    Args:
-        corpus (`datasets.Dataset`): utterances.
-        fold (`int`): 1-based fold of a corpus with sessions.
-        protocol (`str`): "validated" or "paper", see `split_by_session`.
-
-    Returns:
-        `dict[str, datasets.Dataset]`: the splits "train", "validation" and "test".
-
-    Raises:
-        CorpusError: too few sessions or speakers, or no such fold.
+    A corpus with sessions has folds, from 1, see `split_by_session` for the protocols. One without
+    is split by speaker in one fixed way, whatever the fold. Raises `CorpusError` where there are
+    too few sessions or speakers, or no such fold.
     """
     if "split" in corpus.column_names:
         own = np.asarray(corpus["split"][:])
@@ -187,18 +178,10 @@ def _join_split(
 def read_corpora(
     names: str | Sequence[str], options: MixtureOptions, cache_dir: str | Path | None = None
 ) -> list[datasets.Dataset]:
-    """Reads several corpora.
+    """Reads one corpus or several, in the order of their names.
 
-    Args:
-        names (`str` or `Sequence[str]`): one corpus or several.
-        options (`MixtureOptions`): tell where they lie, and how strict they are read.
-        cache_dir (`str` or `Path`, *optional*): see `load_corpus`.
-
-    Returns:
-        `list[datasets.Dataset]`: the corpora, in the order of their names.
-
-    Raises:
-        CorpusError: a corpus cannot be used, or none is named.
+    The options tell where they lie, and how strict they are read. Raises `CorpusError` where a
+    corpus cannot be used, or none is named.
     """
     if not names:
         raise CorpusError(f"no corpus is named: use some of {', '.join(sorted(CORPORA))}")
@@ -212,16 +195,10 @@ def read_corpora(
 def corpus_folder(
     name: str, corpus_dir: str | Path | None, corpus_dirs: Mapping[str, str | Path] | None
 ) -> Path | None:
-    """Folder of a corpus.
+    """Folder of a corpus, if one was given.
 
-    Args:
-        name (`str`): the corpus.
-        corpus_dir (`str` or `Path`, *optional*): root with one folder a corpus, named like it.
-        corpus_dirs (`Mapping[str, str | Path]`, *optional*): folders by corpus name, with its
-            options or without; these win.
-
-    Returns:
-        `Path` or `None`: its folder, if one was given.
+    `corpus_dir` holds a folder for each corpus, named like it; `corpus_dirs` has folders by corpus
+    name, with its options or without, and wins.
     """
     folders, own = corpus_dirs or {}, _own_name(name)
     for key in (name, own, name.partition(":")[0]):

@@ -94,15 +94,9 @@ def settle_options(options: Any) -> None:
 
 
 def check_range(name: str, value: Any, allowed: Range) -> None:
-    """Raises unless a number, or every number of a sequence, is in a range.
+    """Raises `OptionError` unless a number, or every number of a sequence, is in a range.
 
-    Args:
-        name (`str`): option, for the message.
-        value (`Any`): its value; what is no number is in every range.
-        allowed (`Range`): the range.
-
-    Raises:
-        OptionError: a number is not.
+    What is no number is in every range; `name` begins the message.
     """
     for number in value if isinstance(value, tuple | list) else (value,):
         is_number = isinstance(number, int | float) and not isinstance(number, bool)
@@ -205,16 +199,7 @@ def _convert_scalar(name: str, value: Any, kind: Any) -> Any:
 
 
 def refuse_unknown(given: Collection[str], known: Collection[str], where: str = "") -> None:
-    """Raises unless every name is known.
-
-    Args:
-        given (`Collection[str]`): names to check.
-        known (`Collection[str]`): admissible names.
-        where (`str`): what begins the message.
-
-    Raises:
-        OptionError: a name is unknown; the message names the nearest known one.
-    """
+    """Raises `OptionError` unless every name is known; the message names the nearest known one."""
     for name in given:
         if name not in known:
             raise OptionError(f"{where}unknown key {name!r}{_suggestion(name, known)}")
@@ -363,19 +348,10 @@ def _help_of(one: dataclasses.Field[Any], kind: Any) -> str:
 def of_file(
     path: str | Path, content: Mapping[str, Any], kinds: Mapping[str, Any], given: Collection[str]
 ) -> dict[str, Any]:
-    """The options of a YAML file's content.
+    """The options of the content of a YAML file, all but those that a command line gives.
 
-    Args:
-        path (`str` or `Path`): the file, for messages.
-        content (`Mapping[str, Any]`): what `read_yaml` gave.
-        kinds (`Mapping[str, Any]`): option to type; there are no others in the content.
-        given (`Collection[str]`): options that a command line gives, which are left out.
-
-    Returns:
-        `dict[str, Any]`: option to value.
-
-    Raises:
-        OptionError: a value does not fit, or a variable is not set.
+    There are none in it but those of `kinds`. Raises `OptionError` where a value does not fit, or a
+    variable is not set.
     """
     return {
         name: _convert(f"{path}: {name}", _expand(value, f"{path}: '{name}'"), kinds[name])

@@ -50,11 +50,7 @@ class MixtureConfig(MixtureOptions, datasets.BuilderConfig):
         MixtureOptions.__post_init__(self)
 
     def mixture_keywords(self) -> dict[str, Any]:
-        """The keywords for `load_mixtures`, all but `split`.
-
-        Returns:
-            `dict[str, Any]`: keyword to value.
-        """
+        """The keywords for `load_mixtures`, all but `split`."""
         options = [field.name for field in dataclasses.fields(MixtureOptions)]
         return {
             **{name: getattr(self, name) for name in options},
@@ -66,12 +62,7 @@ class MixtureConfig(MixtureOptions, datasets.BuilderConfig):
     ) -> str:
         """Names the folder of the prepared plans after what they were drawn from.
 
-        Args:
-            config_kwargs (`dict[str, Any]`): keywords that were given.
-            custom_features (`datasets.Features`, *optional*): features that were given.
-
-        Returns:
-            `str`: the name; another one when a keyword or the content of a corpus has changed.
+        It is another one when a keyword or the content of a corpus has changed.
         """
         names = [*self.targets, *(self.interferers or ())]
         content: list[Any] = [
@@ -84,16 +75,11 @@ class MixtureConfig(MixtureOptions, datasets.BuilderConfig):
 
 
 def shard_bounds(num_examples: int) -> list[int]:
-    """Cuts a split into shards whose sizes differ by one at most.
+    """First example of each shard, and the size of the split at the end.
 
-    The larger ones lie apart such that nodes and workers get equally many examples, whether they
-    are handed neighboring shards (as `accelerate` does) or every n-th (as `datasets` does).
-
-    Args:
-        num_examples (`int`): size of the split.
-
-    Returns:
-        `list[int]`: first example of each shard, and the size of the split at the end.
+    The sizes of shards differ by one at most. The larger ones lie apart such that nodes and workers
+    get equally many examples, whether they are handed neighboring shards (as `accelerate` does) or
+    every n-th (as `datasets` does).
     """
     sizes = np.full(NUM_SHARDS, num_examples // NUM_SHARDS)
     larger = np.arange(num_examples % NUM_SHARDS) * SHARD_STEP % NUM_SHARDS
@@ -117,14 +103,7 @@ class MixtureRenderer(RowRenderer):
         return {"_keywords": self._keywords, "_mixtures": {}}
 
     def mixtures(self, split: str) -> MixtureDataset:
-        """The mixtures of a split.
-
-        Args:
-            split (`str`): "train", "validation" or "test".
-
-        Returns:
-            `MixtureDataset`: loaded once.
-        """
+        """The mixtures of a split, loaded once."""
         if split not in self._mixtures:
             self._mixtures[split] = load_mixtures(split=split, **self._keywords)
         return self._mixtures[split]

@@ -52,12 +52,7 @@ class LevelScore:
 def score_levels(recordings: pd.DataFrame, classes: Sequence[str] = EMOTIONS) -> list[LevelScore]:
     """Scores every measure on the labelled recordings of one corpus.
 
-    Args:
-        recordings (`pd.DataFrame`): recordings of one corpus, see `data_builders.audit.recordings`.
-        classes (`Sequence[str]`): emotions that are told apart.
-
-    Returns:
-        `list[LevelScore]`: one a measure; none where there are fewer than two classes or speakers.
+    There is no score where there are fewer than two classes or speakers.
     """
     labelled = recordings[recordings["emotion"].isin(classes)]
     num_classes = labelled["emotion"].nunique()
@@ -83,15 +78,10 @@ def score_levels(recordings: pd.DataFrame, classes: Sequence[str] = EMOTIONS) ->
 def cross_validated_ua(values: np.ndarray, labels: np.ndarray, speakers: np.ndarray) -> np.ndarray:
     """Mean recall of a Gaussian a class with equal priors, fitted to other speakers.
 
-    Args:
-        values (`np.ndarray` of shape `(num_utterances,)`): the measure, in dB.
-        labels (`np.ndarray` of shape `(num_labellings, num_utterances)`): class indices; each
-            labelling is scored for itself.
-        speakers (`np.ndarray` of shape `(num_utterances,)`): speaker ids.
-
-    Returns:
-        `np.ndarray` of shape `(num_labellings,)`: mean over the classes of the share of utterances
-        that is recognised.
+    Takes the measure in dB, of shape `(num_utterances,)`, class indices of shape `(num_labellings,
+    num_utterances)`, each labelling of which is scored for itself, and speaker ids of shape
+    `(num_utterances,)`. Returns the mean over the classes of the share of utterances that is
+    recognised, of shape `(num_labellings,)`.
     """
     names, speaker_of_row = np.unique(speakers, return_inverse=True)
     group_of_row = speaker_of_row % min(MAX_GROUPS, len(names))

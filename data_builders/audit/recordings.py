@@ -40,18 +40,11 @@ Measured = dict[tuple[str, str], dict[str, Any]]
 def measure_recordings(
     tables: Iterable[UtteranceTable], trim_silence: bool, known: Measured
 ) -> pd.DataFrame:
-    """Decodes every utterance once.
+    """Decodes every utterance of the tables of a split once.
 
-    Args:
-        tables (`Iterable[UtteranceTable]`): utterances of one split.
-        trim_silence (`bool`): level and loudness are those between first and last active time.
-        known (`Measured`): what was measured before; what is missing is added.
-
-    Returns:
-        `pd.DataFrame`: the recordings of these tables, see above.
-
-    Raises:
-        CorpusError: a file cannot be read.
+    Trimmed, level and loudness are those between first and last active time. What was measured
+    before is known; what is missing is added to it. Raises `CorpusError` where a file cannot be
+    read.
     """
     rows = {
         (name, table.paths[row]): (table, row)
@@ -90,14 +83,7 @@ def _measure_recording(table: UtteranceTable, row: int, trim_silence: bool) -> d
 
 
 def count_clipped(samples: np.ndarray) -> int:
-    """Counts the samples in runs of at least three at full scale.
-
-    Args:
-        samples (`np.ndarray` of shape `(num_samples,)`): waveform, full scale 1.0.
-
-    Returns:
-        `int`: number of clipped samples.
-    """
+    """Counts the samples, of full scale 1.0, in runs of at least three at full scale."""
     # +1 and -1 in turn are no plateau, so the two sides are counted apart.
     total = 0
     for side in (samples >= CLIPPING_LEVEL, samples <= -CLIPPING_LEVEL):

@@ -48,14 +48,7 @@ class RecipeAudit:
     left_out: list[str] = field(default_factory=list)
 
     def recordings(self, *, targets_only: bool = False) -> pd.DataFrame:
-        """Every recording of every fold once.
-
-        Args:
-            targets_only (`bool`): without those that only interfere or enroll.
-
-        Returns:
-            `pd.DataFrame`: sorted by utterance id, see `data_builders.audit.recordings`.
-        """
+        """Every recording of every fold, or every target, once, sorted by utterance id."""
         return each_once(
             contents.targets if targets_only else contents.everything
             for (_, split), contents in self.contents.items()
@@ -65,8 +58,7 @@ class RecipeAudit:
     def leaks(self) -> list[str]:
         """What makes a score worthless, a line each.
 
-        Returns:
-            `list[str]`: shared speakers, utterances and audio; enrollments inside their mixtures.
+        Shared speakers, utterances and audio; enrollments inside their mixtures.
         """
         lines = [
             f"fold {overlap.fold}: {overlap.first} and {overlap.second} share {len(shared)} "
@@ -96,11 +88,7 @@ class RecipeAudit:
     def findings(self, scores: Sequence[LevelScore]) -> list[str]:
         """What is worth knowing, but gives nothing away between splits, a line each.
 
-        Args:
-            scores (`Sequence[LevelScore]`): what loudness tells of the targets.
-
-        Returns:
-            `list[str]`: identical recordings, levels that depend on the emotion, bad recordings.
+        Identical recordings, levels that depend on the emotion, bad recordings.
         """
         recordings = self.recordings()
         lines = [
@@ -144,14 +132,7 @@ class RecipeAudit:
 
 
 def write_report(audit: RecipeAudit) -> str:
-    """Writes the section of one recipe.
-
-    Args:
-        audit (`RecipeAudit`): what was found out.
-
-    Returns:
-        `str`: Markdown.
-    """
+    """Writes the section of one recipe, in Markdown."""
     targets = audit.recordings(targets_only=True)
     scores = [
         score

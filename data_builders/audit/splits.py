@@ -53,14 +53,7 @@ class SplitContents:
 
 
 def each_once(tables: Iterable[pd.DataFrame]) -> pd.DataFrame:
-    """Joins tables of recordings.
-
-    Args:
-        tables (`Iterable[pd.DataFrame]`): the tables.
-
-    Returns:
-        `pd.DataFrame`: each of their recordings once.
-    """
+    """Joins tables of recordings, each recording once."""
     joined = pd.concat(list(tables))
     return joined[~joined.index.duplicated()]
 
@@ -114,11 +107,7 @@ class RecipeData:
         return {str(Path(one).absolute()) for one in given if one}
 
     def folds(self) -> list[int]:
-        """Every fold that all corpora of the recipe have.
-
-        Returns:
-            `list[int]`: from 1; only 1 where no corpus has sessions.
-        """
+        """Every fold, from 1, that all corpora of the recipe have; 1 where none has sessions."""
         recipe = self._recipe
         names = [*recipe.targets, *(recipe.interferers or ())]
         corpora = read_corpora(names, recipe, recipe.cache_dir)
@@ -130,26 +119,14 @@ class RecipeData:
         return list(range(1, min((count for count in counts if count), default=1) + 1))
 
     def splits(self) -> list[str]:
-        """The splits that the protocol of the recipe has.
-
-        Returns:
-            `list[str]`: "train", "validation" (in protocol "validated" only) and "test".
-        """
+        """The splits that the protocol of the recipe has: "validation" in "validated" only."""
         validated = self._recipe.protocol == "validated"
         return ["train", "validation", "test"] if validated else ["train", "test"]
 
     def read(self, split: str, fold: int) -> SplitContents:
-        """Loads a split, measures its recordings and draws its mixtures.
+        """Loads a split of a fold, measures its recordings and draws its mixtures.
 
-        Args:
-            split (`str`): "train", "validation" or "test".
-            fold (`int`): fold, from 1.
-
-        Returns:
-            `SplitContents`: what is in it.
-
-        Raises:
-            CorpusError: a corpus cannot be used.
+        Raises `CorpusError` where a corpus cannot be used.
         """
         # The audit looks at everything that could be drawn.
         options = replace(self._recipe.of_split(split, fold=fold), max_examples=None)
@@ -176,9 +153,8 @@ class RecipeData:
     def pretraining(self) -> tuple[list[Path], list[str]]:
         """The recipes that made the checkpoints this one starts from, and what those start from.
 
-        Returns:
-            `tuple[list[Path], list[str]]`: recipes of the same folder whose `output_dir` is named
-            as a starting point, and starting points that no recipe there explains.
+        They lie in the same folder and have an `output_dir` that is named as a starting point. With
+        them come the starting points that no recipe there explains.
         """
         known, unexplained = _starts_from(self.path)
         for path in known:  # grows as long as there are earlier ones
@@ -190,12 +166,8 @@ class RecipeData:
     def fold_as_pretraining(self, fold: int) -> int:
         """The fold of this recipe that is trained before a fold of another one.
 
-        Args:
-            fold (`int`): fold of the recipe that starts from this one.
-
-        Returns:
-            `int`: the same, or, where these corpora have not as many, the one that this recipe
-            states (1 by default), as it is trained once for all.
+        It is the same, or, where these corpora have not as many, the one that this recipe states (1
+        by default), as it is trained once for all.
         """
         return fold if fold in self.folds() else self._recipe.fold
 
@@ -236,15 +208,7 @@ def _look_at_mixtures(
 
 
 def compare_splits(fold: int, splits: Mapping[str, SplitContents]) -> list[Overlap]:
-    """Compares each split with each other; the pretraining with those that it must not know.
-
-    Args:
-        fold (`int`): fold.
-        splits (`Mapping[str, SplitContents]`): contents by split; "pretraining" may be one.
-
-    Returns:
-        `list[Overlap]`: one a pair, also where nothing is shared.
-    """
+    """Compares each split with each other; the pretraining with those that it must not know."""
     return [
         _overlap(fold, (first, splits[first].everything), (second, splits[second].everything))
         for first, second in combinations(splits, 2)
@@ -253,14 +217,7 @@ def compare_splits(fold: int, splits: Mapping[str, SplitContents]) -> list[Overl
 
 
 def find_identical(recordings: pd.DataFrame) -> list[list[str]]:
-    """Groups of utterances with the same samples.
-
-    Args:
-        recordings (`pd.DataFrame`): recordings.
-
-    Returns:
-        `list[list[str]]`: sorted utterance ids of each group of two or more.
-    """
+    """Groups of two or more utterances with the same samples: their sorted ids."""
     groups = recordings.groupby("content_hash").groups.values()
     return sorted(sorted(group) for group in groups if len(group) > 1)
 

@@ -108,13 +108,8 @@ def refuse_confusable(names: Iterable[str]) -> None:
     """Refuses folders whose speakers could be taken for each other's.
 
     A speaker bears the name of the corpus and "_" in front: 1_2 of "my" and 2 of "my_1" would be
-    one. Corpora of the same name share their speakers by intention.
-
-    Args:
-        names (`Iterable[str]`): corpora with options or without.
-
-    Raises:
-        CorpusError: the name of one begins with that of another and "_", and one is a folder.
+    one. Corpora of the same name share their speakers by intention. Raises `CorpusError` where the
+    name of one corpus begins with that of another and "_", and one of the two is a folder.
     """
     prefixes: dict[str, bool] = {}
     for text in names:
@@ -130,27 +125,12 @@ def refuse_confusable(names: Iterable[str]) -> None:
 
 
 def check_option(name: str, option: str) -> None:
-    """Refuses an option that a corpus does not have.
-
-    Args:
-        name (`str`): name of the corpus.
-        option (`str`): name of the option.
-
-    Raises:
-        CorpusError: the option is unknown.
-    """
+    """Raises `CorpusError` for an option that a corpus does not have."""
     known = known_options(name)
     if option not in known:
         raise CorpusError(f"{name}: unknown option {option!r}: use {', '.join(known)}")
 
 
 def known_options(name: str) -> dict[str, Callable[[str], Any]]:
-    """The options of a corpus.
-
-    Args:
-        name (`str`): name of the corpus.
-
-    Returns:
-        `dict[str, Callable]`: option to what makes its value of text.
-    """
+    """The options of a corpus: name to what makes the value of text."""
     return {**CORPUS_OPTIONS.get(name, {}), **SPLIT_OPTIONS}

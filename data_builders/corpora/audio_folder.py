@@ -99,17 +99,7 @@ def describe_files(
 
 
 def wrong_folder(corpus: str, root: Path, expected: str, files: Sequence[FoundFile]) -> CorpusError:
-    """The error for a folder that holds something else.
-
-    Args:
-        corpus (`str`): name of the corpus.
-        root (`Path`): the folder.
-        expected (`str`): the layout, in words.
-        files (`Sequence[FoundFile]`): the audio files that were found instead.
-
-    Returns:
-        `CorpusError`: to be raised.
-    """
+    """The error for a folder that holds something else than was expected."""
     entries = sorted(path.name for path in root.iterdir())
     if files:
         examples = ", ".join(file.path for file in files[:3])

@@ -61,17 +61,9 @@ Describer = Callable[[list[str]], list[tuple[FoundFile, Description]]]
 
 
 def require_folder(corpus: str, data_dir: Path | None) -> Path:
-    """Returns the folder of a corpus.
+    """The absolute folder of a corpus.
 
-    Args:
-        corpus (`str`): name of the corpus.
-        data_dir (`Path`, *optional*): its folder.
-
-    Returns:
-        `Path`: the absolute folder.
-
-    Raises:
-        CorpusError: no folder was given, or it does not exist.
+    Raises `CorpusError` where none was given, or it does not exist.
     """
     if data_dir is None:
         raise CorpusError(
@@ -182,14 +174,9 @@ def load_table(
 
 
 def count_line(found: Mapping[str, int], known: Mapping[str, int]) -> list[str]:
-    """What differs from the known counts of a complete corpus.
+    """One line that tells what differs from the known counts of a complete corpus, or none.
 
-    Args:
-        found (`Mapping[str, int]`): group to number of utterances.
-        known (`Mapping[str, int]`): the same of the complete corpus.
-
-    Returns:
-        `list[str]`: one line that names found and expected numbers, or none if all is there.
+    Both are numbers of utterances by group.
     """
     differing = [
         f"{group}: {found.get(group, 0)} instead of {number}"
@@ -209,14 +196,9 @@ def count_line(found: Mapping[str, int], known: Mapping[str, int]) -> list[str]:
 
 
 def unknown_gender_line(descriptions: Iterable[Description], fix: str) -> list[str]:
-    """Counts the speakers whose gender is unknown, if there are any.
+    """One line that counts the speakers whose gender is unknown, or none.
 
-    Args:
-        descriptions (`Iterable[Description]`): the utterances.
-        fix (`str`): what tells the genders, in words that follow "put".
-
-    Returns:
-        `list[str]`: one line, or none.
+    It names the fix: what to put into the folder.
     """
     unknown = {entry.speaker_id for entry in descriptions if not entry.gender}
     if not unknown:
@@ -228,14 +210,9 @@ def unknown_gender_line(descriptions: Iterable[Description], fix: str) -> list[s
 
 
 def left_out_line(paths: Sequence[str | Path], reason: str) -> list[str]:
-    """What is left out, if anything.
+    """One line with the number of files that are left out, and why, or none.
 
-    Args:
-        paths (`Sequence`): the files.
-        reason (`str`): why, in words that follow "files".
-
-    Returns:
-        `list[str]`: one line with their number, or none.
+    The reason is in words that follow "files".
     """
     if not paths:
         return []
@@ -247,13 +224,8 @@ def audio_columns(
 ) -> dict[str, list[Any]]:
     """The columns of `UTTERANCE_FEATURES` that the scan fills.
 
-    Args:
-        root (`Path`): folder of the corpus.
-        usable (`Sequence[tuple[FoundFile, ScannedFile]]`): its files, and what was found out.
-        copies (`Path`): folder of the 16 kHz mono copies.
-
-    Returns:
-        `dict[str, list]`: column to values.
+    Takes the usable files of a corpus with what was found out, and the folder of their 16 kHz mono
+    copies.
     """
     return {
         "path": [str(copies / one.copy if one.copy else root / file.path) for file, one in usable],

@@ -27,17 +27,9 @@ SETTINGS_FILE = "settings.json"
 
 
 def sources_of(data_dir: str | Path) -> dict[str, Any]:
-    """The corpora that a Denoised set was made of.
+    """The corpora that a Denoised set was made of: "targets" and "interferers", with their options.
 
-    Args:
-        data_dir (`str` or `Path`): folder of the set.
-
-    Returns:
-        `dict[str, tuple[str, ...]]`: "targets" and "interferers", with their options; empty where
-        the set does not tell.
-
-    Raises:
-        CorpusError: the file that tells is none.
+    Empty where the set does not tell. Raises `CorpusError` where the file that tells is no JSON.
     """
     path = Path(data_dir) / SETTINGS_FILE
     if not path.is_file():

@@ -53,20 +53,12 @@ class SpeechRequest:
 
 
 def synthesize(requests: Sequence[SpeechRequest]) -> tuple[list[bytes], int]:
-    """Speak sentences, in order, in a fresh process.
+    """Speaks sentences, in order, in a fresh process.
 
-    The same requests give the same bytes with the same version of espeak-ng. A sentence alone may
-    differ by a few samples from the same sentence after others.
-
-    Args:
-        requests (`Sequence[SpeechRequest]`): what to say and in which voice.
-
-    Returns:
-        `tuple[list[bytes], int]`: per request its samples (16-bit little-endian, mono), and their
-        sampling rate in Hz.
-
-    Raises:
-        RuntimeError: where espeak-ng fails; the message holds what it said.
+    Returns for each request its samples (16-bit little-endian, mono), and their sampling rate in
+    Hz. The same requests give the same bytes with the same version of espeak-ng; a sentence alone
+    may differ by a few samples from the same sentence after others. Raises `RuntimeError` with the
+    words of espeak-ng where it fails.
     """
     # Imported late: the child process runs this file without the site-packages it may lack.
     import espeakng_loader

@@ -61,15 +61,7 @@ def split_by_session(
 def split_by_speaker(corpus: datasets.Dataset, seed: int = 0) -> dict[str, datasets.Dataset]:
     """Holds speakers out: about 60 % train, 20 % validation, 20 % test, genders alternating.
 
-    Args:
-        corpus (`datasets.Dataset`): utterances of at least three speakers.
-        seed (`int`): seed of the assignment.
-
-    Returns:
-        `dict[str, datasets.Dataset]`: the splits "train", "validation" and "test".
-
-    Raises:
-        CorpusError: there are fewer than three speakers.
+    The seed decides who. Raises `CorpusError` where there are fewer than three speakers.
     """
     speaker_of_row: list[str] = corpus["speaker_id"][:]
     gender_of_speaker = dict(zip(speaker_of_row, corpus["gender"][:], strict=True))

@@ -97,11 +97,7 @@ _TUNES = {
 
 
 def emotional_voices() -> list[Voice]:
-    """The ten speakers of `generated`: one female and one male voice a session.
-
-    Returns:
-        `list[Voice]`: in the order of the sessions.
-    """
+    """The ten speakers of `generated`: one female and one male voice a session, in their order."""
     return [
         _make_voice(f"generated_s{session}_{gender[0]}", gender, session, index)
         for index, session in enumerate(SESSION_SENTENCES)
@@ -110,11 +106,7 @@ def emotional_voices() -> list[Voice]:
 
 
 def pool_voices() -> list[Voice]:
-    """The speakers of `generated_pool`, female and male in turn, none of them in `generated`.
-
-    Returns:
-        `list[Voice]`: `NUM_POOL_VOICES` voices.
-    """
+    """The speakers of `generated_pool`, female and male in turn, none of them in `generated`."""
     voices = []
     for number in range(NUM_POOL_VOICES):
         index = len(SESSION_SENTENCES) + number // len(GENDERS)
@@ -126,17 +118,7 @@ def pool_voices() -> list[Voice]:
 def speech_request(
     voice: Voice, emotion: str, text: str, rng: np.random.Generator
 ) -> SpeechRequest:
-    """Draws how a voice says a sentence in an emotion.
-
-    Args:
-        voice (`Voice`): the speaker.
-        emotion (`str`): one of `EMOTIONS`.
-        text (`str`): the sentence.
-        rng (`np.random.Generator`): draws the prosody around that of the emotion.
-
-    Returns:
-        `SpeechRequest`: for `espeak.synthesize`.
-    """
+    """Draws how a voice says a sentence in an emotion, around the prosody of that emotion."""
     prosody = _draw_prosody(emotion, rng)
     tune = str(rng.choice(_TUNES[emotion]))
     return SpeechRequest(

@@ -43,13 +43,8 @@ FLAC_MAGIC = b"fLaC"
 def subset_of(root: Path, path: str) -> str | None:
     """The subset that a Parquet file belongs to, by the names of its folders and its own.
 
-    Args:
-        root (`Path`): folder of the Parquet files, whose last two names count as well.
-        path (`str`): path of the file within it: all/train.clean.100/0000.parquet,
-            clean/train.100/0000.parquet, dev-clean-00000-of-00001.parquet and the like.
-
-    Returns:
-        `str`, *optional*: the name of the subset.
+    Such as all/train.clean.100/0000.parquet, clean/train.100/0000.parquet or dev-
+    clean-00000-of-00001.parquet within the folder `root`, whose last two names count as well.
     """
     for name in (path, f"{root.parent.name}/{root.name}/{path}"):
         words = "-".join(re.findall(r"[a-z0-9]+", name.lower())).replace("validation", "dev")
@@ -66,16 +61,8 @@ def unpack_files(
 ) -> Path:
     """Unpacks local Parquet files, unless that was done before and they are the same.
 
-    Args:
-        root (`Path`): their folder.
-        files_of_subset (`Mapping[str, Sequence[FoundFile]]`): subset to its files.
-        cache_dir (`Path`): the cache.
-
-    Returns:
-        `Path`: a folder with a folder for each subset.
-
-    Raises:
-        CorpusError: a file is no LibriSpeech in Parquet.
+    Returns a folder of the cache with a folder for each subset. Raises `CorpusError` where a file
+    is no LibriSpeech in Parquet.
     """
     folder = _folder(cache_dir, str(root))
     for subset, files in files_of_subset.items():
@@ -88,16 +75,9 @@ def unpack_files(
 def unpack_hub(name: str, subsets: Sequence[str], cache_dir: Path) -> Path:
     """Streams subsets from the Hub and unpacks them, unless that was done before.
 
-    Args:
-        name (`str`): dataset on the Hub with the splits of openslr/librispeech_asr.
-        subsets (`Sequence[str]`): subsets to fetch.
-        cache_dir (`Path`): the cache.
-
-    Returns:
-        `Path`: a folder with a folder for each subset.
-
-    Raises:
-        CorpusError: the dataset cannot be reached, or is no LibriSpeech in Parquet.
+    The dataset has the splits of openslr/librispeech_asr. Returns a folder of the cache with a
+    folder for each subset. Raises `CorpusError` where the dataset cannot be reached, or is no
+    LibriSpeech in Parquet.
     """
     folder = _folder(cache_dir, f"hub:{name}")
     for subset in subsets:

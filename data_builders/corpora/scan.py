@@ -125,14 +125,9 @@ def list_files(root: Path, suffixes: tuple[str, ...], folder: str = "") -> list[
 
 
 def find_file(root: Path, path: str) -> FoundFile:
-    """The size and time of a file.
+    """The size and time of a file; the size is -1 if there is none.
 
-    Args:
-        root (`Path`): folder of the corpus.
-        path (`str`): relative to it, or absolute.
-
-    Returns:
-        `FoundFile`: the file; its size is -1 if there is none.
+    Its path is relative to the folder of the corpus, or absolute.
     """
     try:
         status = os.stat(root / path)
@@ -143,15 +138,7 @@ def find_file(root: Path, path: str) -> FoundFile:
 
 
 def corpus_cache(cache_dir: Path, corpus: str) -> Path:
-    """Folder of the cache for what is known of a corpus; its 16 kHz mono copies lie in `audio`.
-
-    Args:
-        cache_dir (`Path`): the cache.
-        corpus (`str`): name of the corpus.
-
-    Returns:
-        `Path`: the folder, which need not exist.
-    """
+    """Folder of the cache for what is known of a corpus. Its 16 kHz mono copies lie in `audio`."""
     return cache_dir / "corpora" / corpus
 
 
@@ -316,16 +303,10 @@ def _scan_file(path: Path, copy: Path) -> ScannedFile:
 def decode(path: Path) -> tuple[np.ndarray, int, bool]:
     """Decodes a file of any format.
 
-    Args:
-        path (`Path`): the file.
-
-    Returns:
-        `tuple[np.ndarray, int, bool]`: float32 samples of shape `(num_samples, num_channels)`,
-        their rate in Hz, and whether rendering may read the file itself: at 16 kHz, and quick and
-        exact to begin anywhere.
-
-    Raises:
-        CorpusError: it is missing, empty, unreadable or truncated, or not all samples are finite.
+    Returns float32 samples of shape `(num_samples, num_channels)`, their rate in Hz, and whether
+    rendering may read the file itself: at 16 kHz, and quick and exact to begin anywhere. Raises
+    `CorpusError` where it is missing, empty, unreadable or truncated, or not all samples are
+    finite.
     """
     try:
         _refuse_no_bytes(path)
@@ -343,16 +324,9 @@ def decode(path: Path) -> tuple[np.ndarray, int, bool]:
 def readable(
     samples: np.ndarray, rate: int, renderable: bool, copy: Path
 ) -> tuple[np.ndarray, str]:
-    """Makes a copy at 16 kHz of a recording that rendering cannot read itself.
+    """Samples at 16 kHz of a recording of shape `(num_samples,)`, and the name of its copy.
 
-    Args:
-        samples (`np.ndarray` of shape `(num_samples,)`): the recording.
-        rate (`int`): its rate in Hz.
-        renderable (`bool`): no copy is needed.
-        copy (`Path`): file of the copy.
-
-    Returns:
-        `tuple[np.ndarray, str]`: samples at 16 kHz, and the name of the copy, "" without one.
+    A copy is written where rendering cannot read the recording itself; without one the name is "".
     """
     if renderable:
         return samples, ""
@@ -364,12 +338,8 @@ def readable(
 def is_silent(samples: np.ndarray) -> bool:
     """Whether a recording holds nothing: zeros, a constant, or what a codec makes of them.
 
-    Args:
-        samples (`np.ndarray` of shape `(num_samples,)` or `(num_samples, num_channels)`): finite
-            samples.
-
-    Returns:
-        `bool`: no sample is `NOTHING_AMPLITUDE` away from the mean of its channel.
+    No sample of `(num_samples,)` or `(num_samples, num_channels)` is then `NOTHING_AMPLITUDE` away
+    from the mean of its channel.
     """
     mean = samples.mean(axis=0, dtype=np.float64)
     return bool(np.abs(samples - mean).max() < NOTHING_AMPLITUDE)

@@ -17,24 +17,12 @@ def draw_hours(
     seed: int,
     exclude_speakers: Sequence[str] = (),
 ) -> list[list[int]]:
-    """Draws speaker after speaker until each part has its hours; the next part begins with another.
+    """Draws speaker after speaker until each part has its hours; the next begins with another.
 
     A speaker counts with all utterances, the last of a part with no more than are needed: a part
-    exceeds its hours by less than one utterance.
-
-    Args:
-        speaker_ids (`Sequence[str]`): speaker of each utterance.
-        durations_seconds (`Sequence[float]`): length of each utterance.
-        hours (`Sequence[float]`): hours of each part.
-        seed (`int`): seed of the order of the speakers.
-        exclude_speakers (`Sequence[str]`): speakers of no part; the order of the others is the same
-            without them.
-
-    Returns:
-        `list[list[int]]`: for each part the positions of its utterances, ascending.
-
-    Raises:
-        CorpusError: there are too few hours.
+    exceeds its hours by less than one utterance. The seed gives the order of the speakers; that of
+    the others is the same without `exclude_speakers`. Returns for each part the positions of its
+    utterances, ascending. Raises `CorpusError` where there are too few hours.
     """
     rows_of_speaker: dict[str, list[int]] = {}
     for row, speaker in enumerate(speaker_ids):

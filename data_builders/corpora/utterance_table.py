@@ -136,28 +136,16 @@ class UtteranceTable:
         return corpora
 
     def region(self, row: int, trim_silence: bool) -> tuple[int, int]:
-        """Where an utterance lies in its file.
+        """Where an utterance lies in its file: its first sample, and the one after the last.
 
-        Args:
-            row (`int`): row of the utterance.
-            trim_silence (`bool`): without the silence before and after the speech.
-
-        Returns:
-            `tuple[int, int]`: first sample, and the one after the last.
+        Trimmed, the silence before and after the speech does not count.
         """
         if trim_silence:
             return int(self.speech_start[row]), int(self.speech_end[row])
         return 0, int(self.num_samples[row])
 
     def refuse_empty(self, trim_silence: bool) -> None:
-        """Raises if an utterance has no samples.
-
-        Args:
-            trim_silence (`bool`): counted without the silence before and after the speech.
-
-        Raises:
-            CorpusError: some have none; the message names one.
-        """
+        """Raises `CorpusError` if an utterance has no samples, with or without its silence."""
         lengths = self.speech_end - self.speech_start if trim_silence else self.num_samples
         empty = np.flatnonzero(lengths < 1)
         if len(empty):

@@ -116,14 +116,7 @@ class LibriMixExtractionDataset(EpochDataset):
         return len(self.mixtures) * self.targets_per_mixture
 
     def plan(self, index: int) -> LibriMixSpec:
-        """Draws enrollment and crops of an example in the current epoch.
-
-        Args:
-            index (`int`): index of the example.
-
-        Returns:
-            `LibriMixSpec`: the plan.
-        """
+        """Draws enrollment and crops of an example in the current epoch."""
         if not 0 <= index < len(self):
             raise IndexError(f"index {index} is out of range: {len(self)} examples")
         place, source = divmod(index, self.targets_per_mixture)

@@ -44,19 +44,10 @@ class LibriMixRow:
 
 
 def find_librimix_metadata(folder: str | Path, subset: str, num_speakers: int) -> Path:
-    """Finds the metadata file of a subset, as it is published.
+    """Finds the metadata file of a subset of LibriSpeech, such as libri2mix_train-clean-100.csv.
 
-    Args:
-        folder (`str` or `Path`): folder of the CSV files, `metadata` of the LibriMix repository, or
-            the repository itself.
-        subset (`str`): subset of LibriSpeech, such as "train-clean-100".
-        num_speakers (`int`): 2 or 3.
-
-    Returns:
-        `Path`: the file, such as `libri2mix_train-clean-100.csv`.
-
-    Raises:
-        CorpusError: it is not there; the message names what is.
+    The folder is `metadata` of the LibriMix repository, the repository itself, or that of the
+    files. Raises `CorpusError` where the file is not there, and names what is.
     """
     root = Path(folder)
     own = f"Libri{num_speakers}Mix"
@@ -81,15 +72,7 @@ def find_librimix_metadata(folder: str | Path, subset: str, num_speakers: int) -
 def find_librimix_speech(folder: str | Path, subset: str) -> Path:
     """Finds the folder of LibriSpeech that the paths of the metadata count from.
 
-    Args:
-        folder (`str` or `Path`): LibriSpeech as it is extracted, or the folder above it.
-        subset (`str`): the subset that is needed.
-
-    Returns:
-        `Path`: the folder that holds the folder of the subset.
-
-    Raises:
-        CorpusError: the subset is in neither.
+    It is given, or the folder above it is. Raises `CorpusError` where the subset is in neither.
     """
     root = Path(folder)
     for candidate in (root, root / "LibriSpeech"):

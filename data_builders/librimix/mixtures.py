@@ -143,17 +143,9 @@ class LibriMixDataset(Dataset[dict[str, Any]]):
 
 
 def read_librispeech(path: Path, sampling_rate: int) -> np.ndarray:
-    """Reads a LibriSpeech file at a sampling rate.
+    """Reads a LibriSpeech file of 16 kHz at a sampling rate in Hz: float32 `(num_samples,)`.
 
-    Args:
-        path (`Path`): flac or wav file of 16 kHz.
-        sampling_rate (`int`): wanted rate in Hz.
-
-    Returns:
-        `np.ndarray` of shape `(num_samples,)`: float32 waveform.
-
-    Raises:
-        CorpusError: the file cannot be read, or is empty or of another rate.
+    Raises `CorpusError` where the file cannot be read, or is empty or of another rate.
     """
     return _resample(_read(path)[:, 0], sampling_rate)
 

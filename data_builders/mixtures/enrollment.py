@@ -39,14 +39,7 @@ class EnrollmentPool:
         return self._rows[self._bounds[code] : self._bounds[code + 1]]
 
     def check(self, targets: UtteranceTable) -> None:
-        """Raises unless every target has an enrollment other than itself.
-
-        Args:
-            targets (`UtteranceTable`): the targets.
-
-        Raises:
-            CorpusError: some have none; the message names their speakers.
-        """
+        """Raises `CorpusError` unless every target has an enrollment other than itself."""
         without = []
         for speaker in targets.speaker_ids.unique():
             rows = self._rows_of(speaker)
@@ -65,16 +58,7 @@ class EnrollmentPool:
             )
 
     def draw(self, utterance_id: str, speaker_id: str, rng: np.random.Generator) -> int:
-        """Draws an enrollment uniformly from the speaker's admissible utterances.
-
-        Args:
-            utterance_id (`str`): the target, which is not drawn.
-            speaker_id (`str`): the target's speaker.
-            rng (`np.random.Generator`): source of randomness.
-
-        Returns:
-            `int`: row of the drawn utterance.
-        """
+        """Draws a row uniformly from the admissible utterances of a speaker, all but the target."""
         rows = self._rows_of(speaker_id)
         own_row = self._utterances.row_of_id.get(utterance_id)
         others = rows if own_row is None else rows[rows != own_row]

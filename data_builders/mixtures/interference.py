@@ -100,15 +100,7 @@ class InterfererPool:
         return cells
 
     def check(self, targets: UtteranceTable, num_interferers: int = 1) -> None:
-        """Raises unless every target speaker has enough admissible interferers.
-
-        Args:
-            targets (`UtteranceTable`): the targets.
-            num_interferers (`int`): how many different speakers a mixture may ask for.
-
-        Raises:
-            CorpusError: some have too few; the message names them and the reason.
-        """
+        """Raises `CorpusError` unless every target speaker has as many admissible interferers."""
         speakers = _speakers_with_gender(targets)
         if self.gender_state != "any":
             unknown = sorted(speaker for speaker, gender in speakers if gender not in GENDERS)
@@ -161,17 +153,7 @@ class InterfererPool:
     def draw(
         self, speaker_id: str, gender: str, rng: np.random.Generator, taken: Sequence[str] = ()
     ) -> int:
-        """Draws an interfering utterance.
-
-        Args:
-            speaker_id (`str`): target speaker.
-            gender (`str`): the target speaker's gender.
-            rng (`np.random.Generator`): source of randomness.
-            taken (`Sequence[str]`): speakers who interfere already.
-
-        Returns:
-            `int`: row of the drawn utterance.
-        """
+        """Draws the row of an interfering utterance, of nobody who is taken already."""
         codes = [self._code_of_speaker.get(name, -1) for name in (speaker_id, *taken)]
         own_corpora = self._corpora_of(codes[0])
         candidates = []

@@ -21,17 +21,10 @@ MAX_AMPLITUDE = 0.9
 
 
 def integrated_loudness(samples: np.ndarray, sampling_rate: int) -> float:
-    """Measures the gated loudness of a recording.
+    """Gated loudness, in LUFS, of a waveform of shape `(num_samples,)`, full scale 1.0.
 
-    Args:
-        samples (`np.ndarray` of shape `(num_samples,)`): waveform, full scale 1.0.
-        sampling_rate (`int`): rate in Hz.
-
-    Returns:
-        `float`: loudness in LUFS; `-inf` where no block of 0.4 s is louder than -70 LUFS.
-
-    Raises:
-        ValueError: the recording has several channels, or is shorter than one block.
+    It is `-inf` where no block of 0.4 s is louder than -70 LUFS. Raises `ValueError` where the
+    recording has several channels, or is shorter than one block.
     """
     samples = np.asarray(samples, dtype=np.float64)
     if samples.ndim != 1:
@@ -53,13 +46,9 @@ def _meter(sampling_rate: int) -> pyloudnorm.Meter:
 
 
 def padded_loudness(samples: np.ndarray) -> float:
-    """Loudness of a recording at 16 kHz, however short.
+    """Loudness of a recording at 16 kHz, however short, see `integrated_loudness`.
 
-    Args:
-        samples (`np.ndarray` of shape `(num_samples,)`): waveform, full scale 1.0.
-
-    Returns:
-        `float`: see `integrated_loudness`; what is shorter than a block is padded with silence.
+    What is shorter than a block is padded with silence.
     """
     missing = round(BLOCK_SECONDS * SAMPLING_RATE) - len(samples)
     return integrated_loudness(np.pad(samples, (0, max(missing, 0))), SAMPLING_RATE)

@@ -86,15 +86,7 @@ class NoiseFolder:
         return len(self.paths)
 
     def draw(self, num_samples: int, rng: np.random.Generator) -> tuple[str, int]:
-        """Draws a recording, and where in it the mixture begins, both uniformly.
-
-        Args:
-            num_samples (`int`): length of the mixture.
-            rng (`np.random.Generator`): source of randomness.
-
-        Returns:
-            `tuple[str, int]`: path relative to the folder, and the first sample.
-        """
+        """Draws a recording, by its path, and its first sample, both uniformly."""
         path = self.paths[int(rng.integers(len(self.paths)))]
         length = self._recordings[path].num_samples
         spare = length - num_samples
@@ -102,30 +94,15 @@ class NoiseFolder:
         return path, int(rng.integers(starts))
 
     def file_of(self, path: str) -> Path:
-        """The file that is read for a recording: the original, or its copy in the cache.
+        """The file at 16 kHz that is read for a recording: the original, or its copy in the cache.
 
-        Args:
-            path (`str`): path relative to the folder.
-
-        Returns:
-            `Path`: the file, at 16 kHz.
-
-        Raises:
-            CorpusError: the folder holds no such recording.
+        Raises `CorpusError` where the folder holds no such recording.
         """
         copy = self._recording(path).copy
         return self._folder / "audio" / copy if copy else self.root / path
 
     def power(self, path: str, lowpass_hz: float | None = None) -> float:
-        """Mean square of a whole recording.
-
-        Args:
-            path (`str`): path relative to the folder.
-            lowpass_hz (`float`, *optional*): of what is heard through a low-pass.
-
-        Returns:
-            `float`: its power.
-        """
+        """Mean square of a whole recording, or of what is heard of it through a low-pass."""
         recording = self._recording(path)
         if lowpass_hz is None:
             return recording.power
@@ -140,17 +117,8 @@ class NoiseFolder:
     ) -> np.ndarray:
         """Reads a stretch of a recording, which is continued with its own beginning where it ends.
 
-        Args:
-            path (`str`): path relative to the folder.
-            start (`int`): first sample.
-            num_samples (`int`): length of the stretch.
-            lowpass_hz (`float`, *optional*): low-pass that it is heard through.
-
-        Returns:
-            `np.ndarray` of shape `(num_samples,)`: float32 samples.
-
-        Raises:
-            CorpusError: the folder holds no such recording, or it cannot be read any more.
+        Returns float32 of shape `(num_samples,)`, heard through a low-pass if one is given. Raises
+        `CorpusError` where the folder holds no such recording, or it cannot be read any more.
         """
         if lowpass_hz is not None:
             # What is read besides goes on behind the stretch, as there may be nothing before it.

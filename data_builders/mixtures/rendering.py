@@ -98,11 +98,7 @@ class Voice:
     def power(self) -> float:
         """Mean square of the whole utterance, at its own speed.
 
-        Returns:
-            `float`: its power.
-
-        Raises:
-            CorpusError: it is silent.
+        Raises `CorpusError` where it is silent.
         """
         power = self.level("power", mean_power)
         if power == 0.0:
@@ -114,12 +110,7 @@ class Voice:
     def level(self, measure: LevelMeasure, compute: Callable[[np.ndarray], float]) -> float:
         """A level of the whole utterance, at its own speed, which is measured once.
 
-        Args:
-            measure (`str`): what it is, see `UtteranceTable.levels`.
-            compute (`Callable[[np.ndarray], float]`): measures it.
-
-        Returns:
-            `float`: the level.
+        `compute` measures it of a waveform; see `UtteranceTable.levels` for what it may be.
         """
         levels = self.table.levels(measure, self._trim_silence, self._lowpass_hz)
         if levels[self.row] == 0.0:
@@ -127,15 +118,7 @@ class Voice:
         return float(levels[self.row])
 
     def read(self, start: int, num_samples: int) -> np.ndarray:
-        """Reads a stretch, in samples as heard.
-
-        Args:
-            start (`int`): first sample.
-            num_samples (`int`): length.
-
-        Returns:
-            `np.ndarray` of shape `(num_samples,)`: float32 samples.
-        """
+        """Reads a stretch, in samples as heard: float32 of shape `(num_samples,)`."""
         total = self._region[1] - self._region[0]
 
         def read(first: int, length: int) -> np.ndarray:
@@ -148,14 +131,8 @@ class Voice:
     ) -> tuple[np.ndarray, np.ndarray]:
         """Reads a stretch, and adds what the room makes of it and of what was said before.
 
-        Args:
-            response (`np.ndarray` of shape `(num_response_samples,)`): see `reflections`.
-            start (`int`): first sample.
-            num_samples (`int`): length; may go beyond the end of the utterance.
-
-        Returns:
-            `tuple[np.ndarray, np.ndarray]`: the direct sound, float32 of at most `num_samples`, and
-            the reverberant sound, float32 of shape `(num_samples,)`.
+        The stretch may go beyond the end of the utterance. Returns the direct sound, float32 of at
+        most `num_samples`, and the reverberant sound, float32 of shape `(num_samples,)`.
         """
         before = min(start, len(response) - 1)
         stop = min(start + num_samples, self.num_samples)
@@ -184,16 +161,9 @@ class SpecRenderer:
         self._planner = planner
 
     def voices(self, spec: MixtureSpec) -> tuple[Voice, list[Voice]]:
-        """The voices of a mixture.
+        """The voices of target and interferers.
 
-        Args:
-            spec (`MixtureSpec`): the mixture.
-
-        Returns:
-            `tuple[Voice, list[Voice]]`: the target and the interferers.
-
-        Raises:
-            CorpusError: there are no such utterances.
+        Raises `CorpusError` where there are no such utterances.
         """
         planner, settings = self._planner, (spec.trim_silence, spec.lowpass_hz)
         if spec.interferers and planner.interferers is None:
@@ -206,17 +176,7 @@ class SpecRenderer:
         ]
 
     def render(self, spec: MixtureSpec) -> dict[str, Any]:
-        """Renders a mixture.
-
-        Args:
-            spec (`MixtureSpec`): its record.
-
-        Returns:
-            `dict[str, Any]`: see `MixtureDataset.render`.
-
-        Raises:
-            CorpusError: an utterance is missing, silent or cannot be read any more.
-        """
+        """Renders a mixture, see `MixtureDataset.render`."""
         target, others = self.voices(spec)
         table, row = target.table, target.row
         reference, mixture = self.mix(spec, target, others)
@@ -251,19 +211,11 @@ class SpecRenderer:
     def mix(
         self, spec: MixtureSpec, target: Voice, others: Sequence[Voice]
     ) -> tuple[np.ndarray, np.ndarray]:
-        """Adds up target, interferers and noise, eq. (1).
+        """Adds up target, interferers and noise, eq.
 
-        Args:
-            spec (`MixtureSpec`): the mixture.
-            target (`Voice`): its target.
-            others (`Sequence[Voice]`): its interferers.
-
-        Returns:
-            `tuple[np.ndarray, np.ndarray]`: what is to be extracted, were the target present, and
-            the mixture; both float32 of shape `(num_samples,)`.
-
-        Raises:
-            CorpusError: a recording is missing, silent or cannot be read any more.
+        (1). Returns what is to be extracted, were the target present, and the mixture; both float32
+        of shape `(num_samples,)`. Raises `CorpusError` where a recording is missing, silent or
+        cannot be read any more.
         """
         # Levels come first: who has to decode a whole utterance for them keeps it for reading.
         gains = [
@@ -350,14 +302,9 @@ def _total_snr_db(spec: MixtureSpec, target: Voice, others: Sequence[Voice]) -> 
 
 
 def gender_state(target_gender: str, interferer_genders: Sequence[str]) -> str:
-    """How the genders of interferers relate to that of their target.
+    """ "same", "different" or "mixed", as the genders of interferers relate to the target's.
 
-    Args:
-        target_gender (`str`): gender of the target.
-        interferer_genders (`Sequence[str]`): those of the interferers.
-
-    Returns:
-        `str`: "same", "different" or "mixed"; "" without interferers or where one is unknown.
+    "" without interferers or where a gender is unknown.
     """
     if not interferer_genders or not {target_gender, *interferer_genders} <= {*GENDERS}:
         return ""

@@ -71,14 +71,7 @@ class RoomSpec:
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> RoomSpec:
-        """Restores a record whose tuples have become lists.
-
-        Args:
-            values (`Mapping[str, Any]`): field name to value.
-
-        Returns:
-            `RoomSpec`: the record.
-        """
+        """Restores a record whose tuples have become lists."""
         return cls(
             dimensions=tuple(values["dimensions"]),
             rt60_seconds=values["rt60_seconds"],
@@ -130,11 +123,7 @@ class MixtureSpec:
     lowpass_hz: float | None = None
 
     def to_dict(self) -> dict[str, Any]:
-        """The record as plain values: numbers, strings, sequences and dictionaries.
-
-        Returns:
-            `dict[str, Any]`: field name to value.
-        """
+        """The record as plain values (numbers, strings, sequences, dictionaries) by field name."""
         # Several times as fast as `dataclasses.asdict`, which every example would wait for.
         return {
             **vars(self),
@@ -145,14 +134,7 @@ class MixtureSpec:
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> MixtureSpec:
-        """Restores a record.
-
-        Args:
-            values (`Mapping[str, Any]`): what `to_dict` gave.
-
-        Returns:
-            `MixtureSpec`: the record.
-        """
+        """Restores a record from what `to_dict` gave."""
         noise, room = values["noise"], values["room"]
         return cls(
             **{

@@ -41,28 +41,16 @@ HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
 
 
 def audio_fingerprint(path: str | Path) -> str:
-    """Fingerprint of what a recording holds, whatever its format.
+    """Fingerprint of what a 16 kHz mono file holds, whatever its format.
 
-    Args:
-        path (`str` or `Path`): 16 kHz mono file.
-
-    Returns:
-        `str`: 16 hexadecimal digits over the samples in 16 bits, so that the last bit of a float,
-        in which resampled copies may differ between machines, does not count.
+    It has 16 hexadecimal digits over the samples in 16 bits, so that the last bit of a float, in
+    which resampled copies may differ between machines, does not count.
     """
     return _fingerprint(read_audio(path))
 
 
 def noise_fingerprint(noise: NoiseFolder, path: str) -> str:
-    """Fingerprint of what a recording of noise holds.
-
-    Args:
-        noise (`NoiseFolder`): the recordings.
-        path (`str`): one of them, relative to the folder.
-
-    Returns:
-        `str`: see `audio_fingerprint`.
-    """
+    """Fingerprint of what a recording of a noise folder holds, see `audio_fingerprint`."""
     return _fingerprint(noise.read(path, 0, soundfile.info(noise.file_of(path)).frames))
 
 
@@ -104,14 +92,7 @@ class PlanFile:
         return int(self.metadata["num_epochs"])
 
     def row(self, number: int) -> dict[str, Any]:
-        """Reads a row.
-
-        Args:
-            number (`int`): 0-based.
-
-        Returns:
-            `dict[str, Any]`: values by the names of `PLAN_FILE_FEATURES`.
-        """
+        """Reads the row of a 0-based number: values by the names of `PLAN_FILE_FEATURES`."""
         group = int(np.searchsorted(self._first_rows, number, side="right")) - 1
         table = self._read_group(group)
         values: dict[str, Any] = table.slice(number - int(self._first_rows[group]), 1).to_pylist()[
@@ -120,11 +101,7 @@ class PlanFile:
         return values
 
     def utterances(self) -> dict[str, str]:
-        """Every utterance that the plan names.
-
-        Returns:
-            `dict[str, str]`: utterance id to the name of its corpus.
-        """
+        """Every utterance that the plan names: its id to the name of its corpus."""
         found: dict[str, str] = {}
         for group in range(len(self._first_rows) - 1):
             table = self._file.read_row_group(group, columns=["utterances"], use_threads=False)
@@ -164,15 +141,7 @@ def open_plan(plan: str | Path, split: str | None = None, revision: str | None =
 
 
 def check_columns(where: str, names: Iterable[str]) -> None:
-    """Raises unless rows have all columns of a plan.
-
-    Args:
-        where (`str`): their origin, for the message.
-        names (`Iterable[str]`): their columns.
-
-    Raises:
-        CorpusError: some are missing; the message names them.
-    """
+    """Raises `CorpusError` unless the rows of some origin have all columns of a plan."""
     missing = sorted({*PLAN_FILE_FEATURES} - {*names} - OPTIONAL_COLUMNS)
     if missing:
         raise CorpusError(

@@ -100,17 +100,9 @@ class PlanPlayer:
         return np.array([rows.row(index)["num_samples"] for index in range(len(self)) if rows])
 
     def plan(self, epoch: int, index: int) -> MixtureSpec:
-        """Reads a mixture.
+        """Reads a mixture by epoch, 0 for evaluation, and index.
 
-        Args:
-            epoch (`int`): epoch, 0 for evaluation.
-            index (`int`): index of the mixture, 0 to `len(self) - 1`.
-
-        Returns:
-            `MixtureSpec`: its spec, see `spec`.
-
-        Raises:
-            ValueError: the plan does not reach that epoch.
+        Raises `ValueError` where the plan does not reach that epoch; otherwise see `spec`.
         """
         if self._rows is None or not 0 <= index < len(self):
             raise IndexError(f"index {index} is out of range: {len(self)} mixtures")
@@ -124,14 +116,8 @@ class PlanPlayer:
     def spec(self, row: Mapping[str, Any]) -> MixtureSpec:
         """Restores the spec of a row, after its utterances were found and verified.
 
-        Args:
-            row (`Mapping[str, Any]`): values by the names of `PLAN_FILE_FEATURES`.
-
-        Returns:
-            `MixtureSpec`: of utterances in `targets`.
-
-        Raises:
-            CorpusError: an utterance is missing or another one, or its corpus cannot be read.
+        The row has values by the names of `PLAN_FILE_FEATURES`. Raises `CorpusError` where an
+        utterance is missing or another one, or its corpus cannot be read.
         """
         names = [utterance["utterance_id"] for utterance in row["utterances"]]
         if not self._verified.issuperset(names):
@@ -151,13 +137,9 @@ class PlanPlayer:
         return spec
 
     def require(self, utterances: Mapping[str, str]) -> None:
-        """Reads the corpora of utterances and looks for these.
+        """Reads the corpora of utterances, given by id, and looks for these.
 
-        Args:
-            utterances (`Mapping[str, str]`): utterance id to the name of its corpus.
-
-        Raises:
-            CorpusError: a corpus cannot be read, or lacks some of them; the message names them.
+        Raises `CorpusError` where a corpus cannot be read, or lacks some of them.
         """
         self._read_corpora(set(utterances.values()))
         names = pa.array(sorted(utterances), pa.string())
@@ -234,24 +216,10 @@ class RowRenderer(ABC):
 
     @abstractmethod
     def render_row(self, row: Mapping[str, Any]) -> dict[str, Any]:
-        """Renders one row.
-
-        Args:
-            row (`Mapping[str, Any]`): values by column.
-
-        Returns:
-            `dict[str, Any]`: the example, see `MixtureDataset.render`.
-        """
+        """Renders one row, given by column, into an example, see `MixtureDataset.render`."""
 
     def render_batch(self, batch: Mapping[str, Sequence[Any]]) -> dict[str, list[Any]]:
-        """Renders several rows.
-
-        Args:
-            batch (`Mapping[str, Sequence[Any]]`): column to values.
-
-        Returns:
-            `dict[str, list[Any]]`: field of the examples to values.
-        """
+        """Renders several rows, given by column, into the fields of the examples."""
         names = list(batch)
         rows = zip(*batch.values(), strict=True)
         examples = [self.render_row(dict(zip(names, row, strict=True))) for row in rows]
