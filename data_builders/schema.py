@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 import datasets
@@ -55,3 +55,11 @@ def common_rate(examples: Sequence[Mapping[str, Any]]) -> int:
 def emotion_label(emotion: str, classes: Sequence[str] = EMOTIONS) -> int:
     """Index of an emotion among the classes, `IGNORED_LABEL` for every other word."""
     return classes.index(emotion) if emotion in classes else IGNORED_LABEL
+
+
+def some_of(names: Collection[str], at_most: int = 5, between: str = ", ") -> str:
+    """Names for a message: the first ones, and how many more there are."""
+    shown = [*names][:at_most]
+    if len(names) > at_most:
+        shown.append(f"and {len(names) - at_most} more")
+    return between.join(shown)

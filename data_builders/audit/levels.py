@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -25,23 +25,14 @@ MEASURES = {
 }
 
 
-@dataclass(frozen=True)
-class LevelScore:
-    """What a classifier reaches from one number an utterance.
-
-    Attributes:
-        corpus (`str`): corpus.
-        measure (`str`): one of `MEASURES`.
-        ua (`float`): mean recall over the classes, on speakers it was not fitted to.
-        chance (`float`): what guessing gives.
-        bound (`float`): 95th percentile of the same after the labels of each speaker are shuffled.
-    """
+class LevelScore(NamedTuple):
+    """What a classifier reaches from one number an utterance."""
 
     corpus: str
-    measure: str
-    ua: float
-    chance: float
-    bound: float
+    measure: str  # one of `MEASURES`
+    ua: float  # mean recall over the classes, on speakers it was not fitted to
+    chance: float  # what guessing gives
+    bound: float  # 95th percentile of `ua` after the labels of each speaker are shuffled
 
     @property
     def tells(self) -> bool:

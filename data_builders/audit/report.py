@@ -16,36 +16,25 @@ from data_builders.audit.splits import (
     each_once,
     find_identical,
 )
-from data_builders.schema import EMOTIONS, GENDERS
+from data_builders.schema import EMOTIONS, GENDERS, some_of
 
-MAX_NAMED = 5
 OFFSET_LIMIT = 0.1
 SILENCE_LIMIT = 0.5
 
 
 @dataclass
 class RecipeAudit:
-    """What was found out about one recipe.
-
-    Attributes:
-        name (`str`): the recipe.
-        trim_silence (`bool`): whether it leaves out the silence around the speech.
-        classes (`tuple[str, ...]`): emotions that it tells apart.
-        contents (`dict[tuple[int, str], SplitContents]`): by fold and split.
-        overlaps (`list[Overlap]`): what splits share, for each fold and pair.
-        pretraining (`list[str]`): recipes whose training data the splits were compared with.
-        unexplained (`list[str]`): starting points whose data are not known.
-        left_out (`list[str]`): a line for the files of each corpus that cannot be used.
-    """
+    """What was found out about one recipe."""
 
     name: str
-    trim_silence: bool
-    classes: tuple[str, ...] = EMOTIONS
-    contents: dict[tuple[int, str], SplitContents] = field(default_factory=dict)
-    overlaps: list[Overlap] = field(default_factory=list)
+    trim_silence: bool  # whether it leaves out the silence around the speech
+    classes: tuple[str, ...] = EMOTIONS  # emotions that it tells apart
+    contents: dict[tuple[int, str], SplitContents] = field(default_factory=dict)  # fold and split
+    overlaps: list[Overlap] = field(default_factory=list)  # for each fold and pair of splits
+    # Recipes whose training data the splits were compared with; starting points of unknown data.
     pretraining: list[str] = field(default_factory=list)
     unexplained: list[str] = field(default_factory=list)
-    left_out: list[str] = field(default_factory=list)
+    left_out: list[str] = field(default_factory=list)  # what corpora say of unusable files
 
     def recordings(self, *, targets_only: bool = False) -> pd.DataFrame:
         """Every recording of every fold, or every target, once, sorted by utterance id."""
@@ -310,9 +299,7 @@ def _speakers(recordings: pd.DataFrame) -> str:
 
 
 def _names(names: Sequence[str]) -> str:
-    unique = list(dict.fromkeys(names))
-    more = f" and {len(unique) - MAX_NAMED} more" if len(unique) > MAX_NAMED else ""
-    return ", ".join(unique[:MAX_NAMED]) + more
+    return some_of(dict.fromkeys(names))
 
 
 def _bullets(lines: Sequence[str]) -> str:

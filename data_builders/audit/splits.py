@@ -30,19 +30,14 @@ PRETRAINED_KEYS = ("model_name_or_path", "extractor_name_or_path", "classifier_n
 class SplitContents:
     """The recordings of a split by role, and what was wrong with the mixtures drawn of them.
 
-    Attributes:
-        targets, interferers, enrollments (`pd.DataFrame`): what is extracted or classified, what
-            disturbs it, and what the target speakers enroll with; see
-            `data_builders.audit.recordings`.
-        num_plans (`int`): mixtures that were drawn and looked at.
-        enrolled_itself (`list[str]`): targets whose enrollment is an utterance of their mixture.
-        enrolled_copy (`list[str]`): targets whose enrollment is another file of the same samples.
+    The roles are tables, see `data_builders.audit.recordings`.
     """
 
-    targets: pd.DataFrame
+    targets: pd.DataFrame  # extracted or classified
     interferers: pd.DataFrame
-    enrollments: pd.DataFrame
-    num_plans: int = 0
+    enrollments: pd.DataFrame  # of the target speakers, to enroll with
+    num_plans: int = 0  # mixtures that were drawn and looked at
+    # Targets whose enrollment is an utterance of their mixture, or another file of its samples.
     enrolled_itself: list[str] = field(default_factory=list)
     enrolled_copy: list[str] = field(default_factory=list)
 
@@ -59,23 +54,14 @@ def each_once(tables: Iterable[pd.DataFrame]) -> pd.DataFrame:
 
 
 class Overlap(NamedTuple):
-    """What two splits share.
-
-    Attributes:
-        fold (`int`): fold.
-        first (`str`): a split.
-        second (`str`): another split, or the pretraining.
-        speakers (`list[str]`): shared speakers.
-        utterances (`list[str]`): shared utterance ids.
-        audio (`list[str]`): pairs of utterance ids whose samples are the same.
-    """
+    """What a split of a fold shares with another one, or with the pretraining."""
 
     fold: int
     first: str
     second: str
     speakers: list[str]
-    utterances: list[str]
-    audio: list[str]
+    utterances: list[str]  # ids
+    audio: list[str]  # pairs of utterance ids whose samples are the same
 
 
 class RecipeData:

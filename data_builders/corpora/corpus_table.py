@@ -23,7 +23,7 @@ from data_builders.corpora.scan import (
     scan_audio_files,
 )
 from data_builders.files import short_digest, whole_file
-from data_builders.schema import UTTERANCE_FEATURES, CorpusError
+from data_builders.schema import UTTERANCE_FEATURES, CorpusError, some_of
 
 logger = logging.getLogger(__name__)
 
@@ -185,13 +185,10 @@ def count_line(found: Mapping[str, int], known: Mapping[str, int]) -> list[str]:
     ]
     if not differing:
         return []
-    if len(differing) > MAX_REPORTED_GROUPS:
-        more = len(differing) - MAX_REPORTED_GROUPS
-        differing = [*differing[:MAX_REPORTED_GROUPS], f"and {more} more"]
     total, expected = sum(found.get(group, 0) for group in known), sum(known.values())
     return [
-        f"{total} utterances where the complete corpus has {expected} ({'; '.join(differing)}); "
-        f"is the copy complete?"
+        f"{total} utterances where the complete corpus has {expected} "
+        f"({some_of(differing, MAX_REPORTED_GROUPS, '; ')}); is the copy complete?"
     ]
 
 

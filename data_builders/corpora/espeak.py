@@ -35,21 +35,15 @@ _VOICE_FILE = Path("utterance_voice")
 
 @dataclasses.dataclass(frozen=True)
 class SpeechRequest:
-    """One sentence to be spoken.
-
-    Attributes:
-        text (`str`): the sentence.
-        accent (`str`): file below espeak-ng's `lang` folder that gives the pronunciation, such as
-            "gmw/en-US".
-        voice_lines (`tuple[str, ...]`): attributes of espeak-ng's voice files that make the voice,
-            such as "pitch 100 140"; they follow those of the accent and win over them.
-        words_per_minute (`int`): speaking rate, 80 to 450.
-    """
+    """One sentence to be spoken."""
 
     text: str
+    # File below espeak-ng's `lang` folder that gives the pronunciation, such as "gmw/en-US".
     accent: str
+    # Attributes of espeak-ng's voice files that make the voice, such as "pitch 100 140"; they
+    # follow those of the accent and win over them.
     voice_lines: tuple[str, ...]
-    words_per_minute: int
+    words_per_minute: int  # 80 to 450
 
 
 def synthesize(requests: Sequence[SpeechRequest]) -> tuple[list[bytes], int]:

@@ -72,9 +72,13 @@ def load_generated_pool(
 
 def _load(corpus: str, cache_dir: Path) -> datasets.Dataset:
     folder = _find_or_make(cache_dir)
-    rows = json.loads((folder / _METADATA_FILE).read_text(encoding="utf-8"))[corpus]
-    rows = [{**row, "path": str(folder / row["path"])} for row in rows]
-    return datasets.Dataset.from_list(rows, features=UTTERANCE_FEATURES)
+    rows = json.loads((folder / _METADATA_FILE).read_text(encoding="utf-8"))
+    own = [
+        {**row, "path": str(folder / row["path"])}
+        for row in rows
+        if row["utterance_id"].startswith(f"{corpus}/")
+    ]
+    return datasets.Dataset.from_list(own, features=UTTERANCE_FEATURES)
 
 
 def _find_or_make(cache_dir: Path) -> Path:
@@ -124,11 +128,11 @@ def _make(folder: Path, utterances: list[_Utterance]) -> None:
         spoken, source_rate = espeak.synthesize(requests)
     except RuntimeError as error:
         raise CorpusError(f"generated: {error}") from error
-    metadata: dict[str, list[dict[str, Any]]] = {"generated": [], "generated_pool": []}
     progress = tqdm(utterances, desc="Making the generated corpus", unit="utterance")
-    for utterance, samples in zip(progress, spoken, strict=True):
-        row = _write_utterance(folder, utterance, samples, source_rate)
-        metadata[utterance.corpus].append(row)
+    metadata = [
+        _write_utterance(folder, utterance, samples, source_rate)
+        for utterance, samples in zip(progress, spoken, strict=True)
+    ]
     (folder / _METADATA_FILE).write_text(json.dumps(metadata), encoding="utf-8")
 
 

@@ -23,7 +23,7 @@ from datasets.utils import tqdm
 from data_builders.audio import find_speech, resample, write_audio
 from data_builders.corpora.mpeg import is_part
 from data_builders.files import short_digest, whole_file
-from data_builders.schema import SAMPLING_RATE, CorpusError
+from data_builders.schema import SAMPLING_RATE, CorpusError, some_of
 
 # What libsndfile reads: first the formats that keep every sample, then those that do not.
 LOSSLESS_SUFFIXES = (
@@ -52,19 +52,12 @@ Scanned = TypeVar("Scanned", bound=tuple)
 
 
 class FoundFile(NamedTuple):
-    """A file of a corpus, as the folder lists it.
+    """A file of a corpus, as the folder lists it."""
 
-    Attributes:
-        path (`str`): path relative to the folder of the corpus, or absolute; "/" between the parts.
-        size_bytes (`int`): its size; -1 for a link to nowhere.
-        modified_ns (`int`): time of its last change, which whoever unpacks or copies it may set.
-        changed_ns (`int`): time of the last change of its entry, which nobody can set.
-    """
-
-    path: str
-    size_bytes: int
-    modified_ns: int
-    changed_ns: int
+    path: str  # relative to the folder of the corpus, or absolute; "/" between the parts
+    size_bytes: int  # -1 for a link to nowhere
+    modified_ns: int  # time of its last change, which whoever unpacks or copies it may set
+    changed_ns: int  # time of the last change of its entry, which nobody can set
 
     @property
     def key(self) -> str:
@@ -73,19 +66,12 @@ class FoundFile(NamedTuple):
 
 
 class ScannedFile(NamedTuple):
-    """What the scan found out about one usable file.
+    """What the scan found out about one usable file."""
 
-    Attributes:
-        copy (`str`): name of its 16 kHz mono copy in the cache, "" where the original is one.
-        duration_seconds (`float`): length.
-        speech_start_seconds (`float`): first active time.
-        speech_end_seconds (`float`): last active time.
-    """
-
-    copy: str
+    copy: str  # name of its 16 kHz mono copy in the cache, "" where the original is one
     duration_seconds: float
-    speech_start_seconds: float
-    speech_end_seconds: float
+    speech_start_seconds: float  # first active time
+    speech_end_seconds: float  # last active time
 
 
 def list_files(root: Path, suffixes: tuple[str, ...], folder: str = "") -> list[FoundFile]:
@@ -252,19 +238,16 @@ def _report_unusable(
     name: str, root: Path, bad: Sequence[str], num_files: int, report: list[str], strict: bool
 ) -> None:
     """Counts files that cannot be used, or stops at them."""
-    shown = [*bad[:MAX_REPORTED_FILES]]
-    if len(bad) > MAX_REPORTED_FILES:
-        shown.append(f"and {len(bad) - MAX_REPORTED_FILES} more")
     counted = f"{len(bad)} of {num_files} audio files below {root} cannot be used"
     any_usable = len(bad) < num_files
     if strict or not any_usable:
-        lines = "\n".join(f"  {line}" for line in shown)
+        lines = some_of(bad, MAX_REPORTED_FILES, "\n  ")
         raise CorpusError(
-            f"{name}: {counted}:\n{lines}\n"
+            f"{name}: {counted}:\n  {lines}\n"
             f"Replace or delete them, then load the corpus again"
             + ("; without strict_corpora they are left out." if any_usable else ".")
         )
-    report.append(f"{counted} and are left out: {'; '.join(shown)}")
+    report.append(f"{counted} and are left out: {some_of(bad, MAX_REPORTED_FILES, '; ')}")
 
 
 def _scan_header(path: Path, copy: Path) -> ScannedFile:

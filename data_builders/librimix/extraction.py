@@ -22,10 +22,9 @@ from data_builders.librimix.mixtures import LibriMixDataset, read_librispeech
 from data_builders.mixtures.dataset import EpochDataset
 from data_builders.mixtures.mixing import mean_power
 from data_builders.mixtures.rendering import gender_state
-from data_builders.schema import IGNORED_LABEL, CorpusError
+from data_builders.schema import IGNORED_LABEL, CorpusError, some_of
 
 ENROLLMENT_COLUMNS = ("mixture_ID", "source", "enrollment_path")
-MAX_REPORTED_SPEAKERS = 5
 
 
 @dataclass(frozen=True)
@@ -212,7 +211,7 @@ class LibriMixExtractionDataset(EpochDataset):
         if alone:
             raise CorpusError(
                 f"{root}: {len(alone)} of the target speakers have no other utterance to enroll "
-                f"with: {', '.join(alone[:MAX_REPORTED_SPEAKERS])}; extract the whole subset"
+                f"with: {some_of(alone)}; extract the whole subset"
             )
         return pool
 

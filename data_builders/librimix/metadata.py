@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 from data_builders.files import read_csv
 from data_builders.schema import CorpusError
@@ -15,32 +15,19 @@ GENDER_WORDS = {"F": "female", "M": "male"}
 METADATA_SOURCE = "https://github.com/JorisCos/LibriMix"
 
 
-@dataclass(frozen=True)
-class ScaledFile:
-    """A recording and the factor on its amplitude.
+class ScaledFile(NamedTuple):
+    """A recording and the factor on its amplitude."""
 
-    Attributes:
-        path (`str`): path within LibriSpeech or the noise folder, with forward slashes.
-        gain (`float`): factor.
-    """
-
-    path: str
+    path: str  # within LibriSpeech or the noise folder, with forward slashes
     gain: float
 
 
-@dataclass(frozen=True)
-class LibriMixRow:
-    """One mixture of the metadata.
+class LibriMixRow(NamedTuple):
+    """One mixture of the metadata."""
 
-    Attributes:
-        mixture_id (`str`): name of its files, without suffix.
-        sources (`tuple[ScaledFile, ...]`): the speakers' recordings, within LibriSpeech.
-        noise (`ScaledFile`): the noise, within WHAM's folder.
-    """
-
-    mixture_id: str
-    sources: tuple[ScaledFile, ...]
-    noise: ScaledFile
+    mixture_id: str  # name of its files, without suffix
+    sources: tuple[ScaledFile, ...]  # the recordings of the speakers, within LibriSpeech
+    noise: ScaledFile  # within WHAM's folder
 
 
 def find_librimix_metadata(folder: str | Path, subset: str, num_speakers: int) -> Path:

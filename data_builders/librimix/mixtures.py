@@ -18,14 +18,13 @@ import soundfile
 from torch.utils.data import Dataset
 
 from data_builders.librimix.metadata import read_librimix_metadata
-from data_builders.schema import SAMPLING_RATE, CorpusError
+from data_builders.schema import SAMPLING_RATE, CorpusError, some_of
 
 Mode = Literal["min", "max"]
 MixtureType = Literal["mix_clean", "mix_single", "mix_both"]
 
 SAMPLING_RATES = (8_000, SAMPLING_RATE)
 CROSS_FADE_SECONDS = 0.5
-MAX_REPORTED_FILES = 5
 
 
 class LibriMixDataset(Dataset[dict[str, Any]]):
@@ -207,10 +206,7 @@ def _as_float32(noise: np.ndarray) -> np.ndarray:
 def _check_files(root: Path, paths: list[str], fix: str) -> None:
     missing = [path for path in dict.fromkeys(paths) if not (root / path).is_file()]
     if missing:
-        shown = ", ".join(missing[:MAX_REPORTED_FILES])
-        if len(missing) > MAX_REPORTED_FILES:
-            shown += f" and {len(missing) - MAX_REPORTED_FILES} more"
         raise CorpusError(
             f"{root} lacks {len(missing)} of the {len(set(paths))} files that the metadata name: "
-            f"{shown}. It must hold {fix}"
+            f"{some_of(missing)}. It must hold {fix}"
         )

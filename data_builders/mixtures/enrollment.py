@@ -5,9 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from data_builders.corpora.utterance_table import UtteranceTable
-from data_builders.schema import CorpusError
-
-MAX_REPORTED_SPEAKERS = 5
+from data_builders.schema import CorpusError, some_of
 
 
 class EnrollmentPool:
@@ -50,7 +48,7 @@ class EnrollmentPool:
                 without.append(speaker)
         if without:
             kind = "" if self.emotion is None else f"{self.emotion} "
-            names = ", ".join(sorted(without)[:MAX_REPORTED_SPEAKERS])
+            names = some_of(sorted(without))
             raise CorpusError(
                 f"{len(without)} of the target speakers have no {kind}utterance for enrollment "
                 f"besides the target itself: {names}; add one, leave these speakers out, or set "

@@ -9,11 +9,10 @@ import numpy as np
 import pandas as pd
 
 from data_builders.corpora.utterance_table import UtteranceTable
-from data_builders.schema import GENDERS, CorpusError
+from data_builders.schema import GENDERS, CorpusError, some_of
 
 GenderState = Literal["any", "same", "different"]
 InterfererDraw = Literal["corpus", "speaker", "own_corpus"]
-MAX_REPORTED_SPEAKERS = 5
 
 
 class _Cell(NamedTuple):
@@ -107,7 +106,7 @@ class InterfererPool:
             if unknown:
                 raise CorpusError(
                     f"gender_state {self.gender_state!r} needs the gender of every target speaker; "
-                    f"unknown: {', '.join(unknown[:MAX_REPORTED_SPEAKERS])}"
+                    f"unknown: {some_of(unknown)}"
                 )
         lacking = sorted(
             speaker
@@ -115,14 +114,13 @@ class InterfererPool:
             if self._count_admissible(speaker, gender) < num_interferers
         )
         if lacking:
-            names = ", ".join(lacking[:MAX_REPORTED_SPEAKERS])
             wanted = "" if self.gender_state == "any" else f" of {self.gender_state} gender"
             few = f"no other speaker{wanted}"
             if num_interferers > 1:
                 few = f"fewer than {num_interferers} other speakers{wanted}"
             raise CorpusError(
-                f"{len(lacking)} of the target speakers have {few} to interfere: {names}; the "
-                f"interferers have {self._num_speakers_here} speakers in "
+                f"{len(lacking)} of the target speakers have {few} to interfere: "
+                f"{some_of(lacking)}; the interferers have {self._num_speakers_here} speakers in "
                 f"this split. Add interfering speakers, lower num_speakers, or use gender_state "
                 f"'any'"
             )

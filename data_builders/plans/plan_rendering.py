@@ -32,7 +32,7 @@ from data_builders.plans.plan_files import (
     open_plan,
 )
 from data_builders.plans.plan_table import SPEC_FEATURES
-from data_builders.schema import UTTERANCE_FEATURES, CorpusError
+from data_builders.schema import UTTERANCE_FEATURES, CorpusError, some_of
 
 # Up to this many mixtures, missing utterances are found when a plan is opened; in larger plans when
 # the first mixture is rendered.
@@ -161,12 +161,10 @@ class PlanPlayer:
     @staticmethod
     def _refuse_missing(missing: Sequence[str]) -> None:
         if missing:
-            more = len(missing) - MAX_REPORTED_UTTERANCES
             raise CorpusError(
                 f"{len(missing)} utterances of the plan are not in the corpora: "
-                f"{', '.join(missing[:MAX_REPORTED_UTTERANCES])}"
-                + (f" and {more} more" if more > 0 else "")
-                + "; complete the copies, or check corpus_dir and corpus_dirs"
+                f"{some_of(missing, MAX_REPORTED_UTTERANCES)}; complete the copies, or check "
+                f"corpus_dir and corpus_dirs"
             )
 
     def _check_target(self, row: Mapping[str, Any]) -> None:
