@@ -104,20 +104,16 @@ def test_a_clean_corpus_passes_with_the_numbers_of_every_fold(corpus: Path, audi
 
 
 def test_identical_audio_in_two_splits_is_a_leak(corpus: Path, audit: Audit) -> None:
-    shutil.copy(flac(corpus, 1), flac(corpus, 6, "04"))
+    # In another format too, as long as the samples are the same.
+    samples, rate = soundfile.read(flac(corpus, 1), dtype="int16")
+    flac(corpus, 6, "04").unlink()
+    soundfile.write(flac(corpus, 6, "04").with_suffix(".wav"), samples, rate)
     status, report = audit(corpus, "--folds", "1")
     assert status == 1
     pair = "ravdess/03-01-03-01-01-01-01 = ravdess/03-01-04-01-01-01-06"
     assert "1 recordings with identical samples" in report
     assert f"identical samples: {pair}" in report
     assert "| 1 | validation, test | 0 | 0 | 1 |" in report
-
-
-def test_audio_that_was_only_written_anew_is_still_identical(corpus: Path, audit: Audit) -> None:
-    samples, rate = soundfile.read(flac(corpus, 1), dtype="int16")
-    flac(corpus, 6, "04").unlink()
-    soundfile.write(flac(corpus, 6, "04").with_suffix(".wav"), samples, rate)
-    assert audit(corpus, "--folds", "1")[0] == 1
 
 
 def test_identical_audio_of_one_speaker_is_a_finding(corpus: Path, audit: Audit) -> None:

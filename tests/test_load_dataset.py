@@ -89,9 +89,6 @@ def test_unknown_keywords_are_refused_with_the_nearest_known_one(corpora: Path) 
 
 @pytest.mark.parametrize("streaming", [False, True])
 def test_every_option_of_mixing_reaches_the_examples(streaming: bool, corpora: Path) -> None:
-    noise = corpora / "noise"
-    if not noise.exists():
-        write_noise(noise)
     options = every_option(corpora)
     expected = load_mixtures(split="test", **options)
     loaded = list(load(corpora, streaming=streaming, **options))

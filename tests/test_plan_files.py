@@ -13,7 +13,6 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import soundfile
-from corpus_layouts import write_corpora
 from mixture_bytes import NUM_MIXTURES, digest, every_option, usual_keywords, write_noise
 
 from data_builders import (
@@ -34,14 +33,6 @@ from data_builders.plans.plan_files import (
     PlanFile,
 )
 from data_builders.plans.plan_rendering import PlanPlayer
-from data_builders.plans.plan_table import PLAN_FILE_FEATURES
-
-
-@pytest.fixture(scope="module")
-def corpora(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    root = write_corpora(tmp_path_factory.mktemp("corpora"))
-    write_noise(root / "noise")
-    return root
 
 
 @pytest.fixture(scope="module")
@@ -369,9 +360,3 @@ def test_a_plan_travels_to_other_processes(corpora: Path, plan: Path) -> None:
     mixtures = opened(plan, corpora)
     planner = pickle.loads(pickle.dumps(mixtures.planner))  # noqa: S301
     assert planner.plan(0, 3) == mixtures.plan(3)
-
-
-def test_the_columns_of_a_plan_are_those_of_the_spec_and_of_the_example(plan: Path) -> None:
-    row = PlanFile(plan).row(0)
-    assert list(row) == list(PLAN_FILE_FEATURES)
-    assert {*MixtureSpec.__dataclass_fields__} < {*row}
