@@ -20,6 +20,7 @@ from data_builders.corpora import (
 from data_builders.corpora.folds import (
     SPLITS,
     Protocol,
+    take_splits,
     split_by_name,
     split_by_session,
     split_by_speaker,
@@ -27,7 +28,7 @@ from data_builders.corpora.folds import (
 from data_builders.mixtures.dataset import MixtureDataset
 from data_builders.mixtures.noise import NoiseFolder
 from data_builders.mixtures.planner import MixturePlanner
-from data_builders.options import MixtureOptions
+from data_builders.options import DrawingOptions, MixtureOptions, values_of
 from data_builders.schema import EMOTIONS, UTTERANCE_FEATURES, CorpusError
 
 
@@ -80,8 +81,7 @@ def split_corpus(
     too few sessions or speakers, or no such fold.
     """
     if "split" in corpus.column_names:
-        own = np.asarray(corpus["split"][:])
-        return {split: corpus.select(np.flatnonzero(own == split)) for split in SPLITS}
+        return take_splits(corpus, corpus["split"][:])
     if any(corpus["session"][:]):
         return split_by_session(corpus, fold, protocol)
     return split_by_speaker(corpus)
@@ -139,7 +139,7 @@ def _make_planner(
         if noise_folder is None
         else NoiseFolder(noise_folder, cache_dir, strict=options.strict_corpora),
         classes=options.classes,
-        **options.drawing_keywords(),
+        **values_of(options, DrawingOptions),
     )
 
 

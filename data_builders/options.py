@@ -257,14 +257,6 @@ class MixtureOptions(DrawingOptions):
         refuse_unknown(keywords, [one.name for one in dataclasses.fields(cls)])
         return cls(**keywords)
 
-    def drawing_keywords(self) -> dict[str, Any]:
-        """The keywords for `MixturePlanner`.
-
-        Returns:
-            `dict[str, Any]`: field name to value.
-        """
-        return _values(self, DrawingOptions)
-
     @property
     def classes(self) -> tuple[str, ...]:
         """The emotions that have a label, in the order of the labels."""
@@ -306,7 +298,7 @@ class DataOptions(MixtureOptions):
             `dict[str, Any]`: keyword to value, with nobody and nothing beside the target but in
             the condition "noisy".
         """
-        keywords = _values(self, MixtureOptions) | {"cache_dir": self.cache_dir}
+        keywords = values_of(self, MixtureOptions) | {"cache_dir": self.cache_dir}
         if self.protocol == "best_on_test":
             # The sessions of "paper"; it differs in the choice of an epoch.
             keywords["protocol"] = "paper"
@@ -430,7 +422,7 @@ class RecipeOptions(DataOptions):
                 "there is no plan of them to read"
             )
         validation, limit = split == "validation", self.max_train_examples
-        values = _values(self, DataOptions)
+        values = values_of(self, DataOptions)
         if split != "train":
             limit = self.max_eval_examples if validation else None
             values |= _defaults(TRAIN_ONLY) | {
@@ -500,10 +492,11 @@ def read_split(
     data = {one.name for one in dataclasses.fields(DataOptions)}
     # Read with the flags, so that what they give needs no variable of the environment.
     recipe = read_recipe(path, {name: flags[name] for name in flags if name in data})
-    return build_options(kind, {**_values(recipe.of_split(split), DataOptions), **flags})
+    return build_options(kind, {**values_of(recipe.of_split(split), DataOptions), **flags})
 
 
-def _values(options: Any, kind: type) -> dict[str, Any]:
+def values_of(options: Any, kind: type) -> dict[str, Any]:
+    """The values that options have for the fields of a dataclass, by name."""
     return {one.name: getattr(options, one.name) for one in dataclasses.fields(kind)}
 
 

@@ -23,7 +23,7 @@ from data_builders.load import load_mixtures, read_corpora
 from data_builders.mixtures.dataset import MixtureDataset
 from data_builders.mixtures.spec import MixtureSpec
 from data_builders.option_reader import refuse_unknown
-from data_builders.options import MixtureOptions
+from data_builders.options import MixtureOptions, values_of
 from data_builders.plans.plan_rendering import RowRenderer
 from data_builders.plans.plan_table import SPEC_FEATURES
 
@@ -51,11 +51,7 @@ class MixtureConfig(MixtureOptions, datasets.BuilderConfig):
 
     def mixture_keywords(self) -> dict[str, Any]:
         """The keywords for `load_mixtures`, all but `split`."""
-        options = [field.name for field in dataclasses.fields(MixtureOptions)]
-        return {
-            **{name: getattr(self, name) for name in options},
-            "cache_dir": self.corpus_cache_dir,
-        }
+        return {**values_of(self, MixtureOptions), "cache_dir": self.corpus_cache_dir}
 
     def create_config_id(
         self, config_kwargs: dict[str, Any], custom_features: datasets.Features | None = None

@@ -56,7 +56,7 @@ def test_unknown_genders_are_counted_and_contradictions_refused(
     assert {*load_corpus("cremad", root, tmp_path / "cache")["gender"]} == {""}
     assert "the gender of 6 speakers is unknown, such as cremad_1001: put VideoDem" in caplog.text
     (root / "VideoDemographics.csv").write_text(f"{table}\n1001,30,Female,Unknown,Unknown")
-    with pytest.raises(CorpusError, match="actor 1001 is male and female"):
+    with pytest.raises(CorpusError, match="speaker 1001 is both male and female"):
         load_corpus("cremad", root, tmp_path / "cache")
     shutil.rmtree(root / "AudioWAV")
     (root / "VideoDemographics.csv").write_text(table)

@@ -64,6 +64,7 @@ def describe_files(
     expected: str,
     describe: Callable[[PurePath], Description | None],
     report: list[str],
+    strangers_are: str = "are not part of the corpus",
 ) -> list[tuple[FoundFile, Description]]:
     """Describes each utterance once; what else the folder holds goes into the report.
 
@@ -72,6 +73,7 @@ def describe_files(
         root (`Path`): folder of the corpus.
         files (`Sequence[FoundFile]`): the audio files.
         report (`list[str]`): lines on files that are left out are added.
+        strangers_are (`str`): what is said of the files that are not described.
 
     Returns:
         `list[tuple[FoundFile, Description]]`: files and what is known of them, sorted by path.
@@ -93,7 +95,7 @@ def describe_files(
             described[description.name] = (file, description)
     if not described:
         raise wrong_folder(corpus, root, expected, files)
-    report += left_out_line(strangers, "are not part of the corpus")
+    report += left_out_line(strangers, strangers_are)
     report += left_out_line(copies, "repeat the name of another file")
     return sorted(described.values(), key=lambda entry: order[entry[0].path])
 

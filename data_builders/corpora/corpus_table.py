@@ -192,6 +192,15 @@ def count_line(found: Mapping[str, int], known: Mapping[str, int]) -> list[str]:
     ]
 
 
+def add_gender(genders: dict[str, str], speaker: str, gender: str, where: str) -> None:
+    """Notes the gender of a speaker; raises `CorpusError` where it was another one before."""
+    if genders.setdefault(speaker, gender) != gender:
+        raise CorpusError(
+            f"{where}: speaker {speaker} is both {genders[speaker]} and {gender}; correct one of "
+            f"the lines"
+        )
+
+
 def unknown_gender_line(descriptions: Iterable[Description], fix: str) -> list[str]:
     """One line that counts the speakers whose gender is unknown, or none.
 

@@ -17,6 +17,7 @@ import numpy as np
 from data_builders.corpora.audio_folder import describe_files
 from data_builders.corpora.corpus_table import (
     Description,
+    add_gender,
     count_line,
     load_table,
     require_folder,
@@ -169,9 +170,6 @@ def _read_genders(root: Path, files: Sequence[FoundFile]) -> dict[str, str]:
                 for names in (ACTOR_COLUMNS, GENDER_COLUMNS)
             )
             actor, gender = actor.removeprefix("cremad_"), gender.lower()
-            if gender in GENDERS and genders.setdefault(actor, gender) != gender:
-                raise CorpusError(
-                    f"cremad: {root / file.path}: actor {actor} is {genders[actor]} and "
-                    f"{gender}; correct one of the lines"
-                )
+            if gender in GENDERS:
+                add_gender(genders, actor, gender, f"cremad: {root / file.path}")
     return genders

@@ -55,7 +55,7 @@ def split_by_session(
         split_of_session[sessions[fold % len(sessions)]] = "validation"
     split_of_session[sessions[fold - 1]] = "test"
     split_of_row = [split_of_session.get(session, "") for session in session_of_row]
-    return _select(corpus, _hold_sentences_apart(corpus, split_of_row, protocol == "validated"))
+    return take_splits(corpus, _hold_sentences_apart(corpus, split_of_row, protocol == "validated"))
 
 
 def split_by_speaker(corpus: datasets.Dataset, seed: int = 0) -> dict[str, datasets.Dataset]:
@@ -75,7 +75,7 @@ def split_by_speaker(corpus: datasets.Dataset, seed: int = 0) -> dict[str, datas
     split_of_speaker = dict.fromkeys(speakers, "train")
     split_of_speaker.update(dict.fromkeys(speakers[:held_out], "test"))
     split_of_speaker.update(dict.fromkeys(speakers[held_out : 2 * held_out], "validation"))
-    return _select(corpus, [split_of_speaker[speaker] for speaker in speaker_of_row])
+    return take_splits(corpus, [split_of_speaker[speaker] for speaker in speaker_of_row])
 
 
 def split_by_name(
@@ -150,6 +150,9 @@ def _alternate_genders(gender_of_speaker: dict[str, str], rng: np.random.Generat
     return ordered
 
 
-def _select(corpus: datasets.Dataset, split_of_row: Sequence[str]) -> dict[str, datasets.Dataset]:
+def take_splits(
+    corpus: datasets.Dataset, split_of_row: Sequence[str]
+) -> dict[str, datasets.Dataset]:
+    """The rows of each split, by the split of every row; what has another word is in none."""
     assigned = np.asarray(split_of_row)
     return {split: corpus.select(np.flatnonzero(assigned == split)) for split in SPLITS}

@@ -23,6 +23,7 @@ import datasets
 from data_builders.corpora.audio_folder import describe_files, wrong_folder
 from data_builders.corpora.corpus_table import (
     Description,
+    add_gender,
     count_line,
     load_table,
     require_folder,
@@ -262,14 +263,9 @@ def _read_genders(files: Sequence[FoundFile]) -> dict[str, str]:
     for file in files:
         for line in Path(file.path).read_text(encoding="utf-8", errors="replace").splitlines():
             match = SPEAKER_LINE.fullmatch(line)
-            if match is None:
-                continue
-            speaker, gender = match[1], GENDER_LETTERS.get(match[2], "")
-            if genders.setdefault(speaker, gender) != gender:
-                raise CorpusError(
-                    f"librispeech: {file.path}: speaker {speaker} is both {genders[speaker]} and "
-                    f"{gender}; correct one of the lines"
-                )
+            if match is not None:
+                gender = GENDER_LETTERS.get(match[2], "")
+                add_gender(genders, match[1], gender, f"librispeech: {file.path}")
     return genders
 
 

@@ -32,28 +32,17 @@ class LibriMixSpec:
     """One example: a target of a mixture, its enrollment, and where both are cropped.
 
     Crops are shares of the spare length, as lengths are not known before the audio is read.
-
-    Attributes:
-        mixture_id (`str`): mixture of the metadata.
-        source (`int`): number of the target among its sources, from 1.
-        enrollment_path (`str`): recording within LibriSpeech.
-        segment_seconds (`float`, *optional*): longer mixtures are cropped to this.
-        segment_position (`float`): where, from 0 (at the beginning) to 1 (at the end).
-        enrollment_seconds (`float`, *optional*): longer enrollments are cropped to this.
-        enrollment_position (`float`): where, from 0 to 1.
-        epoch (`int`): epoch it was drawn for.
-        index (`int`): index of the example.
     """
 
-    mixture_id: str
-    source: int
-    enrollment_path: str
-    segment_seconds: float | None
-    segment_position: float
-    enrollment_seconds: float | None
-    enrollment_position: float
-    epoch: int
-    index: int
+    mixture_id: str  # of the metadata
+    source: int  # number of the target among the sources, from 1
+    enrollment_path: str  # recording within LibriSpeech
+    segment_seconds: float | None  # longer mixtures are cropped to this
+    segment_position: float  # where, from 0 (at the beginning) to 1 (at the end)
+    enrollment_seconds: float | None  # longer enrollments are cropped to this
+    enrollment_position: float  # where, from 0 to 1
+    epoch: int  # that it was drawn for
+    index: int  # of the example
 
 
 class LibriMixExtractionDataset(EpochDataset):
