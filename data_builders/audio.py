@@ -48,13 +48,16 @@ def cache_folder(cache_dir: str | Path | None) -> Path:
     return folder
 
 
-def read_audio(path: str | Path, start: int = 0, stop: int | None = None) -> np.ndarray:
+def read_audio(
+    path: str | Path, start: int = 0, stop: int | None = None, *, first_channel: bool = False
+) -> np.ndarray:
     """Reads samples `start` to `stop` of a 16 kHz mono file.
 
     Args:
         path (`str` or `Path`): file that passed the scan.
         start (`int`): first sample.
         stop (`int`, *optional*): sample after the last one; the end of the file if not given.
+        first_channel (`bool`): there may be other channels, which do not count.
 
     Returns:
         `np.ndarray` of shape `(num_samples,)`: float32 samples.
@@ -64,14 +67,15 @@ def read_audio(path: str | Path, start: int = 0, stop: int | None = None) -> np.
     """
     try:
         with soundfile.SoundFile(path) as file:
-            if file.samplerate != SAMPLING_RATE or file.channels != 1:
+            is_mono = first_channel or file.channels == 1
+            if file.samplerate != SAMPLING_RATE or not is_mono:
                 raise CorpusError(
                     f"{path}: expected {SAMPLING_RATE} Hz mono, got {file.samplerate} Hz and "
                     f"{file.channels} channels; load the corpus again, so that it is converted"
                 )
             stop = file.frames if stop is None else stop
             file.seek(start)
-            samples = file.read(stop - start, dtype="float32")
+            samples = file.read(stop - start, dtype="float32", always_2d=True)[:, 0]
     except (soundfile.LibsndfileError, OSError) as error:
         raise CorpusError(f"{path}: cannot be read ({error}); was it moved or deleted?") from error
     if len(samples) != stop - start:
@@ -79,7 +83,7 @@ def read_audio(path: str | Path, start: int = 0, stop: int | None = None) -> np.
             f"{path}: holds fewer samples than when it was scanned; load the corpus again, or "
             f"delete the folder corpora in {_default_cache_dir()} first where that does not help"
         )
-    return samples
+    return np.ascontiguousarray(samples)
 
 
 def resample(samples: np.ndarray, source_rate: int, target_rate: int = SAMPLING_RATE) -> np.ndarray:

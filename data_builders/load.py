@@ -20,10 +20,10 @@ from data_builders.corpora import (
 from data_builders.corpora.folds import (
     SPLITS,
     Protocol,
-    take_splits,
     split_by_name,
     split_by_session,
     split_by_speaker,
+    take_splits,
 )
 from data_builders.mixtures.dataset import MixtureDataset
 from data_builders.mixtures.noise import NoiseFolder

@@ -7,9 +7,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-import soundfile
 
-from data_builders.audio import cache_folder
+from data_builders.audio import cache_folder, read_audio
 from data_builders.corpora.scan import (
     AUDIO_SUFFIXES,
     decode,
@@ -108,7 +107,7 @@ class NoiseFolder:
             return recording.power
         key = (path, lowpass_hz)
         if key not in self._lowpassed_powers:
-            samples = _read_first_channel(self.file_of(path), 0, recording.num_samples)
+            samples = self._read_file(path, 0, recording.num_samples)
             self._lowpassed_powers[key] = mean_power(lowpass(samples, lowpass_hz))
         return self._lowpassed_powers[key]
 
@@ -125,11 +124,13 @@ class NoiseFolder:
             longer = self.read(path, start, num_samples + 2 * HALF_LENGTH)
             return lowpass(longer, lowpass_hz)[HALF_LENGTH : HALF_LENGTH + num_samples]
         length = self._recording(path).num_samples
-        file = self.file_of(path)
         if start + num_samples <= length:
-            return _read_first_channel(file, start, start + num_samples)
-        loop = _make_loop(_read_first_channel(file, 0, length))
+            return self._read_file(path, start, start + num_samples)
+        loop = _make_loop(self._read_file(path, 0, length))
         return np.take(loop, np.arange(start, start + num_samples), mode="wrap")
+
+    def _read_file(self, path: str, start: int, stop: int) -> np.ndarray:
+        return read_audio(self.file_of(path), start, stop, first_channel=True)
 
     def _recording(self, path: str) -> _Recording:
         if path not in self._recordings:
@@ -150,18 +151,6 @@ def _make_loop(samples: np.ndarray) -> np.ndarray:
     phase = np.pi / 2 * (np.arange(fade, dtype=np.float32) + 0.5) / fade
     loop[:fade] = loop[:fade] * np.sin(phase) + samples[period:] * np.cos(phase)
     return loop
-
-
-def _read_first_channel(file: Path, start: int, stop: int) -> np.ndarray:
-    try:
-        with soundfile.SoundFile(file) as opened:
-            opened.seek(start)
-            samples = opened.read(stop - start, dtype="float32", always_2d=True)[:, 0]
-    except (soundfile.LibsndfileError, OSError) as error:
-        raise CorpusError(f"{file}: cannot be read ({error}); was it moved or deleted?") from error
-    if len(samples) != stop - start:
-        raise CorpusError(f"{file}: holds fewer samples than when it was scanned")
-    return np.ascontiguousarray(samples)
 
 
 def _scan_file(path: Path, copy: Path) -> _Recording:
