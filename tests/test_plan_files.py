@@ -80,20 +80,6 @@ def named_file(plan: Path, root: Path) -> tuple[str, Path]:
     return name, next((root / "ravdess").rglob(f"{name.partition('/')[2]}.*"))
 
 
-def test_a_plan_that_went_through_parquet_gives_the_same_bytes(
-    corpora: Path, plan: Path, full_plan: Path, tmp_path: Path
-) -> None:
-    for path, keywords in ((plan, usual_keywords(corpora)), (full_plan, every_option(corpora))):
-        drawn = load_mixtures(split="test", **keywords)
-        expected = [digest(drawn[index]) for index in range(len(drawn))]
-        mixtures = load_mixtures_from_plan(path, **folders(corpora))
-        assert [digest(mixtures[index]) for index in range(len(mixtures))] == expected
-        for streaming in (False, True):
-            rows = rows_of(path, streaming, tmp_path)
-            rendered = render_plan_rows(rows, **folders(corpora))
-            assert [digest(example) for example in rendered] == expected
-
-
 def test_a_plan_of_before_there_was_a_low_pass_gives_the_same_bytes(
     corpora: Path, full_plan: Path, tmp_path: Path
 ) -> None:
