@@ -23,7 +23,7 @@ from corpus_layouts import (
 from data_builders import load_corpus
 from data_builders.audio import read_audio
 from data_builders.corpora import librispeech_parquet, scan
-from data_builders.corpora.speaker_draw import draw_hours
+from data_builders.corpora.librispeech import draw_hours
 from data_builders.load import split_corpus
 from data_builders.schema import CorpusError
 

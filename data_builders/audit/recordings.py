@@ -26,7 +26,7 @@ from datasets.utils import tqdm
 
 from data_builders.audio import read_audio
 from data_builders.corpora.utterance_table import UtteranceTable
-from data_builders.mixtures.loudness import padded_loudness
+from data_builders.mixtures.loudness import loudness_lufs
 from data_builders.mixtures.mixing import mean_power
 from data_builders.schema import SAMPLING_RATE
 
@@ -73,9 +73,9 @@ def _measure_recording(table: UtteranceTable, row: int, trim_silence: bool) -> d
         "seconds": len(samples) / SAMPLING_RATE,
         "content_hash": hashlib.sha256(samples.tobytes()).hexdigest(),
         "level_db": _to_db(rms),
-        "loudness_lufs": padded_loudness(heard),
+        "loudness_lufs": loudness_lufs(heard),
         "normalized_level_db": _to_db(float(np.sqrt(mean_power(normalized)))),
-        "normalized_loudness_lufs": padded_loudness(normalized),
+        "normalized_loudness_lufs": loudness_lufs(normalized),
         "clipped_samples": count_clipped(samples),
         "offset_ratio": float(offset / whole_rms) if whole_rms > 0 else 0.0,
         "silence_ratio": 1 - (last - first) / len(samples),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal, NamedTuple, get_args
+from typing import Literal, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -40,7 +40,6 @@ class InterfererPool:
 
     Raises:
         CorpusError: no utterance has such an emotion and language.
-        ValueError: `gender_state` or `draw` is unknown.
     """
 
     def __init__(
@@ -51,12 +50,6 @@ class InterfererPool:
         languages: Sequence[str] | None = None,
         draw: InterfererDraw = "corpus",
     ) -> None:
-        if gender_state not in get_args(GenderState):
-            raise ValueError(f"unknown gender_state {gender_state!r}: use any, same or different")
-        if draw not in get_args(InterfererDraw):
-            raise ValueError(
-                f"unknown interferer_draw {draw!r}: use {', '.join(get_args(InterfererDraw))}"
-            )
         self.gender_state = gender_state
         self._draw = draw
         rows = _admitted_rows(utterances, emotions, languages)
