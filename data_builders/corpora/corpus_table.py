@@ -13,7 +13,7 @@ from typing import Any
 
 import datasets
 import filelock
-from datasets.arrow_writer import ArrowWriter
+import pyarrow as pa
 
 from data_builders.corpora.scan import (
     FoundFile,
@@ -28,6 +28,8 @@ from data_builders.schema import UTTERANCE_FEATURES, CorpusError, some_of
 logger = logging.getLogger(__name__)
 
 MAX_REPORTED_GROUPS = 20
+# Where the metadata of a table keep what was said of it, and what it depends on besides.
+FACTS_KEY = b"facts"
 
 
 @dataclass(frozen=True)
@@ -152,22 +154,20 @@ def load_table(
             _check_genders(corpus, columns)
             for name, values in (more_columns or {}).items():
                 columns[name] = [values[entry.name] for entry in descriptions]
-            text = datasets.Value("string")
-            features = {**UTTERANCE_FEATURES, **dict.fromkeys(more_columns or {}, text)}
             facts = {
                 "report": report,
                 "copies": [one.copy for _, _, one in usable if one.copy],
                 # Files outside the folder, which its listing does not show.
                 "elsewhere": {file.path: file.key for file in chosen if os.path.isabs(file.path)},
             }
-            with whole_file(_facts_file(table)) as unfinished:
-                unfinished.write_text(json.dumps(facts), encoding="utf-8")
+            more = dict.fromkeys(more_columns or {}, datasets.Value("string"))
+            schema = datasets.Features({**UTTERANCE_FEATURES, **more}).arrow_schema
+            schema = schema.with_metadata({**schema.metadata, FACTS_KEY: json.dumps(facts)})
             with (
                 whole_file(table) as unfinished,
-                ArrowWriter(path=str(unfinished), features=datasets.Features(features)) as writer,
+                pa.ipc.new_stream(str(unfinished), schema) as writer,
             ):
-                writer.write_batch(columns)
-                writer.finalize()
+                writer.write_table(pa.table(columns, schema))
     for line in facts["report"]:
         logger.warning("%s: %s", corpus, line)
     return datasets.Dataset.from_file(str(table))
@@ -259,19 +259,17 @@ def _check_genders(corpus: str, columns: Mapping[str, list[Any]]) -> None:
 def _code_version() -> str:
     """Changes with the code that describes and scans: an older table may say something else."""
     here = Path(__file__).parent
-    sources = (here.parent / "schema.py", *sorted(here.glob("*.py")))
+    shared = (here.parent / name for name in ("schema.py", "files.py"))
+    sources = (*shared, *sorted(here.glob("*.py")))
     return short_digest(*(source.read_bytes() for source in sources))
-
-
-def _facts_file(table: Path) -> Path:
-    return table.with_suffix(".json")
 
 
 def _read_facts(table: Path, root: Path, copies: Path) -> dict[str, Any] | None:
     """The report and the copies of a table that can still be used."""
     if not table.is_file():
         return None
-    facts: dict[str, Any] = json.loads(_facts_file(table).read_text(encoding="utf-8"))
+    with pa.memory_map(str(table)) as content:
+        facts: dict[str, Any] = json.loads(pa.ipc.open_stream(content).schema.metadata[FACTS_KEY])
     if any(find_file(root, path).key != key for path, key in facts["elsewhere"].items()):
         return None
     present = set(os.listdir(copies)) if facts["copies"] and copies.is_dir() else set()

@@ -37,14 +37,7 @@ EMOTION_WORDS = {
     "SAD": "sad",
 }
 # All 7,442 utterances.
-EMOTION_COUNTS = {
-    "angry": 1271,
-    "disgust": 1271,
-    "fearful": 1271,
-    "happy": 1271,
-    "neutral": 1087,
-    "sad": 1271,
-}
+EMOTION_COUNTS = {**dict.fromkeys(EMOTION_WORDS.values(), 1271), "neutral": 1087}
 SENTENCES = {
     "IEO": "It's eleven o'clock.",
     "TIE": "That is exactly what happened.",

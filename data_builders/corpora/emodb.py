@@ -16,16 +16,8 @@ from data_builders.corpora.audio_folder import load_audio_folder
 from data_builders.corpora.corpus_table import Description, count_line
 
 SPEAKER_GENDERS = {
-    "03": "male",
-    "08": "female",
-    "09": "female",
-    "10": "male",
-    "11": "male",
-    "12": "male",
-    "13": "female",
-    "14": "female",
-    "15": "male",
-    "16": "female",
+    **dict.fromkeys(("03", "10", "11", "12", "15"), "male"),
+    **dict.fromkeys(("08", "09", "13", "14", "16"), "female"),
 }
 # The first letters of the German words.
 EMOTION_WORDS = {

@@ -32,16 +32,8 @@ PART_FOLDERS = ("train", "evaluation", "test")
 
 # As the ReadMe.txt of the database lists them.
 SPEAKER_GENDERS = {
-    "0011": "male",
-    "0012": "male",
-    "0013": "male",
-    "0014": "male",
-    "0015": "female",
-    "0016": "female",
-    "0017": "female",
-    "0018": "female",
-    "0019": "female",
-    "0020": "male",
+    **dict.fromkeys(("0011", "0012", "0013", "0014", "0020"), "male"),
+    **dict.fromkeys(("0015", "0016", "0017", "0018", "0019"), "female"),
 }
 # Names of the folders, in any case.
 EMOTION_WORDS = {
