@@ -10,7 +10,6 @@ import pytest
 from mixture_bytes import EVERYBODY, digest, recorded, tiny_mixtures
 from torch.utils.data import DataLoader
 
-from data_builders import load_mixtures
 from data_builders.mixtures.mixing import mean_power, mix, snr_gain
 from data_builders.schema import EMOTIONS, IGNORED_LABEL, CorpusError
 
@@ -179,20 +178,6 @@ def test_fewer_examples_are_spread_over_all_speakers(corpora: Path) -> None:
     assert len(tiny_mixtures(corpora, split="test", max_examples=1000)) == 32
     with pytest.raises(ValueError, match="max_examples"):
         tiny_mixtures(corpora, max_examples=0)
-
-
-def test_folders_by_name_win_over_the_common_root(corpora: Path, tmp_path: Path) -> None:
-    (tmp_path / "ravdess").mkdir()
-    with pytest.raises(CorpusError, match="is not that corpus"):
-        load_mixtures(targets="ravdess", interferers=None, corpus_dir=tmp_path, cache_dir=tmp_path)
-    mixtures = load_mixtures(
-        targets="ravdess",
-        interferers=None,
-        corpus_dir=tmp_path,
-        corpus_dirs={"ravdess": corpora / "ravdess"},
-        cache_dir=corpora / "cache",
-    )
-    assert len(mixtures) == 32
 
 
 def test_requests_that_have_no_examples_are_explained(corpora: Path) -> None:
