@@ -17,15 +17,8 @@ from data_builders.schema import CorpusError
 def make_folder(folder: str | Path, option: str) -> Path:
     """Makes the folder that a program writes into.
 
-    Args:
-        folder (`str` or `Path`): the folder.
-        option (`str`): the flag that names it, or a file in it, for the message.
-
-    Returns:
-        `Path`: the folder, which is there and can be written to.
-
-    Raises:
-        OptionError: it cannot be made, or cannot be written to.
+    `option` is the flag that names it, or a file in it, for messages. Raises `OptionError` where it
+    cannot be made, or cannot be written to.
     """
     path = Path(folder)
     try:
@@ -40,14 +33,10 @@ def make_folder(folder: str | Path, option: str) -> Path:
 
 
 def check_output(file: str | Path, option: str = "--output") -> None:
-    """Refuses a file that cannot be written, before the work for it is done.
+    """Refuses a file that cannot be written, before the work for it is done; its folder is made.
 
-    Args:
-        file (`str` or `Path`): the file; its folder is made.
-        option (`str`): the flag that names it, for the message.
-
-    Raises:
-        OptionError: its folder cannot be made or written to, or it is a folder itself.
+    `option` is the flag that names it. Raises `OptionError` where the folder cannot be made or
+    written to, or the file is a folder itself.
     """
     make_folder(Path(file).parent, option)
     if Path(file).is_dir():
@@ -88,16 +77,10 @@ def short_digest(*parts: str | bytes) -> str:
 
 @contextmanager
 def whole_file(path: Path) -> Iterator[Path]:
-    """A name to write a file under; it gets its own once it is complete.
+    """Gives a name to write a file under; it gets its own once it is complete.
 
     Other processes see the whole file or none. Who may read it is what the umask says, other than
-    for the files of `tempfile`, which are their owner's alone.
-
-    Args:
-        path (`Path`): the file; its folder is made.
-
-    Yields:
-        `Path`: where to write.
+    for the files of `tempfile`, which are their owner's alone. Its folder is made.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     unfinished = path.with_name(f"{path.name}.{uuid.uuid4().hex}.part")

@@ -62,15 +62,9 @@ class Range:
 
 
 def option(default: Any, help_text: str, **bounds: float) -> Any:
-    """Declares an option as a field of a dataclass.
+    """Declares an option as a field of a dataclass, by its default and a help with the unit.
 
-    Args:
-        default (`Any`): its value where none is given.
-        help_text (`str`): what it does, with the unit.
-        **bounds (`float`): fields of `Range`; every number of a sequence keeps to them.
-
-    Returns:
-        `dataclasses.Field`: the field.
+    The bounds are fields of `Range`; every number of a sequence keeps to them.
     """
     return field(default=default, metadata={"help": help_text, RANGE: Range(**bounds)})
 
@@ -78,12 +72,8 @@ def option(default: Any, help_text: str, **bounds: float) -> Any:
 def settle_options(options: Any) -> None:
     """Brings the options of a dataclass to their types, and raises unless each is in its range.
 
-    Args:
-        options (`Any`): instance of a dataclass; lists become tuples, "1e-3" a number and
-            "iemocap=/data/IEMOCAP" an entry of a mapping.
-
-    Raises:
-        OptionError: a value does not fit; the message names the option and what would.
+    Lists become tuples, "1e-3" a number and "iemocap=/data/IEMOCAP" an entry of a mapping. Raises
+    `OptionError`, which names the option and what would fit.
     """
     kinds = get_type_hints(type(options))
     for one in dataclasses.fields(options):
@@ -220,15 +210,9 @@ def _suggestion(name: Any, known: Collection[str], prefix: str = "") -> str:
 def read_yaml(path: str | Path) -> dict[str, Any]:
     """Reads a YAML file that holds one mapping, over the files that its key `include` names.
 
-    Args:
-        path (`str` or `Path`): file; what it includes is looked for in its own folder.
-
-    Returns:
-        `dict[str, Any]`: keys and values, ${VARIABLES} as they stand.
-
-    Raises:
-        OptionError: a file is missing, is no YAML, holds something else than a mapping, or
-            includes itself.
+    What it includes is looked for in its own folder; ${VARIABLES} stay as they are. Raises
+    `OptionError` where a file is missing, is no YAML, holds something else than a mapping, or
+    includes itself.
     """
     return _read_yaml(Path(path), ())
 
@@ -300,16 +284,9 @@ class OptionParser(argparse.ArgumentParser):
         raise OptionError(message)
 
     def flags(self, argv: Sequence[str] | None = None) -> dict[str, Any]:
-        """What a command line gives.
+        """What a command line gives: option to value, those alone that are there.
 
-        Args:
-            argv (`Sequence[str]`, *optional*): arguments; those of the process if not given.
-
-        Returns:
-            `dict[str, Any]`: option to value, those alone that are there.
-
-        Raises:
-            OptionError: a flag is unknown, or a value does not fit.
+        Raises `OptionError` where a flag is unknown, or a value does not fit.
         """
         words = sys.argv[1:] if argv is None else argv
         # argparse takes -1e-3 for a flag, but no word with a space.
@@ -391,18 +368,9 @@ def read_options(
 
 
 def build_options(kind: type, values: Mapping[str, Any], where: str = "") -> Any:
-    """Makes a dataclass of those values that are its own.
+    """Makes a dataclass of those values that are its own; `where` begins messages.
 
-    Args:
-        kind (`type`): dataclass.
-        values (`Mapping[str, Any]`): option to value; others' options are left alone.
-        where (`str`): what begins messages.
-
-    Returns:
-        `Any`: the instance.
-
-    Raises:
-        OptionError: a needed option is missing, or the dataclass refuses a value.
+    Raises `OptionError` where a needed option is missing, or the dataclass refuses a value.
     """
     fields = [one for one in dataclasses.fields(kind) if one.init]
     missing = [

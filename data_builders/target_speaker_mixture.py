@@ -87,8 +87,7 @@ def shard_bounds(num_examples: int) -> list[int]:
 class MixtureRenderer(RowRenderer):
     """Renders plan rows; other processes read the corpora by themselves.
 
-    Args:
-        keywords (`Mapping[str, Any]`): keywords of `load_mixtures`, all but `split`.
+    The keywords are those of `load_mixtures`, all but `split`.
     """
 
     def __init__(self, keywords: Mapping[str, Any]) -> None:

@@ -65,12 +65,10 @@ class Overlap(NamedTuple):
 
 
 class RecipeData:
-    """The data of a recipe, as `train.py` would load them.
+    """The data of a YAML recipe, as `train.py` would load them.
 
-    Args:
-        path (`str` or `Path`): YAML recipe.
-        overrides (`Mapping[str, Any]`): options that win over the recipe's, such as `corpus_dir`.
-        recordings (`Recordings`): what was measured; shared between recipes, and added to.
+    The overrides are options that win over those of the recipe, such as `corpus_dir`. What was
+    measured is shared between recipes, and added to.
     """
 
     def __init__(

@@ -79,16 +79,10 @@ SPLIT_OPTIONS: dict[str, Callable[[str], list[str]]] = {
 
 
 def parse_corpus_name(text: str) -> tuple[str, dict[str, Any]]:
-    """Takes a corpus with options apart.
+    """Takes a name such as "librispeech:subsets=train-clean-100,hours=10" apart.
 
-    Args:
-        text (`str`): "librispeech", or "librispeech:subsets=train-clean-100,hours=10".
-
-    Returns:
-        `tuple[str, dict[str, Any]]`: name of the corpus, and the options for its function.
-
-    Raises:
-        CorpusError: the corpus or an option is unknown, or a value makes no sense.
+    Returns the name of the corpus, and the options for its function. Raises `CorpusError` where the
+    corpus or an option is unknown, or a value makes no sense.
     """
     name, _, options_text = text.partition(":")
     if name not in CORPORA:

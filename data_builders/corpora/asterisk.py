@@ -16,18 +16,12 @@ import datasets
 from data_builders.corpora.audio_folder import load_audio_folder
 from data_builders.corpora.corpus_table import Description
 
-# Allison Smith speaks the English and the Spanish prompts: one speaker.
+# The speaker and the licence of each name: Allison Smith speaks English and Spanish.
 SPEAKERS = {
-    "Allison": "asterisk_allison_smith",
-    "June": "asterisk_june_wallack",
-    "Carlo": "asterisk_carlo_flora",
-    "IvrvoiceRU": "asterisk_ivrvoice_ru",
-}
-LICENCES = {
-    "Allison": "CC-BY-SA-3.0",
-    "June": "CC-BY-SA-3.0",
-    "Carlo": "CC-BY-3.0",
-    "IvrvoiceRU": "CC-BY-3.0",
+    "Allison": ("asterisk_allison_smith", "CC-BY-SA-3.0"),
+    "June": ("asterisk_june_wallack", "CC-BY-SA-3.0"),
+    "Carlo": ("asterisk_carlo_flora", "CC-BY-3.0"),
+    "IvrvoiceRU": ("asterisk_ivrvoice_ru", "CC-BY-3.0"),
 }
 VOICES = (
     "en_US_f_Allison",
@@ -76,9 +70,9 @@ def _describe(path: PurePath) -> Description | None:
     language, country, gender, name = voice.groups()
     return Description(
         name=f"{path.parts[0]}/{prompt}",
-        speaker_id=SPEAKERS[name],
+        speaker_id=SPEAKERS[name][0],
         gender="female" if gender == "f" else "male",
         text=prompt,
         language=f"{language}-{country}",
-        licence=LICENCES[name],
+        licence=SPEAKERS[name][1],
     )

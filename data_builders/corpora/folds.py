@@ -21,22 +21,13 @@ SENTENCE_COLUMN = "sentence_split"
 def split_by_session(
     corpus: datasets.Dataset, fold: int, protocol: Protocol = "validated"
 ) -> dict[str, datasets.Dataset]:
-    """Leaves one session out for the test (paper, section III-A).
+    """Leaves one session out for the test, the one at place `fold` (paper, section III-A).
 
-    Args:
-        corpus (`datasets.Dataset`): utterances; those without a session belong to no split.
-        fold (`int`): 1-based; the test session is the one at this place.
-        protocol (`str`): "validated" also keeps the next session (cyclic) for validation; "paper"
-            trains on all but the test session and has no validation utterances.
-
-    Returns:
-        `dict[str, datasets.Dataset]`: the splits "train", "validation" and "test".
-
-    Raises:
-        CorpusError: there are too few sessions, or no such fold.
-
-    Where the corpus has the column `SENTENCE_COLUMN`, a split keeps its own sentences alone; those
-    of validation are trained on where nothing is validated.
+    "validated" also keeps the next session (cyclic) for validation; "paper" trains on all but the
+    test session and validates on none. Utterances without a session belong to no split. Where the
+    corpus has the column `SENTENCE_COLUMN`, a split keeps its own sentences alone; those of
+    validation are trained on where nothing is validated. Raises `CorpusError` where there are too
+    few sessions, or no such fold.
     """
     session_of_row: list[str] = corpus["session"][:]
     sessions = sorted({*session_of_row} - {""}, key=lambda name: (len(name), name))
@@ -81,19 +72,11 @@ def split_by_name(
     test_speakers: Sequence[str] = (),
     validation_speakers: Sequence[str] = (),
 ) -> datasets.Dataset:
-    """Holds out the speakers whose names fit a pattern, whatever the corpus's own folds.
+    """Holds out the speakers whose names fit a pattern, whatever the own folds of the corpus.
 
-    Args:
-        corpus (`datasets.Dataset`): utterances.
-        test_speakers (`Sequence[str]`): patterns as of `fnmatch`, such as "*7", of whom to test on.
-        validation_speakers (`Sequence[str]`): the same of who chooses the checkpoint.
-
-    Returns:
-        `datasets.Dataset`: the utterances with a column `split`, which decides; "" belongs to none,
-        see `SENTENCE_COLUMN` in `split_by_session`.
-
-    Raises:
-        CorpusError: a pattern fits nobody, or somebody is held out for both.
+    Patterns are those of `fnmatch`, such as "*7". Returns the utterances with a column `split`,
+    which decides; "" belongs to none, see `SENTENCE_COLUMN` in `split_by_session`. Raises
+    `CorpusError` where a pattern fits nobody, or somebody is held out for both.
     """
     speaker_of_row: list[str] = corpus["speaker_id"][:]
     names = sorted({*speaker_of_row})

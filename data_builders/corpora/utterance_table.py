@@ -35,12 +35,9 @@ _COLUMNS = (
 
 
 class StringColumn(Sequence[str]):
-    """Strings of an Arrow column.
+    """Strings of an Arrow column, or of those of its rows that count.
 
-    Args:
-        column (`pa.ChunkedArray`): the column.
-        rows (`np.ndarray` of shape `(num_rows,)`, *optional*): the rows of it that count; None for
-            all. They are looked up one by one: a copy of a million paths would take 100 MB.
+    These are looked up one by one: a copy of a million paths would take 100 MB.
     """
 
     def __init__(self, column: pa.ChunkedArray, rows: np.ndarray | None = None) -> None:
@@ -160,15 +157,10 @@ class UtteranceTable:
     ) -> np.ndarray:
         """Levels of the utterances that were decoded so far, 0 for the others.
 
-        Args:
-            measure (`str`): "power" is the mean square, "loudness" in LUFS, "peak" the largest
-                amplitude.
-            trim_silence (`bool`): of the part without silence before and after the speech.
-            lowpass_hz (`float`, *optional*): of what is heard through a low-pass.
-
-        Returns:
-            `np.ndarray` of shape `(num_utterances,)`: float64, to be filled by who decodes. It lies
-            in memory that worker processes share, if it was asked for before they were started.
+        "power" is the mean square, "loudness" in LUFS, "peak" the largest amplitude, with or
+        without the silence around the speech, and of what is heard through a low-pass if there is
+        one. The array of shape `(num_utterances,)`, float64, is filled by who decodes. It lies in
+        memory that worker processes share, if it was asked for before they were started.
         """
         key = (measure, trim_silence, lowpass_hz)
         if key not in self._levels:

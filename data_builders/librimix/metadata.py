@@ -73,16 +73,9 @@ def find_librimix_speech(folder: str | Path, subset: str) -> Path:
 
 
 def read_librimix_metadata(metadata_csv: str | Path) -> list[LibriMixRow]:
-    """Reads a metadata file of Libri2Mix or Libri3Mix.
+    """Reads the mixtures of a metadata file of Libri2Mix or Libri3Mix, in the order of the file.
 
-    Args:
-        metadata_csv (`str` or `Path`): file such as `libri2mix_test-clean.csv`.
-
-    Returns:
-        `list[LibriMixRow]`: its mixtures, in the order of the file.
-
-    Raises:
-        CorpusError: the file is missing, is no such table, or a row cannot be used.
+    Raises `CorpusError` where it is missing, is no such table, or a row cannot be used.
     """
     path = Path(metadata_csv)
     columns, records = read_csv(path)
@@ -113,16 +106,10 @@ def read_librimix_metadata(metadata_csv: str | Path) -> list[LibriMixRow]:
 
 
 def read_librimix_genders(metadata_csv: str | Path) -> dict[str, str]:
-    """Reads the speakers' genders from the `_info.csv` that is published beside a metadata file.
+    """Reads genders, by speaker number, from the `_info.csv` that lies beside a metadata file.
 
-    Args:
-        metadata_csv (`str` or `Path`): the metadata file.
-
-    Returns:
-        `dict[str, str]`: "female" or "male" by speaker number of LibriSpeech; empty without it.
-
-    Raises:
-        CorpusError: the file is there, but is another one.
+    It is published with it; without it nobody has a gender. Raises `CorpusError` where the file is
+    there, but is another one.
     """
     path = Path(metadata_csv)
     path = path.with_name(f"{path.stem}_info.csv")

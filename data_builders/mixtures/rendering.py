@@ -25,48 +25,30 @@ MIN_SEEK_SAMPLES = 16_000
 
 
 class Planner(Protocol):
-    """What draws mixtures, or reads those of a plan, and has the recordings that they name."""
+    """What draws mixtures, or reads those of a plan, and has the recordings that they name.
+
+    There are no interferers in clean speech, and there may be no noise. `target_samples` gives the
+    lengths of the mixtures, of shape `(num_mixtures,)`, in samples.
+    """
 
     @property
-    def targets(self) -> UtteranceTable:
-        """Utterances of the targets."""
-
+    def targets(self) -> UtteranceTable: ...
     @property
-    def enrollments(self) -> UtteranceTable:
-        """Utterances to enroll with."""
-
+    def enrollments(self) -> UtteranceTable: ...
     @property
-    def interferers(self) -> UtteranceTable | None:
-        """Interfering utterances; None for clean speech."""
-
+    def interferers(self) -> UtteranceTable | None: ...
     @property
-    def noise(self) -> NoiseFolder | None:
-        """Background noise; None without."""
-
-    def label_of(self, emotion: str) -> int:
-        """Label of a target's emotion."""
-
+    def noise(self) -> NoiseFolder | None: ...
+    def label_of(self, emotion: str) -> int: ...
     def __len__(self) -> int: ...
-
-    def target_samples(self) -> np.ndarray:
-        """Lengths of the mixtures, of shape `(num_mixtures,)`."""
-
-    def plan(self, epoch: int, index: int) -> MixtureSpec:
-        """The mixture of an index in an epoch."""
+    def target_samples(self) -> np.ndarray: ...
+    def plan(self, epoch: int, index: int) -> MixtureSpec: ...
 
 
 class Voice:
-    """An utterance as it is heard in a mixture.
+    """An utterance as it is heard in a mixture: at a speed, trimmed or not, and through a low-pass.
 
-    Args:
-        table (`UtteranceTable`): utterances.
-        utterance_id (`str`): the one that is heard.
-        speed (`float`): tempo and pitch factor.
-        trim_silence (`bool`): without the silence before and after the speech.
-        lowpass_hz (`float`, *optional*): low-pass that it is heard through.
-
-    Raises:
-        CorpusError: there is no such utterance.
+    Raises `CorpusError` where there is no such utterance in the table.
     """
 
     def __init__(
@@ -151,11 +133,7 @@ class Voice:
 
 
 class SpecRenderer:
-    """Renders records of mixtures.
-
-    Args:
-        planner (`Planner`): has the recordings that they are made of.
-    """
+    """Renders records of mixtures, of the recordings that a planner has."""
 
     def __init__(self, planner: Planner) -> None:
         self._planner = planner

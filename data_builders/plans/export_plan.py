@@ -207,11 +207,7 @@ def _metadata(
 def main(argv: Sequence[str] | None = None) -> int:
     """Reads the command line and writes the plan.
 
-    Args:
-        argv (`Sequence[str]`, *optional*): arguments without the program's name.
-
-    Returns:
-        `int`: exit code, 2 where an option or a corpus cannot be used.
+    Returns the exit code, 2 where an option or a corpus cannot be used.
     """
     parser = OptionParser(
         [DataOptions],

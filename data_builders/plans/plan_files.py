@@ -116,20 +116,12 @@ class PlanFile:
 
 
 def open_plan(plan: str | Path, split: str | None = None, revision: str | None = None) -> PlanFile:
-    """Opens a plan; one on the Hub is downloaded first, if it is not in the Hub's cache already.
+    """Opens the plan of a split: a file, or a dataset repository on the Hub, as "lab/mixtures".
 
-    Args:
-        plan (`str` or `Path`): file that `python -m data_builders.plans.export_plan` wrote, or the
-            id of a dataset repository on the Hub with one such file a split, as "lab/mixtures".
-        split (`str`, *optional*): the split that is wanted; needed where a repository has several.
-        revision (`str`, *optional*): branch, tag or commit of the repository.
-
-    Returns:
-        `PlanFile`: the plan of that split.
-
-    Raises:
-        CorpusError: neither the file nor the repository can be read, one of its tables is no plan,
-            or it has no such split, or several and none is named.
+    A repository has one file a split, of which one must be named where it has several; it is
+    downloaded first, at a branch, tag or commit, if it is not in the cache of the Hub already.
+    Raises `CorpusError` where neither the file nor the repository can be read, one of its tables is
+    no plan, or it has no such split, or several and none is named.
     """
     plans = [PlanFile(path) for path in _plan_paths(plan, revision)]
     found = [one for one in plans if split in (None, one.split)]

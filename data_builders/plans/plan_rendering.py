@@ -50,13 +50,9 @@ Rows = TypeVar(
 
 
 class PlanPlayer:
-    """Stands in for a `MixturePlanner`: its mixtures are the rows of a plan.
+    """Stands in for a `MixturePlanner`: its mixtures are the rows of a plan, if one is given.
 
-    Args:
-        options (`MixtureOptions`): where the corpora and the noise lie, and how strict they are
-            read; the others do not count.
-        cache_dir (`str` or `Path`, *optional*): see `load_corpus`.
-        rows (`PlanFile`, *optional*): the mixtures; None for rows that come from elsewhere.
+    The options tell where the corpora and the noise lie, and how strict they are read.
     """
 
     def __init__(
