@@ -13,9 +13,9 @@ from data_builders.audio import cache_folder
 from data_builders.corpora import (
     CORPORA,
     SPLIT_OPTIONS,
-    check_option,
     parse_corpus_name,
     refuse_confusable,
+    settle_corpus_options,
 )
 from data_builders.corpora.folds import (
     SPLITS,
@@ -60,10 +60,8 @@ def load_corpus(
             holds no usable audio, or `strict` and some is not.
     """
     corpus, named_options = parse_corpus_name(name)
-    for option in options:
-        check_option(corpus, option)
+    options = {**named_options, **settle_corpus_options(corpus, options, corpus)}
     cache = cache_folder(cache_dir)
-    options = {**named_options, **options}
     patterns = {name: options.pop(name) for name in SPLIT_OPTIONS if name in options}
     utterances = CORPORA[corpus](
         None if data_dir is None else Path(data_dir), cache, strict=strict, **options

@@ -78,7 +78,7 @@ def settle_options(options: Any) -> None:
     kinds = get_type_hints(type(options))
     for one in dataclasses.fields(options):
         if RANGE in one.metadata:
-            value = _convert(one.name, getattr(options, one.name), kinds[one.name])
+            value = convert(one.name, getattr(options, one.name), kinds[one.name])
             check_range(one.name, value, one.metadata[RANGE])
             setattr(options, one.name, value)
 
@@ -94,13 +94,16 @@ def check_range(name: str, value: Any, allowed: Range) -> None:
             raise OptionError(f"{name}: expected a number {allowed}, got {number}")
 
 
-def _convert(name: str, value: Any, kind: Any) -> Any:
-    """Brings a value from YAML, a command line or Python to the type of an option."""
+def convert(name: str, value: Any, kind: Any) -> Any:
+    """Brings a value from YAML, a command line or Python to the type of an option.
+
+    `name` begins the message of the `OptionError` that is raised where it does not fit.
+    """
     origin, parts = get_origin(kind), get_args(kind)
     if origin in (Union, types.UnionType):
         return _convert_to_any(name, value, parts)
-    if origin in (tuple, list):
-        return _convert_sequence(name, value, origin, parts)
+    if origin in (tuple, list, Sequence):
+        return _convert_sequence(name, value, tuple if origin is tuple else list, parts)
     if origin in (Mapping, dict) or kind is dict:
         return _convert_mapping(name, value)
     if isinstance(value, list) and len(value) == 1:
@@ -129,7 +132,7 @@ def _convert_to_any(name: str, value: Any, kinds: Sequence[Any]) -> Any:
         if kind is types.NoneType:
             continue
         try:
-            return _convert(name, value, kind)
+            return convert(name, value, kind)
         except OptionError as error:
             complaint = error
     assert complaint is not None
@@ -143,7 +146,7 @@ def _convert_sequence(name: str, value: Any, origin: type, kinds: Sequence[Any])
         number = "some values" if variable else f"{len(kinds)} values"
         raise OptionError(f"{name}: expected {number}, got {value!r}")
     expected = [kinds[0]] * len(items) if variable else kinds
-    return origin(_convert(name, *pair) for pair in zip(items, expected, strict=True))
+    return origin(convert(name, *pair) for pair in zip(items, expected, strict=True))
 
 
 def _convert_mapping(name: str, value: Any) -> dict[str, Any]:
@@ -273,7 +276,7 @@ class OptionParser(argparse.ArgumentParser):
 
     def _add_option(self, one: dataclasses.Field[Any], kind: Any) -> None:
         keywords: dict[str, Any] = {}
-        if _takes_several(kind):
+        if takes_several(kind):
             keywords["nargs"] = "+"
         elif bool in (kind, *get_args(kind)):
             keywords |= {"nargs": "?", "const": True}
@@ -298,14 +301,15 @@ class OptionParser(argparse.ArgumentParser):
             name = flag.split("=")[0].lstrip("-").replace("-", "_")
             self.error(f"unknown argument {flag}{_suggestion(name, known, prefix='--')}")
         return {
-            name: _convert(f"--{name}", value, self.kinds[name]) if name in self.kinds else value
+            name: convert(f"--{name}", value, self.kinds[name]) if name in self.kinds else value
             for name, value in vars(namespace).items()
         }
 
 
-def _takes_several(kind: Any) -> bool:
+def takes_several(kind: Any) -> bool:
+    """Whether an option of a type may have several values."""
     return any(
-        get_origin(part) in (tuple, list, Mapping, dict) or part is dict
+        get_origin(part) in (tuple, list, Sequence, Mapping, dict) or part is dict
         for part in (kind, *get_args(kind))
     )
 
@@ -331,7 +335,7 @@ def of_file(
     variable is not set.
     """
     return {
-        name: _convert(f"{path}: {name}", _expand(value, f"{path}: '{name}'"), kinds[name])
+        name: convert(f"{path}: {name}", _expand(value, f"{path}: '{name}'"), kinds[name])
         for name, value in content.items()
         if name not in given
     }

@@ -109,7 +109,7 @@ def test_six_actors_are_set_aside_for_choices(tmp_path: Path) -> None:
     choices = split_corpus(load_corpus("cremad:part=choices", root, tmp_path / "cache"))
     heard = {split: {*part["speaker_id"][:]} for split, part in choices.items()}
     assert heard == {"train": everyone - aside, "validation": aside, "test": set()}
-    with pytest.raises(CorpusError, match="use study or choices"):
+    with pytest.raises(CorpusError, match="unknown choice 'all': use one of 'study', 'choices'"):
         load_corpus("cremad:part=all", root, tmp_path / "cache")
 
 

@@ -37,7 +37,7 @@ def test_a_part_is_chosen_by_folder_or_by_number(parts: bool, tmp_path: Path) ->
         numbers = {(int(name[-6:]) - 1) % 350 + 1 for name in corpus["utterance_id"]}
         assert numbers == sentences
         assert len(corpus) == 5 * len(sentences)
-    with pytest.raises(CorpusError, match="unknown part 'dev': use all, train, evaluation, test"):
+    with pytest.raises(CorpusError, match="part: unknown choice 'dev': use one of 'all', 'train'"):
         load_corpus("esd:part=dev", root, tmp_path / "cache")
 
 

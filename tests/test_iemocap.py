@@ -57,7 +57,7 @@ def test_scripted_and_improvised_turns_are_told_apart(
     assert len(corpus) == 4 * len(IEMOCAP_LABELS)
     assert all(word in utterance_id for utterance_id in corpus["utterance_id"])
     assert load_corpus("iemocap", root, tmp_path, scenario=scenario)[:] == corpus[:]
-    with pytest.raises(CorpusError, match=r"unknown scenario 'spoken': use all, improvised"):
+    with pytest.raises(CorpusError, match="scenario: unknown choice 'spoken': use one of 'all'"):
         load_corpus("iemocap:scenario=spoken", root, tmp_path)
 
 
