@@ -10,6 +10,7 @@ import argparse
 import dataclasses
 import difflib
 import json
+import math
 import os
 import re
 import sys
@@ -35,29 +36,19 @@ class OptionError(ValueError):
 
 @dataclass(frozen=True)
 class Range:
-    """Numbers that an option may have.
+    """Numbers that an option may have: finite ones within the bounds."""
 
-    Attributes:
-        at_least (`float`, *optional*): lowest.
-        above (`float`, *optional*): it is more than this.
-        at_most (`float`, *optional*): highest.
-    """
-
-    at_least: float | None = None
-    above: float | None = None
-    at_most: float | None = None
+    at_least: float = -math.inf
+    above: float = -math.inf
+    at_most: float = math.inf
 
     def __contains__(self, number: float) -> bool:
-        return (
-            abs(number) < float("inf")
-            and (self.at_least is None or number >= self.at_least)
-            and (self.above is None or number > self.above)
-            and (self.at_most is None or number <= self.at_most)
-        )
+        is_finite = abs(number) < math.inf
+        return is_finite and self.at_least <= number <= self.at_most and number > self.above
 
     def __str__(self) -> str:
         bounds = {"at least": self.at_least, "above": self.above, "at most": self.at_most}
-        words = [f"{word} {bound:g}" for word, bound in bounds.items() if bound is not None]
+        words = [f"{word} {bound:g}" for word, bound in bounds.items() if abs(bound) < math.inf]
         return " and ".join(words) or "finite"
 
 
@@ -140,7 +131,8 @@ def _convert_to_any(name: str, value: Any, kinds: Sequence[Any]) -> Any:
 
 
 def _convert_sequence(name: str, value: Any, origin: type, kinds: Sequence[Any]) -> Any:
-    items = list(value) if isinstance(value, Sequence) and not isinstance(value, str) else [value]
+    is_one = isinstance(value, str) or not isinstance(value, Collection)
+    items = [value] if is_one else list(value)
     variable = origin is list or kinds[-1] is Ellipsis
     if value is None or (not variable and len(items) != len(kinds)):
         number = "some values" if variable else f"{len(kinds)} values"

@@ -54,13 +54,8 @@ class StringColumn(Sequence[str]):
 class RowIndex(Mapping[str, int]):
     """Finds the row of an utterance id, by bisection in the order of the ids.
 
-    A dictionary of a million ids would take ten times the memory, and a second to fill.
-
-    Args:
-        ids (`StringColumn`): utterance ids, all of a column.
-
-    Raises:
-        CorpusError: an id is empty, or repeats.
+    A dictionary of a million ids would take ten times the memory, and a second to fill. Raises
+    `CorpusError` where an id is empty, or repeats.
     """
 
     def __init__(self, ids: StringColumn) -> None:
@@ -93,13 +88,9 @@ class RowIndex(Mapping[str, int]):
 
 
 class UtteranceTable:
-    """Utterances to plan with and to render.
+    """Utterances, with `UTTERANCE_FEATURES`, to plan with and to render.
 
-    Args:
-        corpus (`datasets.Dataset`): utterances with `UTTERANCE_FEATURES`.
-
-    Raises:
-        CorpusError: an id is empty, or repeats.
+    Raises `CorpusError` where an id is empty, or repeats.
     """
 
     def __init__(self, corpus: datasets.Dataset) -> None:

@@ -11,9 +11,7 @@ from data_builders.schema import CorpusError, some_of
 class EnrollmentPool:
     """Draws an utterance of the target speaker that is not in the mixture (paper, section III-C).
 
-    Args:
-        utterances (`UtteranceTable`): utterances to draw from.
-        emotion (`str`, *optional*): "neutral" in the paper; None for any emotion.
+    Its emotion is "neutral" in the paper; None takes any.
     """
 
     def __init__(self, utterances: UtteranceTable, emotion: str | None = "neutral") -> None:

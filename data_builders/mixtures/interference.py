@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
 
 from data_builders.corpora.utterance_table import UtteranceTable
+from data_builders.options import DrawingOptions
 from data_builders.schema import GENDERS, CorpusError, some_of
-
-GenderState = Literal["any", "same", "different"]
-InterfererDraw = Literal["corpus", "speaker", "own_corpus"]
 
 
 class _Cell(NamedTuple):
@@ -23,36 +21,20 @@ class _Cell(NamedTuple):
 
 
 class InterfererPool:
-    """Draws utterances of other speakers, in the wanted gender state.
+    """Draws utterances of other speakers, as the options want them.
 
-    The corpus is drawn first, then the speaker, then the utterance, each uniformly: neither a large
-    corpus nor a talkative speaker crowds out the others. Where a few voices of one corpus would be
-    heard as often as hundreds of another, `draw="speaker"` leaves the corpora out of it.
-
-    Args:
-        utterances (`UtteranceTable`): utterances to draw from.
-        gender_state (`str`): "any", "same" or "different" genders of target and interferer.
-        emotions (`Sequence[str]`, *optional*): only utterances of these emotions; None for all.
-        languages (`Sequence[str]`, *optional*): only utterances in these languages; "en" stands
-            for "en-US" too; None for all.
-        draw (`str`): "corpus" or "speaker", what is drawn first; or "own_corpus", a speaker of the
-            target's corpus, and any speaker where it has no other.
-
-    Raises:
-        CorpusError: no utterance has such an emotion and language.
+    Of some emotions and languages, or of all; "en" stands for "en-US" too. The corpus is drawn
+    first, then the speaker, then the utterance, each uniformly: neither a large corpus nor a
+    talkative speaker crowds out the others. Where a few voices of one corpus would be heard as
+    often as hundreds of another, `draw="speaker"` leaves the corpora out of it; "own_corpus" draws
+    a speaker of the corpus of the target, and any speaker where it has no other. Raises
+    `CorpusError` where no utterance has such an emotion and language.
     """
 
-    def __init__(
-        self,
-        utterances: UtteranceTable,
-        gender_state: GenderState = "any",
-        emotions: Sequence[str] | None = None,
-        languages: Sequence[str] | None = None,
-        draw: InterfererDraw = "corpus",
-    ) -> None:
-        self.gender_state = gender_state
-        self._draw = draw
-        rows = _admitted_rows(utterances, emotions, languages)
+    def __init__(self, utterances: UtteranceTable, options: DrawingOptions) -> None:
+        self.gender_state = options.gender_state
+        self._draw = options.interferer_draw
+        rows = _admitted_rows(utterances, options.interferer_emotions, options.interferer_languages)
         speaker_of_row = utterances.speaker_ids.codes[rows]
         names = utterances.speaker_ids.categories
         self._code_of_speaker = {name: code for code, name in enumerate(names)}

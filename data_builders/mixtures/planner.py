@@ -80,13 +80,7 @@ class MixturePlanner:
         self._interferer_pool = None
         if interferers is not None:
             self.interferers = _table_of(interferers, self.targets, targets)
-            self._interferer_pool = InterfererPool(
-                self.interferers,
-                self.options.gender_state,
-                self.options.interferer_emotions,
-                self.options.interferer_languages,
-                self.options.interferer_draw,
-            )
+            self._interferer_pool = InterfererPool(self.interferers, self.options)
             self._interferer_pool.check(self.targets, self._speaker_range[1] - 1)
         self._renderer = SpecRenderer(self)
         self._prepare()
