@@ -51,19 +51,10 @@ def cache_folder(cache_dir: str | Path | None) -> Path:
 def read_audio(
     path: str | Path, start: int = 0, stop: int | None = None, *, first_channel: bool = False
 ) -> np.ndarray:
-    """Reads samples `start` to `stop` of a 16 kHz mono file.
+    """Reads samples `start` to before `stop`, float32, of a 16 kHz mono file that passed the scan.
 
-    Args:
-        path (`str` or `Path`): file that passed the scan.
-        start (`int`): first sample.
-        stop (`int`, *optional*): sample after the last one; the end of the file if not given.
-        first_channel (`bool`): there may be other channels, which do not count.
-
-    Returns:
-        `np.ndarray` of shape `(num_samples,)`: float32 samples.
-
-    Raises:
-        CorpusError: the file cannot be read, or holds fewer samples than asked for.
+    There may be other channels only where the first one is asked for. Raises `CorpusError` where
+    the file cannot be read, or holds fewer samples than asked for.
     """
     try:
         with soundfile.SoundFile(path) as file:

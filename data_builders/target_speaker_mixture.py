@@ -24,8 +24,8 @@ from data_builders.mixtures.dataset import MixtureDataset
 from data_builders.mixtures.spec import MixtureSpec
 from data_builders.option_reader import refuse_unknown
 from data_builders.options import MixtureOptions, values_of
+from data_builders.plans.plan_files import SPEC_FEATURES
 from data_builders.plans.plan_rendering import RowRenderer
-from data_builders.plans.plan_table import SPEC_FEATURES
 
 # Parts of a split that nodes and DataLoader workers share out when streaming. Many numbers of nodes
 # divide it: with others, every node would render the examples of all.

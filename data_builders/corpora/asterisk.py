@@ -13,8 +13,7 @@ from pathlib import Path, PurePath
 
 import datasets
 
-from data_builders.corpora.audio_folder import load_audio_folder
-from data_builders.corpora.corpus_table import Description
+from data_builders.corpora.corpus_table import Description, load_audio_folder
 
 # The speaker and the licence of each name: Allison Smith speaks English and Spanish.
 SPEAKERS = {

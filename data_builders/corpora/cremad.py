@@ -15,11 +15,11 @@ from typing import Literal
 import datasets
 import numpy as np
 
-from data_builders.corpora.audio_folder import describe_files
 from data_builders.corpora.corpus_table import (
     Description,
     add_gender,
     count_line,
+    describe_files,
     load_table,
     require_folder,
     unknown_gender_line,

@@ -12,8 +12,7 @@ from pathlib import Path, PurePath
 
 import datasets
 
-from data_builders.corpora.audio_folder import load_audio_folder
-from data_builders.corpora.corpus_table import Description, count_line
+from data_builders.corpora.corpus_table import Description, count_line, load_audio_folder
 
 SPEAKER_GENDERS = {
     **dict.fromkeys(("03", "10", "11", "12", "15"), "male"),

@@ -17,10 +17,10 @@ from typing import Literal
 
 import datasets
 
-from data_builders.corpora.audio_folder import describe_files
 from data_builders.corpora.corpus_table import (
     Description,
     count_line,
+    describe_files,
     load_table,
     require_folder,
 )

@@ -16,12 +16,13 @@ from typing import Literal
 
 import datasets
 
-from data_builders.corpora.audio_folder import describe_files, wrong_folder
 from data_builders.corpora.corpus_table import (
     Description,
     count_line,
+    describe_files,
     load_table,
     require_folder,
+    wrong_folder,
 )
 from data_builders.corpora.scan import AUDIO_SUFFIXES, FoundFile, list_files
 from data_builders.schema import EMOTIONS, CorpusError

@@ -21,14 +21,15 @@ from typing import NamedTuple
 import datasets
 import numpy as np
 
-from data_builders.corpora.audio_folder import describe_files, wrong_folder
 from data_builders.corpora.corpus_table import (
     Description,
     add_gender,
     count_line,
+    describe_files,
     load_table,
     require_folder,
     unknown_gender_line,
+    wrong_folder,
 )
 from data_builders.corpora.librispeech_parquet import subset_of, unpack_files, unpack_hub
 from data_builders.corpora.scan import (

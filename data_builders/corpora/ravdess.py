@@ -13,8 +13,7 @@ from pathlib import Path, PurePath
 
 import datasets
 
-from data_builders.corpora.audio_folder import load_audio_folder
-from data_builders.corpora.corpus_table import Description, count_line
+from data_builders.corpora.corpus_table import Description, count_line, load_audio_folder
 
 EMOTION_WORDS = {
     "01": "neutral",

@@ -75,18 +75,11 @@ class ScannedFile(NamedTuple):
 
 
 def list_files(root: Path, suffixes: tuple[str, ...], folder: str = "") -> list[FoundFile]:
-    """Lists files below a folder, sorted by path; hidden ones, as macOS leaves them, are none.
+    """Lists files below a folder, or below one in it, sorted by path.
 
-    Args:
-        root (`Path`): folder of the corpus, to which the paths are relative.
-        suffixes (`tuple[str, ...]`): ends of the names, in lower case.
-        folder (`str`): only what lies below this folder of it.
-
-    Returns:
-        `list[FoundFile]`: the files; links are followed.
-
-    Raises:
-        CorpusError: a folder cannot be listed.
+    They are told by the ends of their names, in lower case; hidden ones, as macOS leaves them, are
+    none. Paths are relative to `root`, and links are followed. Raises `CorpusError` where a folder
+    cannot be listed.
     """
 
     def refuse(error: OSError) -> None:
@@ -138,18 +131,11 @@ def scan_audio_files(
     measure_speech: bool = True,
     strict: bool = False,
 ) -> list[ScannedFile | None]:
-    """Checks and measures the files of a corpus, or recalls that from the cache.
+    """Checks and measures the files of a corpus, or recalls that from the cache, see `scan_files`.
 
-    Args:
-        corpus (`str`): name of the corpus.
-        root (`Path`): its folder.
-        files (`Sequence[FoundFile]`): its audio files.
-        cache_dir (`Path`): where scans and resampled copies are kept, see `corpus_cache`.
-        report (`list[str]`): see `scan_files`, as for the result, for `strict` and for errors.
-        measure_speech (`bool`): decode the whole file and find the ends of the speech. Otherwise
-            only the header and the last 0.1 s of a 16 kHz mono file are read, which is enough to
-            notice a truncated one, and the speech lasts from the first to the last sample.
-        strict (`bool`): stop at files that cannot be used.
+    To measure the speech, the whole file is decoded and the ends of its speech are found. Otherwise
+    only the header and the last 0.1 s of a 16 kHz mono file are read, which is enough to notice a
+    truncated one, and the speech lasts from the first to the last sample.
     """
     return scan_files(
         corpus,
@@ -178,23 +164,12 @@ def scan_files(
 ) -> list[Scanned | None]:
     """Scans files in threads, or recalls what an earlier scan of theirs has found out.
 
-    Args:
-        name (`str`): the corpus, for messages.
-        root (`Path`): its folder.
-        files (`Sequence[FoundFile]`): files of it.
-        folder (`Path`): where results are kept, and copies of files in its folder `audio`.
-        scan (`Callable`): makes the record of a file of its path and of the place for a copy;
-            raises `CorpusError` where the file cannot be used.
-        record (`type`): class of the records.
-        report (`list[str]`): a line that counts the files that cannot be used is added.
-        kind (`str`): tells the results of one `scan` from another's.
-        strict (`bool`): stop at files that cannot be used.
-
-    Returns:
-        `list`: the record of each file, in the same order; None for a file that cannot be used.
-
-    Raises:
-        CorpusError: no file can be used, or `strict` and some cannot; up to ten are named.
+    `scan` makes the record of a file of its path and of the place for a copy, and raises
+    `CorpusError` where the file cannot be used; `kind` tells its results from those of another.
+    Results are kept in `folder`, and copies of files in its folder `audio`. Returns the record of
+    each file, in the same order, or None for a file that cannot be used: a line that counts these
+    is added to the report. Raises `CorpusError` where no file can be used, or `strict` and some
+    cannot; up to ten are named.
     """
     folder.mkdir(parents=True, exist_ok=True)
     store, copies = folder / f"scan_{kind}_{SCAN_VERSION}.parquet", folder / "audio"

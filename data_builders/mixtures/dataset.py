@@ -13,11 +13,7 @@ from data_builders.mixtures.spec import MixtureSpec
 
 
 class EpochDataset(Dataset[dict[str, Any]]):
-    """Examples that training draws anew in every epoch.
-
-    Args:
-        train (`bool`): new examples in every epoch; otherwise always those of epoch 0.
-    """
+    """Examples that training draws anew in every epoch; others are always those of epoch 0."""
 
     def __init__(self, train: bool) -> None:
         self.train = train
@@ -30,10 +26,9 @@ class EpochDataset(Dataset[dict[str, Any]]):
         return int(self._epoch) if self.train else 0
 
     def set_epoch(self, epoch: int) -> None:
-        """Chooses the epoch, in this process and in the workers that it has started.
+        """Chooses the epoch, from 0, in this process and in the workers that it has started.
 
-        Args:
-            epoch (`int`): 0-based epoch; without effect on an evaluation dataset.
+        It is without effect on an evaluation dataset.
         """
         self._epoch.fill_(epoch)
 

@@ -69,17 +69,6 @@ class RoomSpec:
     sources: tuple[tuple[float, ...], ...]
     target: RoomTarget
 
-    @classmethod
-    def from_dict(cls, values: Mapping[str, Any]) -> RoomSpec:
-        """Restores a record whose tuples have become lists."""
-        return cls(
-            dimensions=tuple(values["dimensions"]),
-            rt60_seconds=values["rt60_seconds"],
-            microphone=tuple(values["microphone"]),
-            sources=tuple(tuple(source) for source in values["sources"]),
-            target=values["target"],
-        )
-
 
 @dataclass(frozen=True)
 class MixtureSpec:
@@ -141,6 +130,15 @@ class MixtureSpec:
                 **values,
                 "interferers": tuple(InterfererSpec(**one) for one in values["interferers"]),
                 "noise": None if noise is None else NoiseSpec(**noise),
-                "room": None if room is None else RoomSpec.from_dict(room),
+                "room": None if room is None else RoomSpec(**_with_tuples(room)),
             }
         )
+
+
+def _with_tuples(record: Mapping[str, Any]) -> dict[str, Any]:
+    """A record whose tuples, of tuples too, have become lists."""
+
+    def restored(value: Any) -> Any:
+        return tuple(map(restored, value)) if isinstance(value, list | tuple) else value
+
+    return {name: restored(value) for name, value in record.items()}

@@ -37,11 +37,11 @@ from data_builders.options import DataOptions, MixtureOptions, read_split
 from data_builders.plans.plan_files import (
     MAX_ROW_GROUP_ROWS,
     METADATA_KEY,
+    PLAN_FILE_FEATURES,
     SCHEMA_VERSION,
     audio_fingerprint,
     noise_fingerprint,
 )
-from data_builders.plans.plan_table import PLAN_FILE_FEATURES
 from data_builders.schema import IGNORED_LABEL, CorpusError
 
 # Row groups are what nodes and DataLoader workers share out when a plan file is streamed: a

@@ -7,14 +7,17 @@ when they are asked for, a row group at a time, however many there are.
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import json
 import re
+import types
 from collections.abc import Iterable
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
+import datasets
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -25,8 +28,63 @@ from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntry
 
 from data_builders.audio import read_audio
 from data_builders.mixtures.noise import NoiseFolder
-from data_builders.plans.plan_table import PLAN_FILE_FEATURES
+from data_builders.mixtures.spec import MixtureSpec
 from data_builders.schema import CorpusError
+
+# The columns are derived from `MixtureSpec`, so that the two cannot part ways.
+_DTYPES = {str: "string", int: "int64", float: "float64", bool: "bool"}
+
+
+def _record_features(record: type) -> dict[str, Any]:
+    """Columns for the plain values of a dataclass of strings, numbers, tuples and dataclasses."""
+    hints = get_type_hints(record)
+    return {field.name: _feature(hints[field.name]) for field in dataclasses.fields(record)}
+
+
+def _feature(hint: Any) -> Any:
+    origin, arguments = get_origin(hint), get_args(hint)
+    if origin in (Union, types.UnionType):  # of a type and None: every column may hold nulls
+        return _feature(next(one for one in arguments if one is not types.NoneType))
+    if origin is tuple:
+        return datasets.List(_feature(arguments[0]))
+    if origin is Literal:
+        return _feature(type(arguments[0]))
+    if isinstance(hint, type) and dataclasses.is_dataclass(hint):
+        return _record_features(hint)
+    return datasets.Value(_DTYPES[hint])
+
+
+SPEC_FEATURES = datasets.Features(_record_features(MixtureSpec))
+
+# The columns of a plan file: the specs, what they are to give, and what they are made of.
+PLAN_FILE_FEATURES = datasets.Features(
+    {
+        "split": datasets.Value("string"),
+        **SPEC_FEATURES,
+        "label": datasets.Value("int64"),
+        "emotion": datasets.Value("string"),
+        "speaker_id": datasets.Value("string"),
+        # Names of the corpora whose folders are needed, with their options.
+        "corpora": datasets.List(datasets.Value("string")),
+        # The recordings of the mixture and of its enrollment, to tell another copy of a corpus.
+        "utterances": datasets.List(
+            {
+                "utterance_id": datasets.Value("string"),
+                "corpus": datasets.Value("string"),
+                # Relative to the folder of its corpus, "" where that is converted or generated. It
+                # is for the reader: files are found by their ids, however a copy is laid out.
+                "path": datasets.Value("string"),
+                # At 16 kHz; the speech lasts from its start to before its end.
+                "num_samples": datasets.Value("int64"),
+                "speech_start": datasets.Value("int64"),
+                "speech_end": datasets.Value("int64"),
+                "fingerprint": datasets.Value("string"),
+            }
+        ),
+        # Of the noise recording; null without noise.
+        "noise_fingerprint": datasets.Value("string"),
+    }
+)
 
 # Raise it whenever a column changes its name or meaning, or is added.
 SCHEMA_VERSION = 2

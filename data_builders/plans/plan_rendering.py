@@ -25,13 +25,13 @@ from data_builders.mixtures.rendering import SpecRenderer
 from data_builders.mixtures.spec import MixtureSpec
 from data_builders.options import MixtureOptions
 from data_builders.plans.plan_files import (
+    SPEC_FEATURES,
     PlanFile,
     audio_fingerprint,
     check_columns,
     noise_fingerprint,
     open_plan,
 )
-from data_builders.plans.plan_table import SPEC_FEATURES
 from data_builders.schema import UTTERANCE_FEATURES, CorpusError, some_of
 
 # Up to this many mixtures, missing utterances are found when a plan is opened; in larger plans when
