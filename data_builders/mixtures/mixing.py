@@ -24,11 +24,11 @@ def snr_gain(target_power: float, interferer_power: float, snr_db: float) -> flo
 
 
 def mix(target: np.ndarray, interferer: np.ndarray, offset: int = 0) -> np.ndarray:
-    """Adds an interferer to a target; the mixture keeps the length of the target, eq.
+    """Adds an interferer to a target; the mixture keeps the length of the target, eq. (1).
 
-    (1). Both are waveforms of shape `(num_samples,)`, the interferer scaled. `offset` is the
-    mixture sample at which it begins, negative when its beginning lies before the mixture; what
-    reaches beyond the mixture is cut. Returns float32.
+    Both are waveforms of shape `(num_samples,)`, the interferer scaled. `offset` is the mixture
+    sample at which it begins, negative when its beginning lies before the mixture; what reaches
+    beyond the mixture is cut. Returns float32.
     """
     mixture = target.astype(np.float32, copy=True)
     first = max(offset, 0)

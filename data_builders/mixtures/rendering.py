@@ -189,11 +189,11 @@ class SpecRenderer:
     def mix(
         self, spec: MixtureSpec, target: Voice, others: Sequence[Voice]
     ) -> tuple[np.ndarray, np.ndarray]:
-        """Adds up target, interferers and noise, eq.
+        """Adds up target, interferers and noise, eq. (1).
 
-        (1). Returns what is to be extracted, were the target present, and the mixture; both float32
-        of shape `(num_samples,)`. Raises `CorpusError` where a recording is missing, silent or
-        cannot be read any more.
+        Returns what is to be extracted, were the target present, and the mixture; both float32 of
+        shape `(num_samples,)`. Raises `CorpusError` where a recording is missing, silent or cannot
+        be read any more.
         """
         # Levels come first: who has to decode a whole utterance for them keeps it for reading.
         gains = [
@@ -280,9 +280,9 @@ def _total_snr_db(spec: MixtureSpec, target: Voice, others: Sequence[Voice]) -> 
 
 
 def gender_state(target_gender: str, interferer_genders: Sequence[str]) -> str:
-    """ "same", "different" or "mixed", as the genders of interferers relate to the target's.
+    """How the genders of interferers relate to that of the target: "same", "different" or "mixed".
 
-    "" without interferers or where a gender is unknown.
+    It is "" without interferers or where a gender is unknown.
     """
     if not interferer_genders or not {target_gender, *interferer_genders} <= {*GENDERS}:
         return ""
