@@ -25,29 +25,18 @@ RESAMPLE_ROLLOFF = 0.945
 RESAMPLE_KAISER_BETA = 9.0
 
 
-def default_cache_dir() -> Path:
-    """Folder of everything that is computed once: `TSE_SER_CACHE`, else `~/.cache/tse_ser`.
-
-    Returns:
-        `Path`: the folder, which need not exist yet.
-    """
+def _default_cache_dir() -> Path:
     configured = os.environ.get("TSE_SER_CACHE")
     return Path(configured) if configured else Path.home() / ".cache" / "tse_ser"
 
 
 def cache_folder(cache_dir: str | Path | None) -> Path:
-    """The folder of everything that is computed once, made where it is not there.
+    """The folder of everything that is computed once, absolute and made where it is not there.
 
-    Args:
-        cache_dir (`str` or `Path`, *optional*): the folder; `default_cache_dir` if not given.
-
-    Returns:
-        `Path`: an absolute path.
-
-    Raises:
-        CorpusError: it cannot be made or written.
+    Without `cache_dir` it is `TSE_SER_CACHE`, else `~/.cache/tse_ser`. Raises `CorpusError` where
+    it cannot be made or written.
     """
-    folder = (default_cache_dir() if cache_dir is None else Path(cache_dir)).absolute()
+    folder = (_default_cache_dir() if cache_dir is None else Path(cache_dir)).absolute()
     try:
         folder.mkdir(parents=True, exist_ok=True)
         tempfile.TemporaryFile(dir=folder).close()
@@ -59,50 +48,40 @@ def cache_folder(cache_dir: str | Path | None) -> Path:
     return folder
 
 
-def read_audio(path: str | Path, start: int = 0, stop: int | None = None) -> np.ndarray:
-    """Reads samples `start` to `stop` of a 16 kHz mono file.
+def read_audio(
+    path: str | Path, start: int = 0, stop: int | None = None, *, first_channel: bool = False
+) -> np.ndarray:
+    """Reads samples `start` to before `stop`, float32, of a 16 kHz mono file that passed the scan.
 
-    Args:
-        path (`str` or `Path`): file that passed the scan.
-        start (`int`): first sample.
-        stop (`int`, *optional*): sample after the last one; the end of the file if not given.
-
-    Returns:
-        `np.ndarray` of shape `(num_samples,)`: float32 samples.
-
-    Raises:
-        CorpusError: the file cannot be read, or holds fewer samples than asked for.
+    There may be other channels only where the first one is asked for. Raises `CorpusError` where
+    the file cannot be read, or holds fewer samples than asked for.
     """
     try:
         with soundfile.SoundFile(path) as file:
-            if file.samplerate != SAMPLING_RATE or file.channels != 1:
+            is_mono = first_channel or file.channels == 1
+            if file.samplerate != SAMPLING_RATE or not is_mono:
                 raise CorpusError(
                     f"{path}: expected {SAMPLING_RATE} Hz mono, got {file.samplerate} Hz and "
                     f"{file.channels} channels; load the corpus again, so that it is converted"
                 )
             stop = file.frames if stop is None else stop
             file.seek(start)
-            samples = file.read(stop - start, dtype="float32")
+            samples = file.read(stop - start, dtype="float32", always_2d=True)[:, 0]
     except (soundfile.LibsndfileError, OSError) as error:
         raise CorpusError(f"{path}: cannot be read ({error}); was it moved or deleted?") from error
     if len(samples) != stop - start:
         raise CorpusError(
             f"{path}: holds fewer samples than when it was scanned; load the corpus again, or "
-            f"delete the folder corpora in {default_cache_dir()} first where that does not help"
+            f"delete the folder corpora in {_default_cache_dir()} first where that does not help"
         )
-    return samples
+    return np.ascontiguousarray(samples)
 
 
 def resample(samples: np.ndarray, source_rate: int, target_rate: int = SAMPLING_RATE) -> np.ndarray:
-    """Changes the sampling rate with a windowed-sinc polyphase filter.
+    """Changes the sampling rate of a waveform with a windowed-sinc polyphase filter.
 
-    Args:
-        samples (`np.ndarray` of shape `(num_samples,)`): waveform at `source_rate`.
-        source_rate (`int`): rate in Hz.
-        target_rate (`int`): rate in Hz.
-
-    Returns:
-        `np.ndarray` of shape `(ceil(num_samples * target_rate / source_rate),)`: float32 waveform.
+    Of `(num_samples,)` samples at `source_rate` Hz it makes `ceil(num_samples * target_rate /
+    source_rate)` float32 samples.
     """
     if source_rate == target_rate:
         return samples.astype(np.float32, copy=False)
@@ -119,16 +98,11 @@ def resample(samples: np.ndarray, source_rate: int, target_rate: int = SAMPLING_
 
 
 def find_speech(samples: np.ndarray) -> tuple[float, float]:
-    """Finds the first and last active time of a recording.
+    """Finds the first and last active time, in seconds, of a waveform at 16 kHz that is not silent.
 
     A frame of 25 ms is active when its power is at most 35 dB below that of the loudest frame: a
-    relative gate, since the quiet emotions of RAVDESS lie 30 dB below the loud ones.
-
-    Args:
-        samples (`np.ndarray` of shape `(num_samples,)`): waveform at 16 kHz, not silent.
-
-    Returns:
-        `tuple[float, float]`: start and end in seconds, with a margin of 0.1 s inside the file.
+    relative gate, since the quiet emotions of RAVDESS lie 30 dB below the loud ones. A margin of
+    0.1 s is left at both ends, inside the file.
     """
     frame = round(GATE_FRAME_SECONDS * SAMPLING_RATE)
     hop = round(GATE_HOP_SECONDS * SAMPLING_RATE)
@@ -143,11 +117,9 @@ def find_speech(samples: np.ndarray) -> tuple[float, float]:
 
 
 def write_audio(path: Path, samples: np.ndarray) -> None:
-    """Writes a 16 kHz mono wav of 32-bit floats; other processes see the whole file or none.
+    """Writes a 16 kHz mono wav of 32-bit floats, of samples of shape `(num_samples,)`.
 
-    Args:
-        path (`Path`): file to write; its folder is made.
-        samples (`np.ndarray` of shape `(num_samples,)`): waveform at 16 kHz.
+    Its folder is made; other processes see the whole file or none.
     """
     with whole_file(path) as unfinished:
         soundfile.write(unfinished, samples, SAMPLING_RATE, format="WAV", subtype="FLOAT")

@@ -13,9 +13,9 @@ from data_builders.audio import cache_folder
 from data_builders.corpora import (
     CORPORA,
     SPLIT_OPTIONS,
-    check_option,
     parse_corpus_name,
     refuse_confusable,
+    settle_corpus_options,
 )
 from data_builders.corpora.folds import (
     SPLITS,
@@ -23,11 +23,12 @@ from data_builders.corpora.folds import (
     split_by_name,
     split_by_session,
     split_by_speaker,
+    take_splits,
 )
 from data_builders.mixtures.dataset import MixtureDataset
 from data_builders.mixtures.noise import NoiseFolder
 from data_builders.mixtures.planner import MixturePlanner
-from data_builders.options import MixtureOptions
+from data_builders.options import DrawingOptions, MixtureOptions, values_of
 from data_builders.schema import EMOTIONS, UTTERANCE_FEATURES, CorpusError
 
 
@@ -59,10 +60,8 @@ def load_corpus(
             holds no usable audio, or `strict` and some is not.
     """
     corpus, named_options = parse_corpus_name(name)
-    for option in options:
-        check_option(corpus, option)
+    options = {**named_options, **settle_corpus_options(corpus, options, corpus)}
     cache = cache_folder(cache_dir)
-    options = {**named_options, **options}
     patterns = {name: options.pop(name) for name in SPLIT_OPTIONS if name in options}
     utterances = CORPORA[corpus](
         None if data_dir is None else Path(data_dir), cache, strict=strict, **options
@@ -75,22 +74,12 @@ def split_corpus(
 ) -> dict[str, datasets.Dataset]:
     """Splits a corpus as it asks for: by its own split column, by session, or by speaker.
 
-    A corpus without sessions is split by speaker in one fixed way, whatever the fold.
-
-    Args:
-        corpus (`datasets.Dataset`): utterances.
-        fold (`int`): 1-based fold of a corpus with sessions.
-        protocol (`str`): "validated" or "paper", see `split_by_session`.
-
-    Returns:
-        `dict[str, datasets.Dataset]`: the splits "train", "validation" and "test".
-
-    Raises:
-        CorpusError: too few sessions or speakers, or no such fold.
+    A corpus with sessions has folds, from 1, see `split_by_session` for the protocols. One without
+    is split by speaker in one fixed way, whatever the fold. Raises `CorpusError` where there are
+    too few sessions or speakers, or no such fold.
     """
     if "split" in corpus.column_names:
-        own = np.asarray(corpus["split"][:])
-        return {split: corpus.select(np.flatnonzero(own == split)) for split in SPLITS}
+        return take_splits(corpus, corpus["split"][:])
     if any(corpus["session"][:]):
         return split_by_session(corpus, fold, protocol)
     return split_by_speaker(corpus)
@@ -123,21 +112,12 @@ def _make_planner(
 ) -> MixturePlanner:
     if split not in SPLITS:
         raise CorpusError(f"unknown split {split!r}: use one of {', '.join(SPLITS)}")
-
     names = [*options.targets, *(options.interferers or ())]
     refuse_confusable(names)
-
-    def read(names: str | Sequence[str]) -> list[datasets.Dataset]:
-        return read_corpora(
-            names,
-            options.corpus_dir,
-            options.corpus_dirs,
-            cache_dir,
-            strict=options.strict_corpora,
-        )
-
-    corpora = read(options.targets)
-    others = None if options.interferers is None else read(options.interferers)
+    corpora = read_corpora(options.targets, options, cache_dir)
+    others = None
+    if options.interferers is not None:
+        others = read_corpora(options.interferers, options, cache_dir)
     _refuse_split_twice([*zip(names, [*corpora, *(others or ())], strict=True)], options)
     _refuse_unheard_of(options.emotions, corpora)
     speakers_utterances = _join_split(corpora, split, options)
@@ -157,7 +137,7 @@ def _make_planner(
         if noise_folder is None
         else NoiseFolder(noise_folder, cache_dir, strict=options.strict_corpora),
         classes=options.classes,
-        **options.drawing_keywords(),
+        **values_of(options, DrawingOptions),
     )
 
 
@@ -170,7 +150,7 @@ def _refuse_split_twice(
     """
     by_name: dict[str, dict[str, datasets.Dataset]] = {}
     for name, corpus in named:
-        by_name.setdefault(own_name(name), {})[name] = corpus
+        by_name.setdefault(_own_name(name), {})[name] = corpus
     for own, several in by_name.items():
         split_of_speaker: dict[str, str] = {}
         for corpus in several.values() if len(several) > 1 else ():
@@ -194,32 +174,18 @@ def _join_split(
 
 
 def read_corpora(
-    names: str | Sequence[str],
-    corpus_dir: str | Path | None = None,
-    corpus_dirs: Mapping[str, str | Path] | None = None,
-    cache_dir: str | Path | None = None,
-    *,
-    strict: bool = False,
+    names: str | Sequence[str], options: MixtureOptions, cache_dir: str | Path | None = None
 ) -> list[datasets.Dataset]:
-    """Reads several corpora whose folders are given as for `load_mixtures`.
+    """Reads one corpus or several, in the order of their names.
 
-    Args:
-        names (`str` or `Sequence[str]`): one corpus or several.
-        corpus_dir (`str` or `Path`, *optional*): root with one folder a corpus, named like it.
-        corpus_dirs (`Mapping[str, str | Path]`, *optional*): folders by corpus name; these win.
-        cache_dir (`str` or `Path`, *optional*): see `load_corpus`.
-        strict (`bool`): see `load_corpus`.
-
-    Returns:
-        `list[datasets.Dataset]`: the corpora, in the order of their names.
-
-    Raises:
-        CorpusError: a corpus cannot be used, or none is named.
+    The options tell where they lie, and how strict they are read. Raises `CorpusError` where a
+    corpus cannot be used, or none is named.
     """
     if not names:
         raise CorpusError(f"no corpus is named: use some of {', '.join(sorted(CORPORA))}")
+    folders = options.corpus_dir, options.corpus_dirs
     return [
-        load_corpus(name, corpus_folder(name, corpus_dir, corpus_dirs), cache_dir, strict=strict)
+        load_corpus(name, corpus_folder(name, *folders), cache_dir, strict=options.strict_corpora)
         for name in ([names] if isinstance(names, str) else names)
     ]
 
@@ -227,33 +193,20 @@ def read_corpora(
 def corpus_folder(
     name: str, corpus_dir: str | Path | None, corpus_dirs: Mapping[str, str | Path] | None
 ) -> Path | None:
-    """Folder of a corpus.
+    """Folder of a corpus, if one was given.
 
-    Args:
-        name (`str`): the corpus.
-        corpus_dir (`str` or `Path`, *optional*): root with one folder a corpus, named like it.
-        corpus_dirs (`Mapping[str, str | Path]`, *optional*): folders by corpus name, with its
-            options or without; these win.
-
-    Returns:
-        `Path` or `None`: its folder, if one was given.
+    `corpus_dir` holds a folder for each corpus, named like it; `corpus_dirs` has folders by corpus
+    name, with its options or without, and wins.
     """
-    folders, own = corpus_dirs or {}, own_name(name)
+    folders, own = corpus_dirs or {}, _own_name(name)
     for key in (name, own, name.partition(":")[0]):
         if key in folders:
             return Path(folders[key])
     return None if corpus_dir is None else Path(corpus_dir) / own
 
 
-def own_name(name: str) -> str:
-    """The name of a corpus without its options; of a folder, the one that it was given.
-
-    Args:
-        name (`str`): the corpus, such as "librispeech:hours=10" or "folder:name=clinic".
-
-    Returns:
-        `str`: "librispeech" or "clinic".
-    """
+def _own_name(name: str) -> str:
+    """The name of a corpus without its options; of a folder, the one that it was given."""
     corpus, _, has_options = name.partition(":")
     # LibriMix's metadata lie in a folder of this kind too, and are no corpus.
     options = parse_corpus_name(name)[1] if has_options else {}

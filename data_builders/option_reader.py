@@ -10,6 +10,7 @@ import argparse
 import dataclasses
 import difflib
 import json
+import math
 import os
 import re
 import sys
@@ -35,42 +36,26 @@ class OptionError(ValueError):
 
 @dataclass(frozen=True)
 class Range:
-    """Numbers that an option may have.
+    """Numbers that an option may have: finite ones within the bounds."""
 
-    Attributes:
-        at_least (`float`, *optional*): lowest.
-        above (`float`, *optional*): it is more than this.
-        at_most (`float`, *optional*): highest.
-    """
-
-    at_least: float | None = None
-    above: float | None = None
-    at_most: float | None = None
+    at_least: float = -math.inf
+    above: float = -math.inf
+    at_most: float = math.inf
 
     def __contains__(self, number: float) -> bool:
-        return (
-            abs(number) < float("inf")
-            and (self.at_least is None or number >= self.at_least)
-            and (self.above is None or number > self.above)
-            and (self.at_most is None or number <= self.at_most)
-        )
+        is_finite = abs(number) < math.inf
+        return is_finite and self.at_least <= number <= self.at_most and number > self.above
 
     def __str__(self) -> str:
         bounds = {"at least": self.at_least, "above": self.above, "at most": self.at_most}
-        words = [f"{word} {bound:g}" for word, bound in bounds.items() if bound is not None]
+        words = [f"{word} {bound:g}" for word, bound in bounds.items() if abs(bound) < math.inf]
         return " and ".join(words) or "finite"
 
 
 def option(default: Any, help_text: str, **bounds: float) -> Any:
-    """Declares an option as a field of a dataclass.
+    """Declares an option as a field of a dataclass, by its default and a help with the unit.
 
-    Args:
-        default (`Any`): its value where none is given.
-        help_text (`str`): what it does, with the unit.
-        **bounds (`float`): fields of `Range`; every number of a sequence keeps to them.
-
-    Returns:
-        `dataclasses.Field`: the field.
+    The bounds are fields of `Range`; every number of a sequence keeps to them.
     """
     return field(default=default, metadata={"help": help_text, RANGE: Range(**bounds)})
 
@@ -78,12 +63,8 @@ def option(default: Any, help_text: str, **bounds: float) -> Any:
 def settle_options(options: Any) -> None:
     """Brings the options of a dataclass to their types, and raises unless each is in its range.
 
-    Args:
-        options (`Any`): instance of a dataclass; lists become tuples, "1e-3" a number and
-            "iemocap=/data/IEMOCAP" an entry of a mapping.
-
-    Raises:
-        OptionError: a value does not fit; the message names the option and what would.
+    Lists become tuples, "1e-3" a number and "iemocap=/data/IEMOCAP" an entry of a mapping. Raises
+    `OptionError`, which names the option and what would fit.
     """
     kinds = get_type_hints(type(options))
     for one in dataclasses.fields(options):
@@ -94,15 +75,9 @@ def settle_options(options: Any) -> None:
 
 
 def check_range(name: str, value: Any, allowed: Range) -> None:
-    """Raises unless a number, or every number of a sequence, is in a range.
+    """Raises `OptionError` unless a number, or every number of a sequence, is in a range.
 
-    Args:
-        name (`str`): option, for the message.
-        value (`Any`): its value; what is no number is in every range.
-        allowed (`Range`): the range.
-
-    Raises:
-        OptionError: a number is not.
+    What is no number is in every range; `name` begins the message.
     """
     for number in value if isinstance(value, tuple | list) else (value,):
         is_number = isinstance(number, int | float) and not isinstance(number, bool)
@@ -113,37 +88,29 @@ def check_range(name: str, value: Any, allowed: Range) -> None:
 def convert(name: str, value: Any, kind: Any) -> Any:
     """Brings a value from YAML, a command line or Python to the type of an option.
 
-    Args:
-        name (`str`): option, for the message.
-        value (`Any`): its value.
-        kind (`Any`): its type annotation.
-
-    Returns:
-        `Any`: the value.
-
-    Raises:
-        OptionError: it does not fit.
+    `name` begins the message of the `OptionError` that is raised where it does not fit.
     """
     origin, parts = get_origin(kind), get_args(kind)
     if origin in (Union, types.UnionType):
         return _convert_to_any(name, value, parts)
-    if origin is Literal:
-        if value in parts:
-            return value
-        choices = ", ".join(repr(choice) for choice in parts)
-        raise OptionError(f"{name}: unknown choice {value!r}: use one of {choices}")
-    if origin in (tuple, list):
-        return _convert_sequence(name, value, origin, parts)
+    if origin in (tuple, list, Sequence):
+        return _convert_sequence(name, value, tuple if origin is tuple else list, parts)
     if origin in (Mapping, dict) or kind is dict:
         return _convert_mapping(name, value)
     if isinstance(value, list) and len(value) == 1:
         value = value[0]  # one word of a command line that would take several
+    if origin is Literal:
+        return _choose(name, value, parts)
     if isinstance(kind, type) and issubclass(kind, Enum):
-        if isinstance(value, kind) or value in [member.value for member in kind]:
-            return kind(value)
-        choices = ", ".join(repr(member.value) for member in kind)
-        raise OptionError(f"{name}: unknown choice {value!r}: use one of {choices}")
+        return kind(_choose(name, getattr(value, "value", value), [one.value for one in kind]))
     return _convert_scalar(name, value, kind)
+
+
+def _choose(name: str, value: Any, choices: Sequence[Any]) -> Any:
+    if value not in choices:
+        words = ", ".join(repr(choice) for choice in choices)
+        raise OptionError(f"{name}: unknown choice {value!r}: use one of {words}")
+    return value
 
 
 def _convert_to_any(name: str, value: Any, kinds: Sequence[Any]) -> Any:
@@ -164,7 +131,8 @@ def _convert_to_any(name: str, value: Any, kinds: Sequence[Any]) -> Any:
 
 
 def _convert_sequence(name: str, value: Any, origin: type, kinds: Sequence[Any]) -> Any:
-    items = list(value) if isinstance(value, Sequence) and not isinstance(value, str) else [value]
+    is_one = isinstance(value, str) or not isinstance(value, Collection)
+    items = [value] if is_one else list(value)
     variable = origin is list or kinds[-1] is Ellipsis
     if value is None or (not variable and len(items) != len(kinds)):
         number = "some values" if variable else f"{len(kinds)} values"
@@ -216,16 +184,7 @@ def _convert_scalar(name: str, value: Any, kind: Any) -> Any:
 
 
 def refuse_unknown(given: Collection[str], known: Collection[str], where: str = "") -> None:
-    """Raises unless every name is known.
-
-    Args:
-        given (`Collection[str]`): names to check.
-        known (`Collection[str]`): admissible names.
-        where (`str`): what begins the message.
-
-    Raises:
-        OptionError: a name is unknown; the message names the nearest known one.
-    """
+    """Raises `OptionError` unless every name is known; the message names the nearest known one."""
     for name in given:
         if name not in known:
             raise OptionError(f"{where}unknown key {name!r}{_suggestion(name, known)}")
@@ -246,15 +205,9 @@ def _suggestion(name: Any, known: Collection[str], prefix: str = "") -> str:
 def read_yaml(path: str | Path) -> dict[str, Any]:
     """Reads a YAML file that holds one mapping, over the files that its key `include` names.
 
-    Args:
-        path (`str` or `Path`): file; what it includes is looked for in its own folder.
-
-    Returns:
-        `dict[str, Any]`: keys and values, ${VARIABLES} as they stand.
-
-    Raises:
-        OptionError: a file is missing, is no YAML, holds something else than a mapping, or
-            includes itself.
+    What it includes is looked for in its own folder; ${VARIABLES} stay as they are. Raises
+    `OptionError` where a file is missing, is no YAML, holds something else than a mapping, or
+    includes itself.
     """
     return _read_yaml(Path(path), ())
 
@@ -277,23 +230,12 @@ def _read_yaml(path: Path, above: tuple[Path, ...]) -> dict[str, Any]:
     return included | content
 
 
-def expand_variables(value: Any, name: str) -> Any:
-    """Replaces ${VARIABLE} by the environment's value, in lists and mappings too.
-
-    Args:
-        value (`Any`): value of YAML.
-        name (`str`): file and key, for the message.
-
-    Returns:
-        `Any`: the value.
-
-    Raises:
-        OptionError: a variable is not set.
-    """
+def _expand(value: Any, name: str) -> Any:
+    """Replaces ${VARIABLE} by the environment's value, in lists and mappings too."""
     if isinstance(value, list):
-        return [expand_variables(item, name) for item in value]
+        return [_expand(item, name) for item in value]
     if isinstance(value, dict):
-        return {key: expand_variables(item, name) for key, item in value.items()}
+        return {key: _expand(item, name) for key, item in value.items()}
     if not isinstance(value, str):
         return value
     expanded = os.path.expandvars(value)
@@ -326,7 +268,7 @@ class OptionParser(argparse.ArgumentParser):
 
     def _add_option(self, one: dataclasses.Field[Any], kind: Any) -> None:
         keywords: dict[str, Any] = {}
-        if _takes_several(kind):
+        if takes_several(kind):
             keywords["nargs"] = "+"
         elif bool in (kind, *get_args(kind)):
             keywords |= {"nargs": "?", "const": True}
@@ -337,16 +279,9 @@ class OptionParser(argparse.ArgumentParser):
         raise OptionError(message)
 
     def flags(self, argv: Sequence[str] | None = None) -> dict[str, Any]:
-        """What a command line gives.
+        """What a command line gives: option to value, those alone that are there.
 
-        Args:
-            argv (`Sequence[str]`, *optional*): arguments; those of the process if not given.
-
-        Returns:
-            `dict[str, Any]`: option to value, those alone that are there.
-
-        Raises:
-            OptionError: a flag is unknown, or a value does not fit.
+        Raises `OptionError` where a flag is unknown, or a value does not fit.
         """
         words = sys.argv[1:] if argv is None else argv
         # argparse takes -1e-3 for a flag, but no word with a space.
@@ -363,9 +298,10 @@ class OptionParser(argparse.ArgumentParser):
         }
 
 
-def _takes_several(kind: Any) -> bool:
+def takes_several(kind: Any) -> bool:
+    """Whether an option of a type may have several values."""
     return any(
-        get_origin(part) in (tuple, list, Mapping, dict) or part is dict
+        get_origin(part) in (tuple, list, Sequence, Mapping, dict) or part is dict
         for part in (kind, *get_args(kind))
     )
 
@@ -385,22 +321,13 @@ def _help_of(one: dataclasses.Field[Any], kind: Any) -> str:
 def of_file(
     path: str | Path, content: Mapping[str, Any], kinds: Mapping[str, Any], given: Collection[str]
 ) -> dict[str, Any]:
-    """The options of a YAML file's content.
+    """The options of the content of a YAML file, all but those that a command line gives.
 
-    Args:
-        path (`str` or `Path`): the file, for messages.
-        content (`Mapping[str, Any]`): what `read_yaml` gave.
-        kinds (`Mapping[str, Any]`): option to type; there are no others in the content.
-        given (`Collection[str]`): options that a command line gives, which are left out.
-
-    Returns:
-        `dict[str, Any]`: option to value.
-
-    Raises:
-        OptionError: a value does not fit, or a variable is not set.
+    There are none in it but those of `kinds`. Raises `OptionError` where a value does not fit, or a
+    variable is not set.
     """
     return {
-        name: convert(f"{path}: {name}", expand_variables(value, f"{path}: '{name}'"), kinds[name])
+        name: convert(f"{path}: {name}", _expand(value, f"{path}: '{name}'"), kinds[name])
         for name, value in content.items()
         if name not in given
     }
@@ -437,18 +364,9 @@ def read_options(
 
 
 def build_options(kind: type, values: Mapping[str, Any], where: str = "") -> Any:
-    """Makes a dataclass of those values that are its own.
+    """Makes a dataclass of those values that are its own; `where` begins messages.
 
-    Args:
-        kind (`type`): dataclass.
-        values (`Mapping[str, Any]`): option to value; others' options are left alone.
-        where (`str`): what begins messages.
-
-    Returns:
-        `Any`: the instance.
-
-    Raises:
-        OptionError: a needed option is missing, or the dataclass refuses a value.
+    Raises `OptionError` where a needed option is missing, or the dataclass refuses a value.
     """
     fields = [one for one in dataclasses.fields(kind) if one.init]
     missing = [

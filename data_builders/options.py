@@ -28,6 +28,8 @@ from data_builders.option_reader import (
 )
 from data_builders.schema import EMOTIONS, CorpusError
 
+# How many of the training examples are of a kind.
+SHARES = ("noise_share", "reverberation_share", "clean_share", "absent_share")
 # What is left at its default where nobody interferes: clean speech knows no noise and no room.
 INTERFERENCE = (
     "interferers",
@@ -43,19 +45,10 @@ INTERFERENCE = (
     "noise_snr_range_db",
     "reverberation",
     "rt60_range_seconds",
-    "noise_share",
-    "reverberation_share",
-    "clean_share",
-    "absent_share",
+    *SHARES,
 )
 # What belongs to training alone.
-TRAIN_ONLY = (
-    "speed_factors",
-    "noise_share",
-    "reverberation_share",
-    "clean_share",
-    "absent_share",
-)
+TRAIN_ONLY = ("speed_factors", *SHARES)
 # What the published metadata of LibriMix decide.
 DECIDED_BY_LIBRIMIX = (
     "gender_state",
@@ -192,11 +185,7 @@ class DrawingOptions:
             )
 
     def speaker_range(self) -> tuple[int, int]:
-        """Fewest and most speakers of a mixture.
-
-        Returns:
-            `tuple[int, int]`: lowest and highest.
-        """
+        """Fewest and most speakers of a mixture."""
         numbers = self.num_speakers
         if len(numbers) not in (1, 2) or numbers[0] > numbers[-1]:
             raise OptionError(
@@ -249,28 +238,13 @@ class MixtureOptions(DrawingOptions):
 
     @classmethod
     def from_keywords(cls, keywords: Mapping[str, Any]) -> MixtureOptions:
-        """Takes the keywords that a caller gave.
+        """Takes the keywords that a caller gave, with the defaults for what is not given.
 
-        Args:
-            keywords (`Mapping[str, Any]`): field name to value.
-
-        Returns:
-            `MixtureOptions`: with the defaults for what is not given.
-
-        Raises:
-            OptionError: a keyword is unknown, the message names the nearest known one; or a value
-                does not fit.
+        Raises `OptionError` where a keyword is unknown, and names the nearest known one, or where a
+        value does not fit.
         """
         refuse_unknown(keywords, [one.name for one in dataclasses.fields(cls)])
         return cls(**keywords)
-
-    def drawing_keywords(self) -> dict[str, Any]:
-        """The keywords for `MixturePlanner`.
-
-        Returns:
-            `dict[str, Any]`: field name to value.
-        """
-        return _values(self, DrawingOptions)
 
     @property
     def classes(self) -> tuple[str, ...]:
@@ -309,11 +283,9 @@ class DataOptions(MixtureOptions):
     def keywords(self) -> dict[str, Any]:
         """The keywords for `load_mixtures`, all but `split`.
 
-        Returns:
-            `dict[str, Any]`: keyword to value, with nobody and nothing beside the target but in
-            the condition "noisy".
+        There is nobody and nothing beside the target but in the condition "noisy".
         """
-        keywords = _values(self, MixtureOptions) | {"cache_dir": self.cache_dir}
+        keywords = values_of(self, MixtureOptions) | {"cache_dir": self.cache_dir}
         if self.protocol == "best_on_test":
             # The sessions of "paper"; it differs in the choice of an epoch.
             keywords["protocol"] = "paper"
@@ -419,17 +391,9 @@ class RecipeOptions(DataOptions):
         return asked_for and self.condition == "noisy"
 
     def of_split(self, split: str, **changes: Any) -> DataOptions:
-        """What is heard in a split.
+        """What is heard in a split, with changes that win over what the recipe says.
 
-        Args:
-            split (`str`): "train", "validation" or "test".
-            **changes: options of that split that win.
-
-        Returns:
-            `DataOptions`: its options.
-
-        Raises:
-            CorpusError: the recipe takes the published mixtures of LibriMix.
+        Raises `CorpusError` where the recipe takes the published mixtures of LibriMix.
         """
         if self.librimix_subset is not None:
             raise CorpusError(
@@ -437,7 +401,7 @@ class RecipeOptions(DataOptions):
                 "there is no plan of them to read"
             )
         validation, limit = split == "validation", self.max_train_examples
-        values = _values(self, DataOptions)
+        values = values_of(self, DataOptions)
         if split != "train":
             limit = self.max_eval_examples if validation else None
             values |= _defaults(TRAIN_ONLY) | {
@@ -452,19 +416,11 @@ class RecipeOptions(DataOptions):
 
 
 def read_recipe(path: str | Path, flags: Mapping[str, Any] | None = None) -> RecipeOptions:
-    """Reads what a YAML file says about data.
+    """Reads what a YAML file says about data; flags win over it.
 
-    Args:
-        path (`str` or `Path`): recipe of a training or of the Denoised set, whose other options are
-            left alone; or a file whose key `data` holds such options (with `protocol` beside it),
-            or that holds nothing else.
-        flags (`Mapping[str, Any]`, *optional*): options that win over the file's.
-
-    Returns:
-        `RecipeOptions`: its options.
-
-    Raises:
-        OptionError: the file cannot be read, a key is unknown, or a variable is not set.
+    The file is a recipe of a training or of the Denoised set, whose other options are left alone;
+    or its key `data` holds such options (with `protocol` beside it); or it holds nothing else.
+    Raises `OptionError` where the file cannot be read, a key is unknown, or a variable is not set.
     """
     content, given = read_yaml(path), dict(flags or {})
     of_a_program = "output_dir" in content
@@ -489,28 +445,19 @@ def read_split(
 ) -> Any:
     """What a program hears of one split: what a recipe says of it, and over it a command line.
 
-    Args:
-        path (`str` or `Path`, *optional*): see `read_recipe`; without one the flags say all.
-        split (`str`): "train", "validation" or "test".
-        flags (`Mapping[str, Any]`): options that a command line gives; they win.
-        kind (`type`): `DataOptions`, or the options of a program, which are more.
-
-    Returns:
-        `DataOptions`: the options.
-
-    Raises:
-        OptionError: see `read_recipe`.
-        CorpusError: the recipe takes the published mixtures of LibriMix.
+    Without a recipe the flags say all. `kind` is `DataOptions`, or the options of a program, which
+    are more. Raises what `read_recipe` and `RecipeOptions.of_split` raise.
     """
     if path is None:
         return build_options(kind, flags)
     data = {one.name for one in dataclasses.fields(DataOptions)}
     # Read with the flags, so that what they give needs no variable of the environment.
     recipe = read_recipe(path, {name: flags[name] for name in flags if name in data})
-    return build_options(kind, {**_values(recipe.of_split(split), DataOptions), **flags})
+    return build_options(kind, {**values_of(recipe.of_split(split), DataOptions), **flags})
 
 
-def _values(options: Any, kind: type) -> dict[str, Any]:
+def values_of(options: Any, kind: type) -> dict[str, Any]:
+    """The values that options have for the fields of a dataclass, by name."""
     return {one.name: getattr(options, one.name) for one in dataclasses.fields(kind)}
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 import datasets
@@ -41,17 +41,10 @@ class CorpusError(ValueError):
 
 
 def common_rate(examples: Sequence[Mapping[str, Any]]) -> int:
-    """The one rate of examples, for whoever hands them to a model.
+    """The one rate in Hz of examples, for whoever hands them to a model.
 
-    Args:
-        examples (`Sequence[Mapping[str, Any]]`): examples of the contract between data and models;
-            those that do not tell their "sampling_rate" have that of the corpora.
-
-    Returns:
-        `int`: the rate in Hz.
-
-    Raises:
-        ValueError: the rates differ.
+    Those that do not tell their "sampling_rate" have that of the corpora. Raises `ValueError` where
+    the rates differ.
     """
     rates = {example.get("sampling_rate", SAMPLING_RATE) for example in examples}
     if len(rates) != 1:
@@ -60,13 +53,13 @@ def common_rate(examples: Sequence[Mapping[str, Any]]) -> int:
 
 
 def emotion_label(emotion: str, classes: Sequence[str] = EMOTIONS) -> int:
-    """Index of an emotion among the classes.
-
-    Args:
-        emotion (`str`): emotion word of a corpus, "" when unknown.
-        classes (`Sequence[str]`): emotions in the order of their labels.
-
-    Returns:
-        `int`: the label, or `IGNORED_LABEL` for every other word.
-    """
+    """Index of an emotion among the classes, `IGNORED_LABEL` for every other word."""
     return classes.index(emotion) if emotion in classes else IGNORED_LABEL
+
+
+def some_of(names: Collection[str], at_most: int = 5, between: str = ", ") -> str:
+    """Names for a message: the first ones, and how many more there are."""
+    shown = [*names][:at_most]
+    if len(names) > at_most:
+        shown.append(f"and {len(names) - at_most} more")
+    return between.join(shown)

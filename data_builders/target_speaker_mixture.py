@@ -23,9 +23,9 @@ from data_builders.load import load_mixtures, read_corpora
 from data_builders.mixtures.dataset import MixtureDataset
 from data_builders.mixtures.spec import MixtureSpec
 from data_builders.option_reader import refuse_unknown
-from data_builders.options import MixtureOptions
+from data_builders.options import MixtureOptions, values_of
+from data_builders.plans.plan_files import SPEC_FEATURES
 from data_builders.plans.plan_rendering import RowRenderer
-from data_builders.plans.plan_table import SPEC_FEATURES
 
 # Parts of a split that nodes and DataLoader workers share out when streaming. Many numbers of nodes
 # divide it: with others, every node would render the examples of all.
@@ -50,40 +50,20 @@ class MixtureConfig(MixtureOptions, datasets.BuilderConfig):
         MixtureOptions.__post_init__(self)
 
     def mixture_keywords(self) -> dict[str, Any]:
-        """The keywords for `load_mixtures`, all but `split`.
-
-        Returns:
-            `dict[str, Any]`: keyword to value.
-        """
-        options = [field.name for field in dataclasses.fields(MixtureOptions)]
-        return {
-            **{name: getattr(self, name) for name in options},
-            "cache_dir": self.corpus_cache_dir,
-        }
+        """The keywords for `load_mixtures`, all but `split`."""
+        return {**values_of(self, MixtureOptions), "cache_dir": self.corpus_cache_dir}
 
     def create_config_id(
         self, config_kwargs: dict[str, Any], custom_features: datasets.Features | None = None
     ) -> str:
         """Names the folder of the prepared plans after what they were drawn from.
 
-        Args:
-            config_kwargs (`dict[str, Any]`): keywords that were given.
-            custom_features (`datasets.Features`, *optional*): features that were given.
-
-        Returns:
-            `str`: the name; another one when a keyword or the content of a corpus has changed.
+        It is another one when a keyword or the content of a corpus has changed.
         """
-        named = [self.targets, *([] if self.interferers is None else [self.interferers])]
+        names = [*self.targets, *(self.interferers or ())]
         content: list[Any] = [
             Hasher.hash(corpus.with_format("arrow")[:])
-            for names in named
-            for corpus in read_corpora(
-                names,
-                self.corpus_dir,
-                self.corpus_dirs,
-                self.corpus_cache_dir,
-                strict=self.strict_corpora,
-            )
+            for corpus in read_corpora(names, self, self.corpus_cache_dir)
         ]
         if self.noise_folder is not None:
             content += list_files(Path(self.noise_folder), AUDIO_SUFFIXES)
@@ -91,16 +71,11 @@ class MixtureConfig(MixtureOptions, datasets.BuilderConfig):
 
 
 def shard_bounds(num_examples: int) -> list[int]:
-    """Cuts a split into shards whose sizes differ by one at most.
+    """First example of each shard, and the size of the split at the end.
 
-    The larger ones lie apart such that nodes and workers get equally many examples, whether they
-    are handed neighboring shards (as `accelerate` does) or every n-th (as `datasets` does).
-
-    Args:
-        num_examples (`int`): size of the split.
-
-    Returns:
-        `list[int]`: first example of each shard, and the size of the split at the end.
+    The sizes of shards differ by one at most. The larger ones lie apart such that nodes and workers
+    get equally many examples, whether they are handed neighboring shards (as `accelerate` does) or
+    every n-th (as `datasets` does).
     """
     sizes = np.full(NUM_SHARDS, num_examples // NUM_SHARDS)
     larger = np.arange(num_examples % NUM_SHARDS) * SHARD_STEP % NUM_SHARDS
@@ -112,8 +87,7 @@ def shard_bounds(num_examples: int) -> list[int]:
 class MixtureRenderer(RowRenderer):
     """Renders plan rows; other processes read the corpora by themselves.
 
-    Args:
-        keywords (`Mapping[str, Any]`): keywords of `load_mixtures`, all but `split`.
+    The keywords are those of `load_mixtures`, all but `split`.
     """
 
     def __init__(self, keywords: Mapping[str, Any]) -> None:
@@ -124,14 +98,7 @@ class MixtureRenderer(RowRenderer):
         return {"_keywords": self._keywords, "_mixtures": {}}
 
     def mixtures(self, split: str) -> MixtureDataset:
-        """The mixtures of a split.
-
-        Args:
-            split (`str`): "train", "validation" or "test".
-
-        Returns:
-            `MixtureDataset`: loaded once.
-        """
+        """The mixtures of a split, loaded once."""
         if split not in self._mixtures:
             self._mixtures[split] = load_mixtures(split=split, **self._keywords)
         return self._mixtures[split]

@@ -59,10 +59,13 @@ def generated_corpus() -> datasets.Dataset:
 
 @pytest.fixture(scope="module")
 def corpora(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with tiny copies of ravdess, emodb and asterisk."""
+    """A folder with tiny copies of ravdess, emodb and asterisk, and of noise."""
     from corpus_layouts import write_corpora
+    from mixture_bytes import write_noise
 
-    return write_corpora(tmp_path_factory.mktemp("corpora"))
+    root = write_corpora(tmp_path_factory.mktemp("corpora"))
+    write_noise(root / "noise")
+    return root
 
 
 def _shared_folder(variable: str, name: str) -> Path:

@@ -13,6 +13,7 @@ import datasets
 import numpy as np
 import soundfile
 
+from data_builders.corpora.asterisk import VOICES
 from data_builders.schema import UTTERANCE_FEATURES
 
 LEAD_SECONDS = 0.2
@@ -39,6 +40,12 @@ def burst(seed: int, rate: int = 16_000, active_seconds: float = 0.4) -> np.ndar
     return np.concatenate([lead, active, trail]).astype(np.float32)
 
 
+def write_speech(path: Path, seed: int, rate: int = 16_000, active_seconds: float = 0.4) -> None:
+    """A burst as a recording; its folder is made."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    soundfile.write(path, burst(seed, rate, active_seconds), rate)
+
+
 def write_ravdess(
     root: Path,
     actors: Iterable[int] = range(1, 13),
@@ -48,23 +55,19 @@ def write_ravdess(
 ) -> Path:
     """Two statements of each emotion by each actor, in Actor_01 and so on."""
     for actor in actors:
-        folder = root / f"Actor_{actor:02d}"
-        folder.mkdir(parents=True)
         for emotion in emotions:
             for statement in ("01", "02"):
-                name = f"03-01-{emotion}-01-{statement}-01-{actor:02d}{suffix}"
-                seed = actor * 1000 + int(emotion) * 10 + int(statement)
-                soundfile.write(folder / name, burst(seed, rate), rate)
+                name = f"Actor_{actor:02d}/03-01-{emotion}-01-{statement}-01-{actor:02d}{suffix}"
+                write_speech(root / name, actor * 1000 + int(emotion) * 10 + int(statement), rate)
     return root
 
 
 def write_emodb(root: Path, suffix: str = ".wav") -> Path:
     """A neutral and an angry sentence by each of the ten speakers, in wav/."""
-    (root / "wav").mkdir(parents=True)
     for speaker in ("03", "08", "09", "10", "11", "12", "13", "14", "15", "16"):
         for emotion in "NW":
             path = root / "wav" / f"{speaker}a01{emotion}a{suffix}"
-            soundfile.write(path, burst(int(speaker) * 100 + ord(emotion)), 16_000)
+            write_speech(path, int(speaker) * 100 + ord(emotion))
     return root
 
 
@@ -75,36 +78,22 @@ def write_cremad(
     suffix: str = ".wav",
 ) -> Path:
     """Six emotions of some sentences by some actors, in AudioWAV/, and the demographics."""
-    (root / "AudioWAV").mkdir(parents=True)
     lines = ["ActorID,Age,Sex,Race,Ethnicity"]
     for actor in actors:
         lines.append(f"{actor},30,{'Male' if actor % 4 else 'Female'},Unknown,Not Hispanic")
         for place, sentence in enumerate(sentences):
             for number, emotion in enumerate(("ANG", "DIS", "FEA", "HAP", "NEU", "SAD")):
                 name = f"{actor}_{sentence}_{emotion}_XX{suffix}"
-                samples = burst(actor * 100 + place * 10 + number)
-                soundfile.write(root / "AudioWAV" / name, samples, 16_000)
+                write_speech(root / "AudioWAV" / name, actor * 100 + place * 10 + number)
     (root / "VideoDemographics.csv").write_text("\n".join(lines), encoding="utf-8")
     return root
 
 
 def write_asterisk(root: Path) -> Path:
     """Two prompts by each of the five voices, one of them in a subfolder."""
-    voices = (
-        "en_US_f_Allison",
-        "es_MX_f_Allison",
-        "fr_CA_f_June",
-        "it_IT_m_Carlo",
-        "ru_RU_f_IvrvoiceRU",
-    )
-    for number, voice in enumerate(voices):
-        (root / voice / "dictate").mkdir(parents=True)
-        soundfile.write(root / voice / "conf-full.flac", burst(number + 50), 16_000)
-        soundfile.write(
-            root / voice / "dictate" / "play_help.flac",
-            burst(number + 60, active_seconds=2),
-            16_000,
-        )
+    for number, voice in enumerate(VOICES):
+        write_speech(root / voice / "conf-full.flac", number + 50)
+        write_speech(root / voice / "dictate" / "play_help.flac", number + 60, active_seconds=2)
     return root
 
 
@@ -118,12 +107,9 @@ def write_iemocap(
     for session in sessions:
         for dialogue in (f"Ses0{session}F_impro01", f"Ses0{session}M_script01_1"):
             folder = root / f"Session{session}"
-            evaluations = [
-                "% [START_TIME - END_TIME] TURN_NAME EMOTION [V, A, D]\n",
-            ]
+            evaluations = ["% [START_TIME - END_TIME] TURN_NAME EMOTION [V, A, D]\n"]
             texts = []
             audio = folder / "sentences" / "wav" / dialogue
-            audio.mkdir(parents=True)
             for actor in "FM":
                 for number in range(turns_per_label * len(labels)):
                     turn = f"{dialogue}_{actor}{number:03d}"
@@ -137,7 +123,7 @@ def write_iemocap(
                         f"{turn} [{start:08.4f}-{end:08.4f}]: Turn {number} of {dialogue}."
                     )
                     seed = session * 10_000 + number * 10 + "FM".index(actor) + len(dialogue)
-                    soundfile.write(audio / f"{turn}.wav", burst(seed), 16_000)
+                    write_speech(audio / f"{turn}.wav", seed)
             _write_text(
                 folder / "dialog" / "EmoEvaluation" / f"{dialogue}.txt", "\n".join(evaluations)
             )
@@ -173,12 +159,11 @@ def write_librispeech(
                 lines.append(f"{speaker:<4} | {gender} | {subset:<16} | 25.03 | A Reader")
             for chapter in (int(speaker) * 10 + 1, int(speaker) * 10 + 2):
                 folder = root / subset / speaker / str(chapter)
-                folder.mkdir(parents=True)
                 texts = []
                 for number in range(utterances):
                     name = f"{speaker}-{chapter}-{number:04d}"
-                    samples = burst(chapter * 100 + number, active_seconds=active_seconds)
-                    soundfile.write(folder / f"{name}.flac", samples, 16_000)
+                    seed = chapter * 100 + number
+                    write_speech(folder / f"{name}.flac", seed, active_seconds=active_seconds)
                     texts.append(f"{name} UTTERANCE {number} OF CHAPTER {chapter}\n")
                 _write_text(folder / f"{speaker}-{chapter}.trans.txt", "".join(texts))
     _write_text(root / "SPEAKERS.TXT", "\n".join(lines) + "\n")
@@ -229,10 +214,7 @@ def write_esd(
                 part = "evaluation" if sentence <= 20 else "test" if sentence <= 50 else "train"
                 name = f"{speaker:04d}_{block * 350 + sentence:06d}"
                 folder = root / f"{speaker:04d}" / case(emotion) / (part if parts else "")
-                folder.mkdir(parents=True, exist_ok=True)
-                soundfile.write(
-                    folder / f"{name}.wav", burst(speaker * 2000 + block * 350 + sentence), 16_000
-                )
+                write_speech(folder / f"{name}.wav", speaker * 2000 + block * 350 + sentence)
                 lines.append(f"{name}\tIt{APOSTROPHE}s sentence {sentence}.\t{emotion}")
         encoding = ESD_ENCODINGS[speaker % len(ESD_ENCODINGS)]
         _write_text(

@@ -9,7 +9,11 @@ from typing import Any
 import numpy as np
 import soundfile
 
+from data_builders import MixtureDataset, load_mixtures
+from data_builders.audio import read_audio
+
 NUM_MIXTURES = 16
+EVERYBODY = ("ravdess", "emodb", "asterisk")
 
 
 def write_noise(folder: Path) -> Path:
@@ -50,6 +54,20 @@ def every_option(root: Path) -> dict[str, Any]:
         segment_seconds=0.5,
         enrollment_seconds=0.4,
     )
+
+
+def tiny_mixtures(root: Path, **keywords: Any) -> MixtureDataset:
+    """Training mixtures of RAVDESS with everybody, of the corpora below a folder."""
+    settings: dict[str, Any] = {"targets": "ravdess", "interferers": EVERYBODY, **keywords}
+    return load_mixtures(corpus_dir=root, cache_dir=root / "cache", **settings)
+
+
+def recorded(mixtures: MixtureDataset, utterance_id: str) -> np.ndarray:
+    """An utterance of any role, as it was recorded."""
+    for table in (mixtures.planner.targets, mixtures.planner.interferers):
+        if table is not None and utterance_id in table.row_of_id:
+            return read_audio(table.paths[table.row_of_id[utterance_id]])
+    raise AssertionError(utterance_id)
 
 
 def digest(example: dict[str, Any]) -> str:

@@ -18,7 +18,7 @@ from accelerate.state import AcceleratorState, PartialState
 from accelerate.utils import DataLoaderConfiguration
 from corpus_layouts import write_corpora
 from datasets.distributed import split_dataset_by_node
-from mixture_bytes import NUM_MIXTURES, digest, usual_keywords
+from mixture_bytes import NUM_MIXTURES, digest, every_option, write_noise
 from torch.utils.data import DataLoader
 
 from data_builders import (
@@ -44,22 +44,21 @@ STREAMING = tuple(way for way in WAYS if way.endswith("streaming"))
 @pytest.fixture(scope="module")
 def corpora(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = write_corpora(tmp_path_factory.mktemp("corpora"))
-    write_plan(root / "plan.parquet", split="test", **keywords(root))
+    write_noise(root / "noise")
+    write_plan(root / "plan.parquet", split="test", **every_option(root))
     return root
-
-
-def keywords(root: Path) -> dict[str, Any]:
-    return usual_keywords(
-        root, num_speakers=(2, 3), clean_share=0.2, trim_silence=True, segment_seconds=0.5
-    )
 
 
 def load(way: str, root: Path) -> Any:
     """The test mixtures, in one of the ways to them."""
-    folders: dict[str, Any] = {"corpus_dir": root, "cache_dir": root / "cache"}
+    folders: dict[str, Any] = {
+        "corpus_dir": root,
+        "noise_dir": root / "noise",
+        "cache_dir": root / "cache",
+    }
     streaming = way in STREAMING
     if way == "load_mixtures":
-        return load_mixtures(split="test", **keywords(root))
+        return load_mixtures(split="test", **every_option(root))
     if way == "plan":
         return load_mixtures_from_plan(root / "plan.parquet", **folders)
     if way.startswith("load_dataset"):
@@ -68,7 +67,7 @@ def load(way: str, root: Path) -> Any:
             data_files=NO_DATA_FILES,
             split="test",
             streaming=streaming,
-            **keywords(root),
+            **every_option(root),
         )
     rows = datasets.load_dataset(
         "parquet",

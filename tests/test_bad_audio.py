@@ -6,7 +6,6 @@ It is left out with a counted line, or stops the corpus where `strict` asks for 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -18,32 +17,22 @@ from data_builders import load_corpus, load_mixtures
 from data_builders.schema import CorpusError
 
 
-def write_text(path: Path) -> None:
-    path.write_text("no audio at all, but long enough to look at")
+def with_sample(value: float) -> np.ndarray:
+    samples = burst(1)
+    samples[100] = value
+    return samples
 
 
-def write_no_bytes(path: Path) -> None:
-    path.write_bytes(b"")
-
-
-def write_no_samples(path: Path) -> None:
-    soundfile.write(path, np.zeros(0, dtype=np.float32), 16_000)
-
-
-def write_differing_channels(path: Path) -> None:
-    soundfile.write(path, np.stack([burst(1), burst(1) * 0.5], axis=1), 16_000)
-
-
-def write_silence(path: Path) -> None:
-    soundfile.write(path, np.zeros(16_000), 16_000)
-
-
-def write_silence_of_a_codec(path: Path) -> None:
-    soundfile.write(path, np.full(16_000, 1e-34), 16_000, subtype="FLOAT")
-
-
-def write_constant(path: Path) -> None:
-    soundfile.write(path, np.full(16_000, 0.25), 16_000)
+def spoil(path: Path, content: bytes | np.ndarray | Path | None) -> None:
+    """Replaces a recording by bytes, by other samples, by a link or by nothing."""
+    path.unlink()
+    if isinstance(content, bytes):
+        path.write_bytes(content)
+    elif isinstance(content, Path):
+        path.symlink_to(content)
+    elif content is not None:
+        subtype = "FLOAT" if path.suffix == ".wav" else None
+        soundfile.write(path, content, 16_000, subtype=subtype)
 
 
 def write_mp3_of_a_stream(path: Path, bitrate_mode: str, rate: int = 44_100) -> None:
@@ -57,49 +46,29 @@ def write_mp3_of_a_stream(path: Path, bitrate_mode: str, rate: int = 44_100) -> 
     path.write_bytes(content[content.index(content[:2], 100) :])
 
 
-def write_nan(path: Path) -> None:
-    samples = burst(1)
-    samples[100] = np.nan
-    soundfile.write(path, samples, 16_000, subtype="FLOAT")
-
-
-def write_infinite(path: Path) -> None:
-    samples = burst(1)
-    samples[100] = np.inf
-    soundfile.write(path, samples, 16_000, subtype="FLOAT")
-
-
-def write_short(path: Path) -> None:
-    soundfile.write(path, burst(1)[4000:5000], 16_000)
-
-
-def write_dangling_link(path: Path) -> None:
-    path.unlink()
-    path.symlink_to(path.parent / "nowhere")
-
-
+NO_AUDIO = b"no audio at all, but long enough to look at"
 BAD_NAME = "Actor_02/03-01-04-01-02-01-02.wav"
 
 
 @pytest.mark.parametrize(
-    ("spoil", "reason"),
+    ("content", "reason"),
     [
-        (write_text, "unreadable"),
-        (write_no_bytes, "empty: the file has no bytes"),
-        (write_no_samples, "empty: it holds no samples"),
-        (write_differing_channels, "2 channels that differ; convert it to mono"),
-        (write_silence, "silent: every sample is zero"),
-        (write_silence_of_a_codec, "silent"),
-        (write_constant, "silent"),
-        (write_nan, "NaN or infinite"),
-        (write_infinite, "NaN or infinite"),
-        (write_short, "too short: 0.062 s"),
-        (write_dangling_link, "missing"),
-        (Path.unlink, "missing"),
+        (NO_AUDIO, "unreadable"),
+        (b"", "empty: the file has no bytes"),
+        (np.zeros(0), "empty: it holds no samples"),
+        (np.stack([burst(1), burst(1) * 0.5], axis=1), "2 channels that differ; convert it to mon"),
+        (np.zeros(16_000), "silent: every sample is zero"),
+        (np.full(16_000, 1e-34), "silent"),  # as codecs leave it
+        (np.full(16_000, 0.25), "silent"),
+        (with_sample(np.nan), "NaN or infinite"),
+        (with_sample(np.inf), "NaN or infinite"),
+        (burst(1)[4000:5000], "too short: 0.062 s"),
+        (Path("nowhere"), "missing"),
+        (None, "missing"),
     ],
 )
 def test_a_bad_file_is_left_out_and_counted_or_stops_a_strict_corpus(
-    spoil: Callable[[Path], None],
+    content: bytes | np.ndarray | Path | None,
     reason: str,
     tmp_path: Path,
     caplog: pytest.LogCaptureFixture,
@@ -107,7 +76,7 @@ def test_a_bad_file_is_left_out_and_counted_or_stops_a_strict_corpus(
     root = write_ravdess(tmp_path / "ravdess", actors=[1, 2], suffix=".wav")
     rows = [f"{path.relative_to(root)},{path.parent.name}" for path in root.rglob("*.wav")]
     (root / "metadata.csv").write_text("\n".join(["path,speaker_id", *rows]))
-    spoil(root / BAD_NAME)
+    spoil(root / BAD_NAME, content)
     for _ in range(2):  # as it is scanned, and as it is kept
         caplog.clear()
         corpus = load_corpus("folder", root, tmp_path / "cache")
@@ -132,7 +101,7 @@ def test_a_truncated_flac_is_left_out(tmp_path: Path, caplog: pytest.LogCaptureF
 def test_bad_files_are_reported_together_up_to_ten(tmp_path: Path) -> None:
     root = write_ravdess(tmp_path / "ravdess", actors=[1, 2])
     for path in sorted(root.rglob("*.flac"))[:12]:
-        write_silence(path)
+        spoil(path, np.zeros(16_000))
     with pytest.raises(CorpusError) as error:
         load_corpus("ravdess", root, tmp_path / "cache", strict=True)
     assert str(error.value).count("silent") == 10
@@ -143,7 +112,7 @@ def test_bad_files_are_reported_together_up_to_ten(tmp_path: Path) -> None:
 def test_a_corpus_of_bad_files_alone_is_refused(tmp_path: Path) -> None:
     root = write_ravdess(tmp_path / "ravdess", actors=[1])
     for path in root.rglob("*.flac"):
-        write_text(path)
+        spoil(path, NO_AUDIO)
     with pytest.raises(CorpusError, match="8 of 8 audio files"):
         load_corpus("ravdess", root, tmp_path / "cache")
 
@@ -151,7 +120,7 @@ def test_a_corpus_of_bad_files_alone_is_refused(tmp_path: Path) -> None:
 def test_a_strict_corpus_is_usable_once_its_bad_file_is_gone(tmp_path: Path) -> None:
     root = write_ravdess(tmp_path / "ravdess", actors=[1, 2])
     path = root / "Actor_01" / "03-01-04-01-02-01-01.flac"
-    write_text(path)
+    spoil(path, NO_AUDIO)
     with pytest.raises(CorpusError):
         load_corpus("ravdess", root, tmp_path / "cache", strict=True)
     path.unlink()

@@ -23,7 +23,6 @@ from corpus_layouts import (
 
 from data_builders import audio, load_corpus
 from data_builders.audio import find_speech, read_audio, resample
-from data_builders.corpora import scan
 from data_builders.schema import UTTERANCE_FEATURES, CorpusError
 
 
@@ -135,21 +134,6 @@ def test_other_rates_are_resampled_once(tmp_path: Path) -> None:
     os.remove(paths[0])
     assert load_corpus("ravdess", root, tmp_path / "cache")["path"][:] == paths
     assert os.path.exists(paths[0])
-
-
-def test_the_second_load_decodes_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    root = write_ravdess(tmp_path / "ravdess", actors=[1, 2])
-    first = load_corpus("ravdess", root, tmp_path / "cache")
-
-    def refuse(*args: object) -> None:
-        raise AssertionError("a file was decoded")
-
-    monkeypatch.setattr(scan, "_decode", refuse)
-    assert load_corpus("ravdess", root, tmp_path / "cache")[:] == first[:]
-    name = "03-01-01-01-01-01-01.flac"
-    soundfile.write(root / "Actor_01" / name, burst(1, active_seconds=1.0), 16_000)
-    with pytest.raises(AssertionError, match="decoded"):
-        load_corpus("ravdess", root, tmp_path / "cache")
 
 
 def test_several_loads_at_once_share_one_cache(tmp_path: Path) -> None:

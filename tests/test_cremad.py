@@ -56,7 +56,7 @@ def test_unknown_genders_are_counted_and_contradictions_refused(
     assert {*load_corpus("cremad", root, tmp_path / "cache")["gender"]} == {""}
     assert "the gender of 6 speakers is unknown, such as cremad_1001: put VideoDem" in caplog.text
     (root / "VideoDemographics.csv").write_text(f"{table}\n1001,30,Female,Unknown,Unknown")
-    with pytest.raises(CorpusError, match="actor 1001 is male and female"):
+    with pytest.raises(CorpusError, match="speaker 1001 is both male and female"):
         load_corpus("cremad", root, tmp_path / "cache")
     shutil.rmtree(root / "AudioWAV")
     (root / "VideoDemographics.csv").write_text(table)
@@ -109,7 +109,7 @@ def test_six_actors_are_set_aside_for_choices(tmp_path: Path) -> None:
     choices = split_corpus(load_corpus("cremad:part=choices", root, tmp_path / "cache"))
     heard = {split: {*part["speaker_id"][:]} for split, part in choices.items()}
     assert heard == {"train": everyone - aside, "validation": aside, "test": set()}
-    with pytest.raises(CorpusError, match="use study or choices"):
+    with pytest.raises(CorpusError, match="unknown choice 'all': use one of 'study', 'choices'"):
         load_corpus("cremad:part=all", root, tmp_path / "cache")
 
 

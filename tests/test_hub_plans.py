@@ -15,7 +15,7 @@ from mixture_bytes import NUM_MIXTURES, digest, usual_keywords
 
 from data_builders import CorpusError, load_mixtures, load_mixtures_from_plan
 from data_builders.plans.export_plan import write_plan
-from data_builders.plans.plan_table import PLAN_FILE_FEATURES
+from data_builders.plans.plan_files import PLAN_FILE_FEATURES
 
 CARD = "---\nlicense: cc-by-4.0\n---\n# Mixtures\n"
 # Under terms that one licence keeps; those of Asterisk and RAVDESS contradict each other.

@@ -57,7 +57,7 @@ def test_scripted_and_improvised_turns_are_told_apart(
     assert len(corpus) == 4 * len(IEMOCAP_LABELS)
     assert all(word in utterance_id for utterance_id in corpus["utterance_id"])
     assert load_corpus("iemocap", root, tmp_path, scenario=scenario)[:] == corpus[:]
-    with pytest.raises(CorpusError, match=r"unknown scenario 'spoken': use all, improvised"):
+    with pytest.raises(CorpusError, match="scenario: unknown choice 'spoken': use one of 'all'"):
         load_corpus("iemocap:scenario=spoken", root, tmp_path)
 
 
@@ -125,14 +125,6 @@ def test_a_label_that_nobody_knows_is_an_error(root: Path, tmp_path: Path) -> No
     labels.write_text(labels.read_text().replace("\tang\t", "\twow\t"))
     with pytest.raises(CorpusError, match=r"Ses02F_impro01\.txt: unknown emotion 'wow' of Ses02F"):
         load_corpus("iemocap", copy, tmp_path / "cache")
-
-
-def test_a_damaged_turn_stops_a_strict_corpus(root: Path, tmp_path: Path) -> None:
-    copy = shutil.copytree(root, tmp_path / "copy")
-    name = "Session1/sentences/wav/Ses01F_impro01/Ses01F_impro01_M003.wav"
-    (copy / name).write_bytes(b"")
-    with pytest.raises(CorpusError, match=rf"{name}: empty: the file has no bytes"):
-        load_corpus("iemocap", copy, tmp_path / "cache", strict=True)
 
 
 def test_sessions_are_folds_and_unlabelled_turns_are_no_targets(tmp_path: Path) -> None:

@@ -47,6 +47,7 @@ LIBRARIES = {
     "data_builders": {
         "datasets",
         "numpy",
+        "pandas",
         "soundfile",
         "scipy",
         "torch",

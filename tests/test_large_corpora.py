@@ -81,7 +81,6 @@ def test_selected_rows_are_the_rows_that_were_selected() -> None:
     for name in ("utterance_ids", "paths", "speaker_ids", "genders", "emotions", "corpora"):
         expected = [getattr(table, name)[int(row)] for row in rows]
         assert list(getattr(selected, name)) == expected
-        assert getattr(selected, name)[3:7] == expected[3:7]
     np.testing.assert_array_equal(selected.num_samples, table.num_samples[rows])
     for row, utterance_id in enumerate(selected.utterance_ids):
         assert selected.row_of_id[utterance_id] == row
@@ -100,20 +99,12 @@ def test_ids_are_found_whatever_they_look_like() -> None:
         assert other not in table.row_of_id
         with pytest.raises(KeyError):
             table.row_of_id[other]
-    assert set(table.corpora.names) == {"x", "y"}
+    assert set(table.corpora) == {"x", "y"}
 
 
-def test_ids_with_the_same_hash_are_told_apart(monkeypatch: pytest.MonkeyPatch) -> None:
-    factors = "data_builders.corpora.utterance_table._HASH_FACTORS"
-    monkeypatch.setattr(factors, np.ones(4096, dtype=np.uint64))
-    corpus = voices("a", "fmfmfm" * 3)  # a/1_2 and a/2_1 collide now
-    table = UtteranceTable(corpus)
-    for row, utterance_id in enumerate(corpus["utterance_id"]):
-        assert table.row_of_id[utterance_id] == row
-    with pytest.raises(CorpusError, match="utterance ids repeat, such as a/0_0"):
-        UtteranceTable(corpus.select([0, 4, 1, 0]))
-
-
-def test_an_empty_id_is_refused() -> None:
+def test_an_empty_or_a_repeated_id_is_refused() -> None:
+    corpus = voices("a", "fm")
+    with pytest.raises(CorpusError, match="utterance ids repeat, such as a/0_1"):
+        UtteranceTable(corpus.select([0, 1, 4, 1]))
     with pytest.raises(CorpusError, match="an utterance has an empty id"):
         UtteranceTable(utterances([{"utterance_id": "", "speaker_id": "a_0"}]))

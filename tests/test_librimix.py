@@ -17,7 +17,7 @@ from torch.utils.data import DataLoader
 
 from data_builders.librimix.extraction import LibriMixExtractionDataset, LibriMixSpec
 from data_builders.librimix.mixtures import LibriMixDataset
-from data_builders.mixtures.loudness import integrated_loudness
+from data_builders.mixtures.loudness import loudness_lufs
 from data_builders.schema import IGNORED_LABEL, CorpusError
 
 
@@ -105,10 +105,9 @@ def test_loudness_is_that_of_pyloudnorm(vectors_dir: Path) -> None:
     rows = read_table(root / "loudness.csv")
     column = next(name for name in rows[0] if name.startswith("lufs"))
     for row in rows[::4]:
-        samples, rate = soundfile.read(root / row["path"], dtype="float32", always_2d=True)
-        assert integrated_loudness(samples[:, 0], rate) == pytest.approx(
-            float(row[column]), abs=1e-5
-        )
+        samples, _ = soundfile.read(root / row["path"], dtype="float32", always_2d=True)
+        assert loudness_lufs(samples[:, 0]) == pytest.approx(float(row[column]), abs=1e-5)
+    assert loudness_lufs(np.zeros(100)) == -np.inf
 
 
 # The rules, on generated audio.
@@ -166,14 +165,6 @@ def test_a_short_noise_goes_on_with_itself_without_a_step(tmp_path: Path) -> Non
     np.testing.assert_allclose(noise[:plain], sine[:plain], atol=1e-6)
     assert np.abs(np.diff(noise)).max() < 1.6 * np.abs(np.diff(sine)).max()
     assert np.abs(noise[plain:]).max() > 0.3
-
-
-def test_what_has_no_loudness_is_told() -> None:
-    assert integrated_loudness(np.zeros(RATE), RATE) == -np.inf
-    with pytest.raises(ValueError, match=r"at least 0.4 s, got 0.100 s"):
-        integrated_loudness(np.ones(RATE // 10), RATE)
-    with pytest.raises(ValueError, match="one channel"):
-        integrated_loudness(np.zeros((RATE, 2)), RATE)
 
 
 # Extraction: targets and enrollments.
@@ -304,17 +295,16 @@ def test_crops_are_parts_of_the_whole(libri2mix: Path) -> None:
 @pytest.mark.parametrize("train", [True, False])
 @pytest.mark.filterwarnings("ignore:This DataLoader will create:UserWarning")
 def test_the_bytes_do_not_depend_on_the_number_of_workers(libri2mix: Path, train: bool) -> None:
-    expected: list[str] = []
-    for num_workers in (0, 1, 4):
+    found = []
+    for num_workers in (0, 4):
         examples = LibriMixExtractionDataset(
             load(libri2mix, mixture_type="mix_both"), train=train, segment_seconds=0.5
         )
         examples.set_epoch(2)
         loader = DataLoader(examples, batch_size=3, num_workers=num_workers, collate_fn=list)
-        found = [digest(example) for batch in loader for example in batch]
-        expected = expected or found
-        assert found == expected
-    assert len(set(expected)) == 18
+        found.append([digest(example) for batch in loader for example in batch])
+    assert found[0] == found[1]
+    assert len(set(found[0])) == 18
 
 
 def test_a_recorded_plan_can_be_rendered_again(libri2mix: Path) -> None:
@@ -346,19 +336,20 @@ def test_gender_states_come_from_the_table_beside_the_metadata(
 
 
 def test_arguments_out_of_their_range_are_explained(libri2mix: Path) -> None:
-    with pytest.raises(ValueError, match="sampling_rate: expected 8000 or 16000 Hz, got 44100"):
-        load(libri2mix, sampling_rate=44_100)
-    with pytest.raises(ValueError, match="mode: expected one of min, max, got 'mean'"):
-        load(libri2mix, mode="mean")
-    with pytest.raises(ValueError, match="mixture_type: expected one of mix_clean, mix_single"):
-        load(libri2mix, mixture_type="mix_noisy")
-    for kind in ("mix_both", "mix_single"):
-        with pytest.raises(ValueError, match=f"noise_dir: mixture_type '{kind}' needs the folder"):
-            load(libri2mix, noise_dir=None, mixture_type=kind)
-    with pytest.raises(ValueError, match="segment_seconds: expected a positive number"):
-        LibriMixExtractionDataset(load(libri2mix), train=True, segment_seconds=0.0)
-    with pytest.raises(ValueError, match="enrollment_seconds: expected a positive number"):
-        LibriMixExtractionDataset(load(libri2mix), train=True, enrollment_seconds=-1.0)
+    wrong: list[tuple[dict[str, Any], str]] = [
+        ({"sampling_rate": 44_100}, "sampling_rate: expected 8000 or 16000 Hz, got 44100"),
+        ({"mode": "mean"}, "mode: expected one of min, max, got 'mean'"),
+        ({"mixture_type": "mix_noisy"}, "mixture_type: expected one of mix_clean, mix_single"),
+        ({"mixture_type": "mix_both", "noise_dir": None}, "type 'mix_both' needs the folder"),
+        ({"mixture_type": "mix_single", "noise_dir": None}, "type 'mix_single' needs the folder"),
+    ]
+    for changes, message in wrong:
+        with pytest.raises(ValueError, match=message):
+            load(libri2mix, **changes)
+    for name in ("segment_seconds", "enrollment_seconds"):
+        limits: dict[str, Any] = {name: 0.0}
+        with pytest.raises(ValueError, match=f"{name}: expected a positive number"):
+            LibriMixExtractionDataset(load(libri2mix), train=True, **limits)
 
 
 def test_a_partial_librispeech_is_named_before_anything_is_rendered(tmp_path: Path) -> None:
@@ -407,12 +398,12 @@ def test_unusable_audio_is_named(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"source_2_gain": "loud"}, "line 3: source_2_gain is 'loud', expected a positive number"),
-        ({"source_1_gain": "nan"}, "line 3: source_1_gain is 'nan'"),
-        ({"noise_gain": "-1"}, "line 3: noise_gain is '-1'"),
-        ({"source_1_path": ""}, "line 3: source_1_path is '', expected a path within"),
-        ({"noise_path": "../a.wav"}, "line 3: noise_path is '../a.wav'"),
-        ({"mixture_ID": ""}, "line 3: mixture_ID '' is empty or repeats"),
+        ({"source_2_gain": "loud"}, "row 2: source_2_gain is 'loud', expected a positive number"),
+        ({"source_1_gain": "nan"}, "row 2: source_1_gain is 'nan'"),
+        ({"noise_gain": "-1"}, "row 2: noise_gain is '-1'"),
+        ({"source_1_path": ""}, "row 2: source_1_path is '', expected a path within"),
+        ({"noise_path": "../a.wav"}, "row 2: noise_path is '../a.wav'"),
+        ({"mixture_ID": ""}, "row 2: mixture_ID '' is empty or repeats"),
     ],
 )
 def test_a_damaged_row_is_named(change: dict[str, str], message: str, tmp_path: Path) -> None:
@@ -432,7 +423,7 @@ def test_another_table_is_not_taken_for_metadata(tmp_path: Path) -> None:
         load(tmp_path / "absent.csv")
     lines = metadata.read_text().splitlines()
     metadata.write_text("\n".join([*lines[:3], lines[3][:40]]))
-    with pytest.raises(CorpusError, match="line 4: expected 7 values"):
+    with pytest.raises(CorpusError, match="row 3: 2 values for 7 columns"):
         load(metadata)
     metadata.write_text(lines[0])
     with pytest.raises(CorpusError, match="holds no mixtures"):

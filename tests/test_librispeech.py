@@ -23,7 +23,7 @@ from corpus_layouts import (
 from data_builders import load_corpus
 from data_builders.audio import read_audio
 from data_builders.corpora import librispeech_parquet, scan
-from data_builders.corpora.speaker_draw import draw_hours
+from data_builders.corpora.librispeech import draw_hours
 from data_builders.load import split_corpus
 from data_builders.schema import CorpusError
 
@@ -142,7 +142,7 @@ def test_only_headers_are_decoded_unless_speech_is_to_be_measured(
         "librispeech:subsets=dev-clean,measure_speech=true", root, tmp_path / "a"
     )
     assert all(start > 0 for start in measured["speech_start_seconds"])
-    monkeypatch.setattr(scan, "_decode", None)
+    monkeypatch.setattr(scan, "decode", None)
     corpus = load_corpus("librispeech:subsets=dev-clean", root, tmp_path / "b")
     assert set(corpus["speech_start_seconds"]) == {0.0}
     assert corpus["speech_end_seconds"][:] == corpus["duration_seconds"][:]

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import soundfile
 from corpus_layouts import burst, write_corpora
-from mixture_bytes import digest, every_option, write_noise
+from mixture_bytes import digest, write_noise
 
 from data_builders import NO_DATA_FILES, CorpusError, MixtureSpec, load_mixtures
 from data_builders.option_reader import OptionError
@@ -85,19 +85,6 @@ def test_unknown_keywords_are_refused_with_the_nearest_known_one(corpora: Path) 
         load(corpora, gender_stat="same")
     with pytest.raises(OptionError, match=re.escape(message)):
         load_mixtures(split="test", **keywords(corpora, gender_stat="same"))
-
-
-@pytest.mark.parametrize("streaming", [False, True])
-def test_every_option_of_mixing_reaches_the_examples(streaming: bool, corpora: Path) -> None:
-    noise = corpora / "noise"
-    if not noise.exists():
-        write_noise(noise)
-    options = every_option(corpora)
-    expected = load_mixtures(split="test", **options)
-    loaded = list(load(corpora, streaming=streaming, **options))
-    assert len(loaded) == len(expected) > 0
-    for index, example in enumerate(loaded):
-        assert digest(example) == digest(expected[index])
 
 
 def test_mixtures_with_other_noise_are_planned_anew(corpora: Path, tmp_path: Path) -> None:

@@ -8,9 +8,8 @@ from typing import Any
 import numpy as np
 import pytest
 import soundfile
-from corpus_layouts import write_corpora
+from mixture_bytes import recorded, tiny_mixtures
 
-from data_builders import MixtureDataset, load_mixtures
 from data_builders.mixtures.lowpass import HALF_LENGTH, lowpass
 from data_builders.mixtures.mixing import mean_power, mix, snr_gain
 from data_builders.mixtures.noise import NoiseFolder
@@ -25,20 +24,6 @@ SETTINGS: dict[str, dict[str, Any]] = {
 }
 
 
-@pytest.fixture(scope="module")
-def corpora(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    root = write_corpora(tmp_path_factory.mktemp("corpora"))
-    (root / "noise").mkdir()
-    samples = 0.05 * np.random.default_rng(0).standard_normal(32_000)
-    soundfile.write(root / "noise" / "0.wav", samples, 16_000)
-    return root
-
-
-def mixtures_of(corpora: Path, **keywords: Any) -> MixtureDataset:
-    settings = {"targets": "ravdess", "interferers": ["ravdess", "emodb"], **keywords}
-    return load_mixtures(corpus_dir=corpora, cache_dir=corpora / "cache", **settings)
-
-
 def share_above(samples: np.ndarray, frequency_hz: float) -> float:
     """Share of the energy above a frequency."""
     energy = np.abs(np.fft.rfft(samples * np.hanning(len(samples)))) ** 2
@@ -50,8 +35,8 @@ def share_above(samples: np.ndarray, frequency_hz: float) -> float:
 @pytest.mark.parametrize("name", SETTINGS)
 def test_nothing_is_heard_above_the_cutoff_and_the_same_is_drawn(name: str, corpora: Path) -> None:
     noise = {"noise_dir": corpora / "noise"}
-    usual = mixtures_of(corpora, **SETTINGS[name], **noise)
-    low = mixtures_of(corpora, **SETTINGS[name], **noise, lowpass_hz=CUTOFF_HZ)
+    usual = tiny_mixtures(corpora, **SETTINGS[name], **noise)
+    low = tiny_mixtures(corpora, **SETTINGS[name], **noise, lowpass_hz=CUTOFF_HZ)
     for index in range(0, len(low), 9):
         before, after = usual[index], low[index]
         for signal in ("mixture", "target", "enrollment"):
@@ -64,9 +49,9 @@ def test_nothing_is_heard_above_the_cutoff_and_the_same_is_drawn(name: str, corp
 
 
 def test_a_crop_is_the_crop_of_the_whole_filtered_utterance(corpora: Path) -> None:
-    whole = mixtures_of(corpora, interferers=None, lowpass_hz=CUTOFF_HZ)
-    crops = mixtures_of(corpora, interferers=None, lowpass_hz=CUTOFF_HZ, segment_seconds=0.3)
-    dry = mixtures_of(corpora, interferers=None)
+    whole = tiny_mixtures(corpora, interferers=None, lowpass_hz=CUTOFF_HZ)
+    crops = tiny_mixtures(corpora, interferers=None, lowpass_hz=CUTOFF_HZ, segment_seconds=0.3)
+    dry = tiny_mixtures(corpora, interferers=None)
     for index in range(0, len(whole), 7):
         spec = crops.plan(index)
         stretch = slice(spec.target_start, spec.target_start + spec.num_samples)
@@ -77,22 +62,19 @@ def test_a_crop_is_the_crop_of_the_whole_filtered_utterance(corpora: Path) -> No
 
 def test_ratios_are_those_of_what_is_heard(corpora: Path) -> None:
     noise_dir = corpora / "noise"
-    mixtures = mixtures_of(
+    mixtures = tiny_mixtures(
         corpora,
         snr_range_db=(3.0, 3.0),
         noise_dir=noise_dir,
         noise_snr_range_db=(6.0, 6.0),
         lowpass_hz=1000.0,
     )
-    table = mixtures.planner.interferers
     folder = NoiseFolder(noise_dir, corpora / "cache")
-    assert table is not None
     for index in range(0, len(mixtures), 11):
         example, spec = mixtures[index], mixtures.plan(index)
         (one,) = spec.interferers
         assert spec.noise is not None
-        samples, _ = soundfile.read(table.paths[table.row_of_id[one.utterance_id]], dtype="float32")
-        heard = lowpass(samples, 1000.0)
+        heard = lowpass(recorded(mixtures, one.utterance_id), 1000.0)
         gain = snr_gain(mean_power(example["target"]), mean_power(heard), 3.0)
         expected = mix(example["target"], heard * np.float32(gain), one.offset)
         whole_noise, _ = soundfile.read(folder.file_of(spec.noise.path), dtype="float32")
@@ -111,9 +93,3 @@ def test_the_filter_delays_nothing_and_leaves_what_is_below() -> None:
         tone = np.sin(2 * np.pi * frequency_hz * times).astype(np.float32)
         np.testing.assert_allclose(lowpass(tone, CUTOFF_HZ)[inner], kept * tone[inner], atol=2e-4)
     assert lowpass(tone, None) is tone
-
-
-@pytest.mark.parametrize("lowpass_hz", [0.0, -1.0, 8000.0, float("nan")])
-def test_what_is_no_cutoff_is_refused(lowpass_hz: float, corpora: Path) -> None:
-    with pytest.raises(ValueError, match="lowpass_hz: expected a"):
-        mixtures_of(corpora, lowpass_hz=lowpass_hz)

@@ -7,29 +7,15 @@ from typing import Any
 
 import numpy as np
 import pytest
-from mixture_bytes import digest
+from mixture_bytes import EVERYBODY, digest, recorded, tiny_mixtures
 from torch.utils.data import DataLoader
 
-from data_builders import MixtureDataset, load_mixtures
-from data_builders.audio import read_audio
-from data_builders.corpora.utterance_table import UtteranceTable
 from data_builders.mixtures.mixing import mean_power, mix, snr_gain
 from data_builders.schema import EMOTIONS, IGNORED_LABEL, CorpusError
 
-EVERYBODY = ("ravdess", "emodb", "asterisk")
-
-
-def ravdess_mixtures(corpora: Path, **keywords: Any) -> MixtureDataset:
-    settings: dict[str, Any] = {"targets": "ravdess", "interferers": EVERYBODY, **keywords}
-    return load_mixtures(corpus_dir=corpora, cache_dir=corpora / "cache", **settings)
-
-
-def whole(table: UtteranceTable, utterance_id: str) -> np.ndarray:
-    return read_audio(table.paths[table.row_of_id[utterance_id]])
-
 
 def test_persistent_workers_see_the_next_epoch(corpora: Path) -> None:
-    mixtures = ravdess_mixtures(corpora)
+    mixtures = tiny_mixtures(corpora)
     loader = DataLoader(
         mixtures,
         batch_size=4,
@@ -48,7 +34,7 @@ def test_persistent_workers_see_the_next_epoch(corpora: Path) -> None:
 
 def test_evaluation_mixtures_are_the_same_in_every_epoch(corpora: Path) -> None:
     for split in ("validation", "test"):
-        mixtures = ravdess_mixtures(corpora, split=split)
+        mixtures = tiny_mixtures(corpora, split=split)
         before = [digest(mixtures[index]) for index in range(len(mixtures))]
         mixtures.set_epoch(7)
         assert [digest(mixtures[index]) for index in range(len(mixtures))] == before
@@ -57,7 +43,7 @@ def test_evaluation_mixtures_are_the_same_in_every_epoch(corpora: Path) -> None:
 
 def test_a_segment_is_a_part_of_the_whole_at_the_level_of_the_whole(corpora: Path) -> None:
     """What was read in part equals what was read whole, in the first epoch and in later ones."""
-    mixtures = ravdess_mixtures(corpora, segment_seconds=0.5, enrollment_seconds=0.4)
+    mixtures = tiny_mixtures(corpora, segment_seconds=0.5, enrollment_seconds=0.4)
     planner = mixtures.planner
     assert planner.interferers is not None
     cropped = 0
@@ -65,11 +51,11 @@ def test_a_segment_is_a_part_of_the_whole_at_the_level_of_the_whole(corpora: Pat
         mixtures.set_epoch(epoch)
         for index in range(len(mixtures)):
             example, spec = mixtures[index], mixtures.plan(index)
-            target = whole(planner.targets, spec.target_id)
-            interferer = whole(planner.interferers, spec.interferers[0].utterance_id)
+            target = recorded(mixtures, spec.target_id)
+            interferer = recorded(mixtures, spec.interferers[0].utterance_id)
             part = target[spec.target_start : spec.target_start + 8000]
             np.testing.assert_array_equal(example["target"], part)
-            enrollment = whole(planner.enrollments, spec.enrollment_id)
+            enrollment = recorded(mixtures, spec.enrollment_id)
             np.testing.assert_array_equal(
                 example["enrollment"],
                 enrollment[spec.enrollment_start : spec.enrollment_start + 6400],
@@ -84,7 +70,7 @@ def test_a_segment_is_a_part_of_the_whole_at_the_level_of_the_whole(corpora: Pat
 
 
 def test_levels_are_those_of_the_trimmed_utterance_when_silence_is_trimmed(corpora: Path) -> None:
-    mixtures = ravdess_mixtures(corpora, trim_silence=True)
+    mixtures = tiny_mixtures(corpora, trim_silence=True)
     planner = mixtures.planner
     assert planner.interferers is not None
     example, spec = mixtures[5], mixtures.plan(5)
@@ -94,7 +80,7 @@ def test_levels_are_those_of_the_trimmed_utterance_when_silence_is_trimmed(corpo
         (planner.interferers, spec.interferers[0].utterance_id),
     ):
         first, stop = table.region(table.row_of_id[utterance_id], True)
-        samples = whole(table, utterance_id)
+        samples = recorded(mixtures, utterance_id)
         assert 0 < stop - first < len(samples)
         regions.append(samples[first:stop])
     np.testing.assert_array_equal(example["target"], regions[0])
@@ -106,8 +92,8 @@ def test_levels_are_those_of_the_trimmed_utterance_when_silence_is_trimmed(corpo
 
 
 def test_a_voice_at_another_speed_keeps_its_level_and_changes_its_length(corpora: Path) -> None:
-    usual = ravdess_mixtures(corpora, interferers=None)
-    faster = ravdess_mixtures(corpora, interferers=None, speed_factors=(1.25,))
+    usual = tiny_mixtures(corpora, interferers=None)
+    faster = tiny_mixtures(corpora, interferers=None, speed_factors=(1.25,))
     for index in range(4):
         before, after = usual[index], faster[index]
         for name in ("target", "enrollment"):
@@ -119,7 +105,7 @@ def test_a_voice_at_another_speed_keeps_its_level_and_changes_its_length(corpora
 
 
 def test_clean_speech_is_its_own_mixture(corpora: Path) -> None:
-    example = ravdess_mixtures(corpora, interferers=None)[3]
+    example = tiny_mixtures(corpora, interferers=None)[3]
     np.testing.assert_array_equal(example["mixture"], example["target"])
     assert not np.shares_memory(example["mixture"], example["target"])
     assert np.isnan(example["snr_db"])
@@ -129,7 +115,7 @@ def test_clean_speech_is_its_own_mixture(corpora: Path) -> None:
 
 def test_an_example_tells_what_it_is_made_of(corpora: Path) -> None:
     seen = set()
-    mixtures = ravdess_mixtures(corpora)
+    mixtures = tiny_mixtures(corpora)
     for index in range(len(mixtures)):
         example = mixtures[index]
         actor = int(example["utterance_id"][-2:])
@@ -151,7 +137,7 @@ def test_an_example_tells_what_it_is_made_of(corpora: Path) -> None:
 def test_no_speaker_is_heard_in_two_splits(fold: int, corpora: Path) -> None:
     heard = []
     for split in ("train", "validation", "test"):
-        planner = ravdess_mixtures(corpora, split=split, fold=fold).planner
+        planner = tiny_mixtures(corpora, split=split, fold=fold).planner
         assert planner.interferers is not None
         tables = (planner.targets, planner.enrollments, planner.interferers)
         heard.append({speaker for table in tables for speaker in table.speaker_ids})
@@ -166,13 +152,13 @@ def test_no_speaker_is_heard_in_two_splits(fold: int, corpora: Path) -> None:
 
 def test_targets_are_chosen_by_emotion(corpora: Path) -> None:
     def labels(**keywords: Any) -> list[int]:
-        mixtures = ravdess_mixtures(corpora, interferers=None, **keywords)
+        mixtures = tiny_mixtures(corpora, interferers=None, **keywords)
         return sorted({mixtures[index]["label"] for index in range(len(mixtures))})
 
     assert labels() == [0, 1, 2, 3]
     # The emotions are the classes, in their order.
     assert labels(emotions=("happy", "angry")) == [0, 1]
-    angry = ravdess_mixtures(corpora, interferers=None, emotions=("angry", "happy"))
+    angry = tiny_mixtures(corpora, interferers=None, emotions=("angry", "happy"))
     table = angry.planner.targets
     for row, name in enumerate(table.utterance_ids):
         assert angry[row]["utterance_id"] == name
@@ -186,32 +172,18 @@ def test_targets_are_chosen_by_emotion(corpora: Path) -> None:
 
 
 def test_fewer_examples_are_spread_over_all_speakers(corpora: Path) -> None:
-    mixtures = ravdess_mixtures(corpora, split="test", max_examples=4)
+    mixtures = tiny_mixtures(corpora, split="test", max_examples=4)
     assert len(mixtures) == 4
     assert len({mixtures[index]["speaker_id"] for index in range(4)}) == 4
-    assert len(ravdess_mixtures(corpora, split="test", max_examples=1000)) == 32
+    assert len(tiny_mixtures(corpora, split="test", max_examples=1000)) == 32
     with pytest.raises(ValueError, match="max_examples"):
-        ravdess_mixtures(corpora, max_examples=0)
-
-
-def test_folders_by_name_win_over_the_common_root(corpora: Path, tmp_path: Path) -> None:
-    (tmp_path / "ravdess").mkdir()
-    with pytest.raises(CorpusError, match="is not that corpus"):
-        load_mixtures(targets="ravdess", interferers=None, corpus_dir=tmp_path, cache_dir=tmp_path)
-    mixtures = load_mixtures(
-        targets="ravdess",
-        interferers=None,
-        corpus_dir=tmp_path,
-        corpus_dirs={"ravdess": corpora / "ravdess"},
-        cache_dir=corpora / "cache",
-    )
-    assert len(mixtures) == 32
+        tiny_mixtures(corpora, max_examples=0)
 
 
 def test_requests_that_have_no_examples_are_explained(corpora: Path) -> None:
     with pytest.raises(CorpusError, match="unknown split 'dev': use one of train, validation"):
-        ravdess_mixtures(corpora, split="dev")
+        tiny_mixtures(corpora, split="dev")
     with pytest.raises(CorpusError, match="protocol 'paper' has no validation split"):
-        ravdess_mixtures(corpora, split="validation", protocol="paper")
+        tiny_mixtures(corpora, split="validation", protocol="paper")
     with pytest.raises(CorpusError, match="no corpus is named"):
-        ravdess_mixtures(corpora, targets=[])
+        tiny_mixtures(corpora, targets=[])

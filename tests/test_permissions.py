@@ -37,7 +37,7 @@ def test_files_of_the_cache_are_readable_as_the_umask_says(umask: int, tmp_path:
     load_corpus("ravdess", root, tmp_path / "cache")
     NoiseFolder(tmp_path / "noise", tmp_path / "cache")
     files = [path.name for path in (tmp_path / "cache").rglob("*")]
-    assert {Path(name).suffix for name in files} >= {".wav", ".arrow", ".json"}
+    assert {Path(name).suffix for name in files} >= {".wav", ".arrow", ".parquet"}
     assert not [name for name in files if name.endswith(".part")]
     # Locks are of no interest to readers, and made by a library.
     for lock in (tmp_path / "cache").rglob("*.lock"):

@@ -6,12 +6,13 @@ from collections import Counter
 from typing import Any
 
 import datasets
+import pandas as pd
 import pytest
 from corpus_layouts import utterances
 from planned_voices import all_specs, interferer, rows_of, voices
 
 from data_builders import MixturePlanner
-from data_builders.corpora.utterance_table import CodedColumn, StringColumn
+from data_builders.corpora.utterance_table import StringColumn
 from data_builders.mixtures.speed import samples_at_speed
 from data_builders.schema import CorpusError
 
@@ -242,37 +243,12 @@ def test_an_impossible_gender_state_names_who_cannot_have_it() -> None:
         MixturePlanner(unknown, voices("b", "f"), mixing_seed=0, gender_state="different")
 
 
-@pytest.mark.parametrize(
-    ("settings", "message"),
-    [
-        ({"snr_range_db": (0.0, float("inf"))}, "snr_range_db"),
-        ({"enrollment_seconds": -1.0}, "enrollment_seconds: expected a number above 0"),
-        ({"speed_factors": (0.0,)}, "speed_factors"),
-        ({"speed_factors": (1.0, 0.987654)}, "speed_factors: expected ratios"),
-        ({"speed_factors": ()}, "speed_factors"),
-        ({"gender_state": "equal"}, "gender_state: unknown choice 'equal': use one of 'any', 's"),
-        ({"num_speakers": 1}, "num_speakers: expected a number at least 2 and at most 5"),
-        ({"num_speakers": 6}, "num_speakers"),
-        ({"num_speakers": (3, 2)}, "num_speakers"),
-        ({"snr_distribution": "gaussian"}, "snr_distribution: unknown choice 'gaussian'"),
-        ({"snr_mean_std_db": (0.0, -1.0)}, "snr_mean_std_db"),
-        ({"noise_snr_range_db": (20.0, 5.0)}, "noise_snr_range_db: expected the lower"),
-        ({"reverberation": "wet"}, "reverberation: unknown choice 'wet'"),
-        (
-            {"rt60_range_seconds": (0.05, 0.3)},
-            "rt60_range_seconds: .* at least 0.2 and at most 1.5",
-        ),
-        ({"rt60_range_seconds": (0.3, 9.0)}, "rt60_range_seconds"),
-        ({"clean_share": -0.1}, "clean_share: expected a number at least 0 and at most 1"),
-        ({"absent_share": 1.5}, "absent_share"),
-        ({"lowpass_hz": 0}, "lowpass_hz: expected a number above 0"),
-        ({"clean_share": 0.6, "absent_share": 0.5}, "at most 1 together"),
-    ],
-)
-def test_settings_out_of_range_are_named(settings: dict[str, Any], message: str) -> None:
+def test_settings_out_of_range_and_unknown_ones_are_named() -> None:
     corpus = voices("a", "fm")
-    with pytest.raises(ValueError, match=message):
-        MixturePlanner(corpus, corpus, mixing_seed=0, **settings)
+    with pytest.raises(ValueError, match="enrollment_seconds: expected a number above 0"):
+        MixturePlanner(corpus, corpus, enrollment_seconds=-1.0)
+    with pytest.raises(ValueError, match="unknown key 'gender_stat': did you mean 'gender_state'"):
+        MixturePlanner(corpus, corpus, gender_stat="same")
 
 
 def test_absent_targets_need_interferers() -> None:
@@ -299,7 +275,6 @@ def test_drawing_does_not_scan_the_corpus(monkeypatch: pytest.MonkeyPatch) -> No
     planner.plan(0, 7)
     assert planner.enrollments is planner.interferers is planner.targets
     monkeypatch.setattr(StringColumn, "__iter__", no_scan)
-    monkeypatch.setattr(CodedColumn, "__iter__", no_scan)
-    monkeypatch.setattr(StringColumn, "column", property(no_scan))
+    monkeypatch.setattr(pd.Categorical, "__iter__", no_scan)
     ids = {interferer(planner.plan(epoch, 7)).utterance_id for epoch in range(50)}
     assert len(ids) > 45  # of 10,000 that it may be

@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from huggingface_hub import DatasetCard
-from mixture_bytes import NUM_MIXTURES, every_option, usual_keywords, write_noise
+from mixture_bytes import NUM_MIXTURES, every_option, usual_keywords
 
 from data_builders.plans.export_plan import write_plan
 from tse_ser.publishing.cards import UNFILLED
@@ -104,7 +104,6 @@ def test_the_lines_of_python_in_the_card_are_right(
 
 
 def test_recordings_that_nobody_knows_have_to_be_described(corpora: Path, tmp_path: Path) -> None:
-    write_noise(corpora / "noise")
     path = tmp_path / "noisy.parquet"
     write_plan(path, split="test", **{**every_option(corpora), "interferers": FITTING})
     with pytest.raises(PublishingError, match="--describe noise=TEXT"):

@@ -29,13 +29,13 @@ from data_builders.schema import CorpusError
 def decoded(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """Names of the files that were decoded as a whole."""
     names: list[str] = []
-    decode = scan._decode
+    decode = scan.decode
 
     def record(path: Path) -> tuple[np.ndarray, int, bool]:
         names.append(path.name)
         return decode(path)
 
-    monkeypatch.setattr(scan, "_decode", record)
+    monkeypatch.setattr(scan, "decode", record)
     return names
 
 
@@ -162,11 +162,11 @@ def test_files_are_listed_in_the_order_of_their_paths(tmp_path: Path) -> None:
 def test_headers_of_other_rates_are_converted_too(tmp_path: Path) -> None:
     root = write_ravdess(tmp_path / "ravdess", actors=[1], rate=48_000, suffix=".wav")
     files = list_files(root, AUDIO_SUFFIXES)
-    entries = scan_audio_files(root, files, tmp_path / "cache", "a", measure_speech=False)
-    usable = [entry for entry in entries if not isinstance(entry, CorpusError)]
-    assert len(usable) == len(files)
-    copies = scan.copies_folder(tmp_path / "cache", "a")
-    assert {soundfile.info(copies / entry.copy).samplerate for entry in usable} == {16_000}
+    cache = tmp_path / "cache"
+    usable = scan_audio_files("a", root, files, cache, [], measure_speech=False)
+    copies = [scan.corpus_cache(cache, "a") / "audio" / one.copy for one in usable if one]
+    assert len(copies) == len(files)
+    assert {soundfile.info(copy).samplerate for copy in copies} == {16_000}
 
 
 @pytest.mark.parametrize("name", ["ravdess", "emodb", "asterisk"])

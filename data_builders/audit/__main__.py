@@ -20,7 +20,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from data_builders.audit.recordings import Recording
 from data_builders.audit.report import RecipeAudit, write_report
 from data_builders.audit.splits import (
     PRETRAINING,
@@ -28,6 +27,7 @@ from data_builders.audit.splits import (
     Recordings,
     SplitContents,
     compare_splits,
+    each_once,
 )
 from data_builders.files import check_output
 from data_builders.option_reader import OptionError, OptionParser
@@ -38,14 +38,7 @@ LEAK, UNREADABLE = 1, 2
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Audits the recipes of a command line.
-
-    Args:
-        argv (`Sequence[str]`, *optional*): arguments; those of the process if not given.
-
-    Returns:
-        `int`: exit status, see above.
-    """
+    """Audits the recipes of a command line and returns the exit status, see above."""
     try:
         arguments, flags = _parse(argv)
         if arguments.output is not None:
@@ -66,18 +59,10 @@ def main(argv: Sequence[str] | None = None) -> int:
 def audit_recipes(
     configs: Sequence[Path], flags: Mapping[str, Any], folds: Sequence[int] | None = None
 ) -> list[RecipeAudit]:
-    """Audits recipes; what they have in common is loaded and measured once.
+    """Audits recipes, all folds unless some are named; what they share is measured once.
 
-    Args:
-        configs (`Sequence[Path]`): YAML recipes.
-        flags (`Mapping[str, Any]`): options of the data that win over the recipes'.
-        folds (`Sequence[int]`, *optional*): folds to audit; all of them if not given.
-
-    Returns:
-        `list[RecipeAudit]`: one a recipe.
-
-    Raises:
-        CorpusError: a recipe or a corpus cannot be used.
+    The flags win over the options of the recipes. Raises `CorpusError` where a recipe or a corpus
+    cannot be used.
     """
     recordings: Recordings = {}
     known: dict[tuple[Path, str, int], SplitContents] = {}
@@ -138,11 +123,8 @@ def _left_out(recipes: Sequence[RecipeData]) -> Iterator[list[str]]:
 
 
 def _joined(parts: Sequence[SplitContents]) -> SplitContents:
-    def unique(role: str) -> list[Recording]:
-        found = {one.utterance_id: one for part in parts for one in getattr(part, role)}
-        return list(found.values())
-
-    return SplitContents(unique("targets"), unique("interferers"), unique("enrollments"))
+    roles = ("targets", "interferers", "enrollments")
+    return SplitContents(*(each_once(getattr(part, role) for part in parts) for role in roles))
 
 
 def _heading(arguments: argparse.Namespace, flags: Mapping[str, Any]) -> str:

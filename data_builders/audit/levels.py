@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
+import pandas as pd
 
-from data_builders.audit.recordings import Recording
 from data_builders.schema import EMOTIONS
 
 MAX_GROUPS = 10
@@ -15,7 +15,7 @@ NUM_PERMUTATIONS = 200
 # Keeps a measure without any spread, such as a normalised level, from dividing by nothing.
 MIN_VARIANCE = 0.01
 SILENCE_DB = -100.0
-# What is measured, and the attribute of a recording that holds it. Level is the root mean square;
+# What is measured, and the column of the recordings that holds it. Level is the root mean square;
 # loudness, with its gate and its filters, also hears rhythm and spectrum.
 MEASURES = {
     "level as recorded": "level_db",
@@ -23,89 +23,56 @@ MEASURES = {
     "loudness as recorded": "loudness_lufs",
     "loudness, normalised": "normalized_loudness_lufs",
 }
-LEVEL_MEASURES = ("level as recorded", "level, normalised")
 
 
-@dataclass(frozen=True)
-class LevelScore:
-    """What a classifier reaches from one number an utterance.
-
-    Attributes:
-        corpus (`str`): corpus.
-        measure (`str`): one of `MEASURES`.
-        ua (`float`): mean recall over the classes, on speakers it was not fitted to.
-        chance (`float`): what guessing gives.
-        bound (`float`): 95th percentile of the same after the labels of each speaker are shuffled.
-    """
+class LevelScore(NamedTuple):
+    """What a classifier reaches from one number an utterance."""
 
     corpus: str
-    measure: str
-    ua: float
-    chance: float
-    bound: float
+    measure: str  # one of `MEASURES`
+    ua: float  # mean recall over the classes, on speakers it was not fitted to
+    chance: float  # what guessing gives
+    bound: float  # 95th percentile of `ua` after the labels of each speaker are shuffled
 
     @property
     def tells(self) -> bool:
         """Whether it does better than chance."""
         return self.ua > max(self.bound, self.chance)
 
-    @property
-    def is_level(self) -> bool:
-        """Whether it is nothing but level."""
-        return self.measure in LEVEL_MEASURES
 
-
-def score_levels(
-    recordings: Sequence[Recording], classes: Sequence[str] = EMOTIONS
-) -> list[LevelScore]:
+def score_levels(recordings: pd.DataFrame, classes: Sequence[str] = EMOTIONS) -> list[LevelScore]:
     """Scores every measure on the labelled recordings of one corpus.
 
-    Args:
-        recordings (`Sequence[Recording]`): recordings of one corpus.
-        classes (`Sequence[str]`): emotions that are told apart.
-
-    Returns:
-        `list[LevelScore]`: one a measure; none where there are fewer than two classes or speakers.
+    There is no score where there are fewer than two classes or speakers.
     """
-    labelled = [one for one in recordings if one.emotion in classes]
-    labels = np.array([classes.index(one.emotion) for one in labelled])
-    speakers = np.array([one.speaker_id for one in labelled])
-    if len({*labels.tolist()}) < 2 or len({*speakers.tolist()}) < 2:
+    labelled = recordings[recordings["emotion"].isin(classes)]
+    num_classes = labelled["emotion"].nunique()
+    if num_classes < 2 or labelled["speaker_id"].nunique() < 2:
         return []
+    labels = np.array([classes.index(emotion) for emotion in labelled["emotion"]])
+    speakers = labelled["speaker_id"].to_numpy()
     rng = np.random.default_rng(0)
     shuffles = [_shuffle_within(labels, speakers, rng) for _ in range(NUM_PERMUTATIONS)]
     tried = np.stack([labels, *shuffles])
     scores = []
-    for measure, attribute in MEASURES.items():
+    for measure, column in MEASURES.items():
         # A recording without any sound above the gate has no loudness: as quiet as can be. What is
         # below a hundredth of a dB is rounding of the samples, which can differ between classes.
-        measured = np.maximum([getattr(one, attribute) for one in labelled], SILENCE_DB)
-        values = np.round(measured, 2)
+        values = np.round(np.maximum(labelled[column].to_numpy(), SILENCE_DB), 2)
         ua, *shuffled = cross_validated_ua(values, tried, speakers)
-        scores.append(
-            LevelScore(
-                corpus=labelled[0].corpus,
-                measure=measure,
-                ua=float(ua),
-                chance=1 / len({*labels.tolist()}),
-                bound=float(np.quantile(shuffled, 0.95)),
-            )
-        )
+        bound = float(np.quantile(shuffled, 0.95))
+        corpus = labelled["corpus"].iloc[0]
+        scores.append(LevelScore(corpus, measure, float(ua), 1 / num_classes, bound))
     return scores
 
 
 def cross_validated_ua(values: np.ndarray, labels: np.ndarray, speakers: np.ndarray) -> np.ndarray:
     """Mean recall of a Gaussian a class with equal priors, fitted to other speakers.
 
-    Args:
-        values (`np.ndarray` of shape `(num_utterances,)`): the measure, in dB.
-        labels (`np.ndarray` of shape `(num_labellings, num_utterances)`): class indices; each
-            labelling is scored for itself.
-        speakers (`np.ndarray` of shape `(num_utterances,)`): speaker ids.
-
-    Returns:
-        `np.ndarray` of shape `(num_labellings,)`: mean over the classes of the share of utterances
-        that is recognised.
+    Takes the measure in dB, of shape `(num_utterances,)`, class indices of shape `(num_labellings,
+    num_utterances)`, each labelling of which is scored for itself, and speaker ids of shape
+    `(num_utterances,)`. Returns the mean over the classes of the share of utterances that is
+    recognised, of shape `(num_labellings,)`.
     """
     names, speaker_of_row = np.unique(speakers, return_inverse=True)
     group_of_row = speaker_of_row % min(MAX_GROUPS, len(names))

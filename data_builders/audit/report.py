@@ -2,67 +2,52 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
-import numpy as np
+import pandas as pd
 
 from data_builders.audit.levels import LevelScore, score_levels
-from data_builders.audit.recordings import Recording
-from data_builders.audit.splits import PRETRAINING, Overlap, SplitContents, find_identical
-from data_builders.schema import EMOTIONS, GENDERS
+from data_builders.audit.splits import (
+    PRETRAINING,
+    Overlap,
+    SplitContents,
+    each_once,
+    find_identical,
+)
+from data_builders.schema import EMOTIONS, GENDERS, some_of
 
-MAX_NAMED = 5
 OFFSET_LIMIT = 0.1
 SILENCE_LIMIT = 0.5
 
 
 @dataclass
 class RecipeAudit:
-    """What was found out about one recipe.
-
-    Attributes:
-        name (`str`): the recipe.
-        trim_silence (`bool`): whether it leaves out the silence around the speech.
-        classes (`tuple[str, ...]`): emotions that it tells apart.
-        contents (`dict[tuple[int, str], SplitContents]`): by fold and split.
-        overlaps (`list[Overlap]`): what splits share, for each fold and pair.
-        pretraining (`list[str]`): recipes whose training data the splits were compared with.
-        unexplained (`list[str]`): starting points whose data are not known.
-        left_out (`list[str]`): a line for the files of each corpus that cannot be used.
-    """
+    """What was found out about one recipe."""
 
     name: str
-    trim_silence: bool
-    classes: tuple[str, ...] = EMOTIONS
-    contents: dict[tuple[int, str], SplitContents] = field(default_factory=dict)
-    overlaps: list[Overlap] = field(default_factory=list)
+    trim_silence: bool  # whether it leaves out the silence around the speech
+    classes: tuple[str, ...] = EMOTIONS  # emotions that it tells apart
+    contents: dict[tuple[int, str], SplitContents] = field(default_factory=dict)  # fold and split
+    overlaps: list[Overlap] = field(default_factory=list)  # for each fold and pair of splits
+    # Recipes whose training data the splits were compared with; starting points of unknown data.
     pretraining: list[str] = field(default_factory=list)
     unexplained: list[str] = field(default_factory=list)
-    left_out: list[str] = field(default_factory=list)
+    left_out: list[str] = field(default_factory=list)  # what corpora say of unusable files
 
-    def recordings(self, *, targets_only: bool = False) -> list[Recording]:
-        """Every recording of every fold once.
-
-        Args:
-            targets_only (`bool`): without those that only interfere or enroll.
-
-        Returns:
-            `list[Recording]`: sorted by utterance id.
-        """
-        found = {
-            one.utterance_id: one
+    def recordings(self, *, targets_only: bool = False) -> pd.DataFrame:
+        """Every recording of every fold, or every target, once, sorted by utterance id."""
+        return each_once(
+            contents.targets if targets_only else contents.everything
             for (_, split), contents in self.contents.items()
             if split != PRETRAINING
-            for one in (contents.targets if targets_only else contents.everything)
-        }
-        return [found[name] for name in sorted(found)]
+        ).sort_index()
 
     def leaks(self) -> list[str]:
         """What makes a score worthless, a line each.
 
-        Returns:
-            `list[str]`: shared speakers, utterances and audio; enrollments inside their mixtures.
+        Shared speakers, utterances and audio; enrollments inside their mixtures.
         """
         lines = [
             f"fold {overlap.fold}: {overlap.first} and {overlap.second} share {len(shared)} "
@@ -92,11 +77,7 @@ class RecipeAudit:
     def findings(self, scores: Sequence[LevelScore]) -> list[str]:
         """What is worth knowing, but gives nothing away between splits, a line each.
 
-        Args:
-            scores (`Sequence[LevelScore]`): what loudness tells of the targets.
-
-        Returns:
-            `list[str]`: identical recordings, levels that depend on the emotion, bad recordings.
+        Identical recordings, levels that depend on the emotion, bad recordings.
         """
         recordings = self.recordings()
         lines = [
@@ -117,15 +98,11 @@ class RecipeAudit:
             f"{score.corpus}: {score.measure}, gives the emotion away: UA {score.ua:.1%} where "
             f"guessing gives {score.chance:.1%} (shuffled labels up to {score.bound:.1%})"
             for score in scores
-            if score.tells and score.is_level
+            if score.tells and score.measure.startswith("level")
         ]
-        for what, bad in (
-            ("are clipped", [one for one in recordings if one.clipped_samples]),
-            ("have a DC offset", [one for one in recordings if one.offset_ratio > OFFSET_LIMIT]),
-            ("are mostly silent", [one for one in recordings if one.silence_ratio > SILENCE_LIMIT]),
-        ):
-            if bad:
-                lines.append(f"{len(bad)} recordings {what}, see the table of recordings")
+        for what, is_bad in _blemishes(recordings).items():
+            if is_bad.any():
+                lines.append(f"{is_bad.sum()} recordings {what}, see the table of recordings")
         lines += self.left_out
         lines += [f"starts from {name}, whose data are not known" for name in self.unexplained]
         return lines
@@ -135,29 +112,21 @@ class RecipeAudit:
         for (_, split), contents in self.contents.items():
             if split == PRETRAINING:
                 continue
-            targets = {one.utterance_id: one.speaker_id for one in contents.targets}
-            for one in contents.enrollments:
-                copies = [name for name in group if targets.get(name) == one.speaker_id]
-                if one.utterance_id in group and {*copies} - {one.utterance_id}:
+            speaker_of = contents.targets["speaker_id"].to_dict()
+            enrolled = contents.enrollments["speaker_id"]
+            for name, speaker in enrolled[enrolled.index.isin(group)].items():
+                if any(speaker_of.get(copy) == speaker for copy in group if copy != name):
                     return "; one may be drawn as the enrollment of the other"
         return ""
 
 
 def write_report(audit: RecipeAudit) -> str:
-    """Writes the section of one recipe.
-
-    Args:
-        audit (`RecipeAudit`): what was found out.
-
-    Returns:
-        `str`: Markdown.
-    """
+    """Writes the section of one recipe, in Markdown."""
     targets = audit.recordings(targets_only=True)
-    corpora = sorted({one.corpus for one in targets})
     scores = [
         score
-        for corpus in corpora
-        for score in score_levels([one for one in targets if one.corpus == corpus], audit.classes)
+        for _, of_corpus in targets.groupby("corpus")
+        for score in score_levels(of_corpus, audit.classes)
     ]
     leaks, findings = audit.leaks(), audit.findings(scores)
     parts = [
@@ -182,7 +151,7 @@ def write_report(audit: RecipeAudit) -> str:
             f"class fitted to one number an utterance, tested on other speakers. Normalised: "
             f"divided by its root mean square, as the models' feature extractor does; what "
             f"loudness still tells then comes from rhythm and spectrum, not from level.",
-            _level_table(targets, corpora),
+            _level_table(targets),
             _score_table(scores),
         ]
     parts += ["### Recordings", _recordings_table(audit.recordings())]
@@ -190,42 +159,37 @@ def write_report(audit: RecipeAudit) -> str:
 
 
 def _splits_table(audit: RecipeAudit) -> str:
-    rows = []
-    for (fold, split), contents in audit.contents.items():
-        classes = [sum(one.emotion == name for one in contents.targets) for name in audit.classes]
-        rows.append(
-            [
-                str(fold),
-                split,
-                f"{len(contents.targets)}",
-                _hours(contents.targets),
-                _speakers(contents.targets),
-                *(str(count) for count in classes),
-                str(len(contents.targets) - sum(classes)),
-                _hours(contents.interferers),
-                _speakers(contents.interferers),
-                f"{len(contents.enrollments)}",
-            ]
-        )
-    header = ["fold", "split", "targets", "hours", "speakers", *audit.classes, "other emotion"]
-    legend = "Speakers: number (female / male / unknown)."
-    return f"{legend}\n\n" + _table(
-        [*header, "interferer hours", "interferer speakers", "enrollments"], rows
-    )
+    rows = [
+        {
+            "fold": fold,
+            "split": split,
+            "targets": len(contents.targets),
+            "hours": _hours(contents.targets),
+            "speakers": _speakers(contents.targets),
+            **{name: (contents.targets["emotion"] == name).sum() for name in audit.classes},
+            "other emotion": (~contents.targets["emotion"].isin(audit.classes)).sum(),
+            "interferer hours": _hours(contents.interferers),
+            "interferer speakers": _speakers(contents.interferers),
+            "enrollments": len(contents.enrollments),
+        }
+        for (fold, split), contents in audit.contents.items()
+    ]
+    return f"Speakers: number (female / male / unknown).\n\n{_table(rows)}"
 
 
 def _overlap_table(overlaps: Sequence[Overlap]) -> str:
-    rows = [
+    return _table(
         [
-            str(overlap.fold),
-            f"{overlap.first}, {overlap.second}",
-            str(len(overlap.speakers)),
-            str(len(overlap.utterances)),
-            str(len(overlap.audio)),
+            {
+                "fold": overlap.fold,
+                "between": f"{overlap.first}, {overlap.second}",
+                "speakers": len(overlap.speakers),
+                "utterances": len(overlap.utterances),
+                "identical audio": len(overlap.audio),
+            }
+            for overlap in overlaps
         ]
-        for overlap in overlaps
-    ]
-    return _table(["fold", "between", "speakers", "utterances", "identical audio"], rows)
+    )
 
 
 def _pretraining_line(audit: RecipeAudit) -> str:
@@ -239,109 +203,109 @@ def _pretraining_line(audit: RecipeAudit) -> str:
 
 
 def _enrollment_table(audit: RecipeAudit) -> str:
-    rows = [
+    return _table(
         [
-            str(fold),
-            split,
-            str(contents.num_plans),
-            str(len(contents.enrolled_itself)),
-            str(len(contents.enrolled_copy)),
+            {
+                "fold": fold,
+                "split": split,
+                "mixtures drawn": contents.num_plans,
+                "enrollment in it": len(contents.enrolled_itself),
+                "copy of the enrollment in it": len(contents.enrolled_copy),
+            }
+            for (fold, split), contents in audit.contents.items()
+            if split != PRETRAINING
         ]
-        for (fold, split), contents in audit.contents.items()
-        if split != PRETRAINING
-    ]
-    header = ["fold", "split", "mixtures drawn", "enrollment in it", "copy of the enrollment in it"]
-    return _table(header, rows)
+    )
 
 
-def _level_table(targets: Sequence[Recording], corpora: Sequence[str]) -> str:
-    rows = []
-    for corpus in corpora:
-        own = [one for one in targets if one.corpus == corpus]
-        for emotion in sorted({one.emotion for one in own} - {""}):
-            levels = [one.level_db for one in own if one.emotion == emotion]
-            rows.append(
-                [
-                    corpus,
-                    emotion,
-                    str(len(levels)),
-                    f"{np.mean(levels):.1f}",
-                    f"{np.std(levels):.1f}",
-                ]
-            )
-    return _table(["corpus", "emotion", "utterances", "level (dB)", "deviation (dB)"], rows)
+def _level_table(targets: pd.DataFrame) -> str:
+    levels = targets[targets["emotion"] != ""].groupby(["corpus", "emotion"])["level_db"]
+    return _table(
+        [
+            {
+                "corpus": corpus,
+                "emotion": emotion,
+                "utterances": len(of_emotion),
+                "level (dB)": f"{of_emotion.mean():.1f}",
+                "deviation (dB)": f"{of_emotion.std(ddof=0):.1f}",
+            }
+            for (corpus, emotion), of_emotion in levels
+        ]
+    )
 
 
 def _score_table(scores: Sequence[LevelScore]) -> str:
-    rows = [
+    return _table(
         [
-            score.corpus,
-            score.measure,
-            f"{score.ua:.1%}",
-            f"{score.chance:.1%}",
-            f"{score.bound:.1%}",
-            "yes" if score.tells else "no",
+            {
+                "corpus": score.corpus,
+                "measure": score.measure,
+                "UA": f"{score.ua:.1%}",
+                "chance": f"{score.chance:.1%}",
+                "shuffled, 95 %": f"{score.bound:.1%}",
+                "gives the emotion away": "yes" if score.tells else "no",
+            }
+            for score in scores
         ]
-        for score in scores
-    ]
-    header = ["corpus", "measure", "UA", "chance", "shuffled, 95 %", "gives the emotion away"]
-    return _table(header, rows)
+    )
 
 
-def _recordings_table(recordings: Sequence[Recording]) -> str:
+def _blemishes(recordings: pd.DataFrame) -> dict[str, pd.Series]:
+    """What mars a recording, in words that follow "recordings", and which of them have it."""
+    return {
+        "are clipped": recordings["clipped_samples"] > 0,
+        "have a DC offset": recordings["offset_ratio"] > OFFSET_LIMIT,
+        "are mostly silent": recordings["silence_ratio"] > SILENCE_LIMIT,
+    }
+
+
+def _recordings_table(recordings: pd.DataFrame) -> str:
     rows = []
-    for corpus in sorted({one.corpus for one in recordings}):
-        own = [one for one in recordings if one.corpus == corpus]
+    for corpus, own in recordings.groupby("corpus"):
+        clipped, offset, silent = (own[is_bad] for is_bad in _blemishes(own).values())
         rows.append(
-            [
-                corpus,
-                str(len(own)),
-                _hours(own),
-                str(sum(len(group) - 1 for group in find_identical(own))),
-                _count_and_example([one for one in own if one.clipped_samples]),
-                _count_and_example([one for one in own if one.offset_ratio > OFFSET_LIMIT]),
-                _count_and_example([one for one in own if one.silence_ratio > SILENCE_LIMIT]),
-                f"{np.mean([one.silence_ratio for one in own]):.0%}",
-            ]
+            {
+                "corpus": corpus,
+                "files": len(own),
+                "hours": _hours(own),
+                "copies": own["content_hash"].duplicated().sum(),
+                "clipped": _count_and_example(clipped),
+                "DC offset": _count_and_example(offset),
+                f"over {SILENCE_LIMIT:.0%} silence": _count_and_example(silent),
+                "mean silence": f"{own['silence_ratio'].mean():.0%}",
+            }
         )
     legend = (
         f"Clipped: a run of three samples at full scale. DC offset: a mean above "
         f"{OFFSET_LIMIT:.0%} of the root mean square. Silence: before and after the speech."
     )
-    header = ["corpus", "files", "hours", "copies", "clipped", "DC offset"]
-    return f"{legend}\n\n" + _table(
-        [*header, f"over {SILENCE_LIMIT:.0%} silence", "mean silence"], rows
-    )
+    return f"{legend}\n\n{_table(rows)}"
 
 
-def _count_and_example(recordings: Sequence[Recording]) -> str:
-    if not recordings:
+def _count_and_example(recordings: pd.DataFrame) -> str:
+    if recordings.empty:
         return "0"
-    return f"{len(recordings)} ({recordings[0].utterance_id.partition('/')[2]})"
+    return f"{len(recordings)} ({recordings.index[0].partition('/')[2]})"
 
 
-def _hours(recordings: Iterable[Recording]) -> str:
-    return f"{sum(one.seconds for one in recordings) / 3600:.2f}"
+def _hours(recordings: pd.DataFrame) -> str:
+    return f"{recordings['seconds'].sum() / 3600:.2f}"
 
 
-def _speakers(recordings: Iterable[Recording]) -> str:
-    gender_of = {one.speaker_id: one.gender for one in recordings}
-    genders = list(gender_of.values())
-    known = [genders.count(name) for name in GENDERS]
-    counts = [*known, len(genders) - sum(known)]
+def _speakers(recordings: pd.DataFrame) -> str:
+    genders = recordings.drop_duplicates("speaker_id")["gender"]
+    counts = [*((genders == name).sum() for name in GENDERS), (~genders.isin(GENDERS)).sum()]
     return f"{len(genders)} ({' / '.join(str(count) for count in counts)})"
 
 
 def _names(names: Sequence[str]) -> str:
-    unique = list(dict.fromkeys(names))
-    more = f" and {len(unique) - MAX_NAMED} more" if len(unique) > MAX_NAMED else ""
-    return ", ".join(unique[:MAX_NAMED]) + more
+    return some_of(dict.fromkeys(names))
 
 
 def _bullets(lines: Sequence[str]) -> str:
     return "\n".join(f"- {line}" for line in lines)
 
 
-def _table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    lines = [header, ["---"] * len(header), *rows]
-    return "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
+def _table(rows: Sequence[Mapping[str, Any]]) -> str:
+    cells = [list(rows[0]), ["---"] * len(rows[0]), *(row.values() for row in rows)] if rows else []
+    return "\n".join(f"| {' | '.join(map(str, line))} |" for line in cells)

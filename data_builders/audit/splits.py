@@ -7,10 +7,11 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from itertools import combinations
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
-from data_builders.audit.recordings import Recording, measure_recordings
-from data_builders.corpora.utterance_table import UtteranceTable
+import pandas as pd
+
+from data_builders.audit.recordings import Measured, measure_recordings
 from data_builders.load import load_mixtures, read_corpora
 from data_builders.mixtures.dataset import Planner
 from data_builders.option_reader import OptionError, read_yaml
@@ -19,8 +20,8 @@ from data_builders.options import read_recipe
 # Epochs of training whose mixtures are looked at, one by one; evaluation has a single one.
 TRAIN_EPOCHS = 3
 PRETRAINING = "pretraining"
-# What was measured: `trim_silence`, on which levels depend, to utterance id and file to recording.
-Recordings = dict[bool, dict[tuple[str, str], Recording]]
+# What was measured, by `trim_silence`, on which levels depend.
+Recordings = dict[bool, Measured]
 # Keys of a recipe that name what it starts from.
 PRETRAINED_KEYS = ("model_name_or_path", "extractor_name_or_path", "classifier_name_or_path")
 
@@ -29,57 +30,45 @@ PRETRAINED_KEYS = ("model_name_or_path", "extractor_name_or_path", "classifier_n
 class SplitContents:
     """The recordings of a split by role, and what was wrong with the mixtures drawn of them.
 
-    Attributes:
-        targets (`list[Recording]`): recordings that are extracted or classified.
-        interferers (`list[Recording]`): recordings that disturb them.
-        enrollments (`list[Recording]`): recordings of the target speakers to enroll with.
-        num_plans (`int`): mixtures that were drawn and looked at.
-        enrolled_itself (`list[str]`): targets whose enrollment is an utterance of their mixture.
-        enrolled_copy (`list[str]`): targets whose enrollment is another file of the same samples.
+    The roles are tables, see `data_builders.audit.recordings`.
     """
 
-    targets: list[Recording]
-    interferers: list[Recording]
-    enrollments: list[Recording]
-    num_plans: int = 0
+    targets: pd.DataFrame  # extracted or classified
+    interferers: pd.DataFrame
+    enrollments: pd.DataFrame  # of the target speakers, to enroll with
+    num_plans: int = 0  # mixtures that were drawn and looked at
+    # Targets whose enrollment is an utterance of their mixture, or another file of its samples.
     enrolled_itself: list[str] = field(default_factory=list)
     enrolled_copy: list[str] = field(default_factory=list)
 
     @property
-    def everything(self) -> list[Recording]:
+    def everything(self) -> pd.DataFrame:
         """Every recording once, whatever its role."""
-        roles = (*self.targets, *self.interferers, *self.enrollments)
-        return list({one.utterance_id: one for one in roles}.values())
+        return each_once([self.targets, self.interferers, self.enrollments])
 
 
-@dataclass(frozen=True)
-class Overlap:
-    """What two splits share.
+def each_once(tables: Iterable[pd.DataFrame]) -> pd.DataFrame:
+    """Joins tables of recordings, each recording once."""
+    joined = pd.concat(list(tables))
+    return joined[~joined.index.duplicated()]
 
-    Attributes:
-        fold (`int`): fold.
-        first (`str`): a split.
-        second (`str`): another split, or the pretraining.
-        speakers (`list[str]`): shared speakers.
-        utterances (`list[str]`): shared utterance ids.
-        audio (`list[str]`): pairs of utterance ids whose samples are the same.
-    """
+
+class Overlap(NamedTuple):
+    """What a split of a fold shares with another one, or with the pretraining."""
 
     fold: int
     first: str
     second: str
     speakers: list[str]
-    utterances: list[str]
-    audio: list[str]
+    utterances: list[str]  # ids
+    audio: list[str]  # pairs of utterance ids whose samples are the same
 
 
 class RecipeData:
-    """The data of a recipe, as `train.py` would load them.
+    """The data of a YAML recipe, as `train.py` would load them.
 
-    Args:
-        path (`str` or `Path`): YAML recipe.
-        overrides (`Mapping[str, Any]`): options that win over the recipe's, such as `corpus_dir`.
-        recordings (`Recordings`): what was measured; shared between recipes, and added to.
+    The overrides are options that win over those of the recipe, such as `corpus_dir`. What was
+    measured is shared between recipes, and added to.
     """
 
     def __init__(
@@ -102,19 +91,10 @@ class RecipeData:
         return {str(Path(one).absolute()) for one in given if one}
 
     def folds(self) -> list[int]:
-        """Every fold that all corpora of the recipe have.
-
-        Returns:
-            `list[int]`: from 1; only 1 where no corpus has sessions.
-        """
+        """Every fold, from 1, that all corpora of the recipe have; 1 where none has sessions."""
         recipe = self._recipe
-        corpora = read_corpora(
-            [*recipe.targets, *(recipe.interferers or ())],
-            recipe.corpus_dir,
-            recipe.corpus_dirs,
-            recipe.cache_dir,
-            strict=recipe.strict_corpora,
-        )
+        names = [*recipe.targets, *(recipe.interferers or ())]
+        corpora = read_corpora(names, recipe, recipe.cache_dir)
         counts = [
             len({*corpus["session"][:]} - {""})
             for corpus in corpora
@@ -123,26 +103,14 @@ class RecipeData:
         return list(range(1, min((count for count in counts if count), default=1) + 1))
 
     def splits(self) -> list[str]:
-        """The splits that the protocol of the recipe has.
-
-        Returns:
-            `list[str]`: "train", "validation" (in protocol "validated" only) and "test".
-        """
+        """The splits that the protocol of the recipe has: "validation" in "validated" only."""
         validated = self._recipe.protocol == "validated"
         return ["train", "validation", "test"] if validated else ["train", "test"]
 
     def read(self, split: str, fold: int) -> SplitContents:
-        """Loads a split, measures its recordings and draws its mixtures.
+        """Loads a split of a fold, measures its recordings and draws its mixtures.
 
-        Args:
-            split (`str`): "train", "validation" or "test".
-            fold (`int`): fold, from 1.
-
-        Returns:
-            `SplitContents`: what is in it.
-
-        Raises:
-            CorpusError: a corpus cannot be used.
+        Raises `CorpusError` where a corpus cannot be used.
         """
         # The audit looks at everything that could be drawn.
         options = replace(self._recipe.of_split(split, fold=fold), max_examples=None)
@@ -152,27 +120,25 @@ class RecipeData:
             tables.append(planner.interferers)
         measured = measure_recordings(tables, self.trim_silence, self._recordings)
 
-        def recordings_of(table: UtteranceTable) -> list[Recording]:
-            return [measured[name] for name in table.utterance_ids]
-
-        emotion = options.enrollment_emotion
+        targets, enrollments, *interferers = (
+            measured.loc[list(table.utterance_ids)] for table in tables
+        )
+        if options.enrollment_emotion is not None:
+            enrollments = enrollments[enrollments["emotion"] == options.enrollment_emotion]
         contents = SplitContents(
-            targets=recordings_of(planner.targets),
-            interferers=([] if planner.interferers is None else recordings_of(planner.interferers)),
-            enrollments=[
-                one for one in recordings_of(planner.enrollments) if emotion in (None, one.emotion)
-            ],
+            targets,
+            interferers[0] if interferers else measured.iloc[:0],
+            enrollments,
             num_plans=len(planner) * (TRAIN_EPOCHS if split == "train" else 1),
         )
-        _look_at_mixtures(planner, contents, measured)
+        _look_at_mixtures(planner, contents, measured["content_hash"].to_dict())
         return contents
 
     def pretraining(self) -> tuple[list[Path], list[str]]:
         """The recipes that made the checkpoints this one starts from, and what those start from.
 
-        Returns:
-            `tuple[list[Path], list[str]]`: recipes of the same folder whose `output_dir` is named
-            as a starting point, and starting points that no recipe there explains.
+        They lie in the same folder and have an `output_dir` that is named as a starting point. With
+        them come the starting points that no recipe there explains.
         """
         known, unexplained = _starts_from(self.path)
         for path in known:  # grows as long as there are earlier ones
@@ -184,12 +150,8 @@ class RecipeData:
     def fold_as_pretraining(self, fold: int) -> int:
         """The fold of this recipe that is trained before a fold of another one.
 
-        Args:
-            fold (`int`): fold of the recipe that starts from this one.
-
-        Returns:
-            `int`: the same, or, where these corpora have not as many, the one that this recipe
-            states (1 by default), as it is trained once for all.
+        It is the same, or, where these corpora have not as many, the one that this recipe states (1
+        by default), as it is trained once for all.
         """
         return fold if fold in self.folds() else self._recipe.fold
 
@@ -217,28 +179,20 @@ def _place(folder: Any) -> str:
 
 
 def _look_at_mixtures(
-    planner: Planner, contents: SplitContents, recordings: Mapping[str, Recording]
+    planner: Planner, contents: SplitContents, hash_of: Mapping[str, str]
 ) -> None:
     for number in range(contents.num_plans):
         spec = planner.plan(*divmod(number, len(planner)))
         mixed = {spec.target_id, *(one.utterance_id for one in spec.interferers)}
-        hashes = {recordings[name].content_hash for name in mixed}
+        hashes = {hash_of[name] for name in mixed}
         if spec.enrollment_id in mixed:
             contents.enrolled_itself.append(spec.target_id)
-        elif recordings[spec.enrollment_id].content_hash in hashes:
+        elif hash_of[spec.enrollment_id] in hashes:
             contents.enrolled_copy.append(f"{spec.target_id} = {spec.enrollment_id}")
 
 
 def compare_splits(fold: int, splits: Mapping[str, SplitContents]) -> list[Overlap]:
-    """Compares each split with each other; the pretraining with those that it must not know.
-
-    Args:
-        fold (`int`): fold.
-        splits (`Mapping[str, SplitContents]`): contents by split; "pretraining" may be one.
-
-    Returns:
-        `list[Overlap]`: one a pair, also where nothing is shared.
-    """
+    """Compares each split with each other; the pretraining with those that it must not know."""
     return [
         _overlap(fold, (first, splits[first].everything), (second, splits[second].everything))
         for first, second in combinations(splits, 2)
@@ -246,37 +200,26 @@ def compare_splits(fold: int, splits: Mapping[str, SplitContents]) -> list[Overl
     ]
 
 
-def find_identical(recordings: Iterable[Recording]) -> list[list[str]]:
-    """Groups of utterances with the same samples.
-
-    Args:
-        recordings (`Iterable[Recording]`): recordings.
-
-    Returns:
-        `list[list[str]]`: sorted utterance ids of each group of two or more.
-    """
-    groups: dict[str, list[str]] = {}
-    for one in recordings:
-        groups.setdefault(one.content_hash, []).append(one.utterance_id)
-    return sorted(sorted(group) for group in groups.values() if len(group) > 1)
+def find_identical(recordings: pd.DataFrame) -> list[list[str]]:
+    """Groups of two or more utterances with the same samples: their sorted ids."""
+    groups = recordings.groupby("content_hash").groups.values()
+    return sorted(sorted(group) for group in groups if len(group) > 1)
 
 
 def _overlap(
-    fold: int, first: tuple[str, list[Recording]], second: tuple[str, list[Recording]]
+    fold: int, first: tuple[str, pd.DataFrame], second: tuple[str, pd.DataFrame]
 ) -> Overlap:
     (first_name, ours), (second_name, theirs) = first, second
-    by_hash = {one.content_hash: one.utterance_id for one in ours}
+    by_hash = dict(zip(ours["content_hash"], ours.index, strict=True))
     return Overlap(
         fold=fold,
         first=first_name,
         second=second_name,
-        speakers=sorted({one.speaker_id for one in ours} & {one.speaker_id for one in theirs}),
-        utterances=sorted(
-            {one.utterance_id for one in ours} & {one.utterance_id for one in theirs}
-        ),
+        speakers=sorted({*ours["speaker_id"]} & {*theirs["speaker_id"]}),
+        utterances=sorted({*ours.index} & {*theirs.index}),
         audio=sorted(
-            f"{by_hash[one.content_hash]} = {one.utterance_id}"
-            for one in theirs
-            if one.content_hash in by_hash
+            f"{by_hash[digest]} = {name}"
+            for name, digest in theirs["content_hash"].items()
+            if digest in by_hash
         ),
     )

@@ -7,9 +7,10 @@ several values of one option are joined by "+": `iemocap:scenario=improvised`,
 
 from __future__ import annotations
 
+import inspect
 import itertools
-from collections.abc import Callable, Iterable
-from typing import Any
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, get_type_hints
 
 import datasets
 
@@ -23,9 +24,10 @@ from data_builders.corpora.generated import load_generated, load_generated_pool
 from data_builders.corpora.iemocap import load_iemocap
 from data_builders.corpora.librispeech import load_librispeech
 from data_builders.corpora.ravdess import load_ravdess
+from data_builders.option_reader import OptionError, convert, takes_several
 from data_builders.schema import CorpusError
 
-# name -> function(folder of the corpus, cache folder, strict=..., **options)
+# name -> function(folder of the corpus, cache folder, strict=..., and a keyword an option)
 CORPORA: dict[str, Callable[..., datasets.Dataset]] = {
     "generated": load_generated,
     "generated_pool": load_generated_pool,
@@ -41,54 +43,17 @@ CORPORA: dict[str, Callable[..., datasets.Dataset]] = {
 }
 
 
-def _words(text: str) -> list[str]:
-    return text.split("+")
-
-
-def _numbers(text: str) -> list[float]:
-    return [float(number) for number in text.split("+")]
-
-
-def _truth(text: str) -> bool:
-    return {"true": True, "false": False}[text.lower()]
-
-
-# name -> option -> what makes its value of the text behind "="
-CORPUS_OPTIONS: dict[str, dict[str, Callable[[str], Any]]] = {
-    "iemocap": {"scenario": str},
-    "cremad": {"held_out_sentences": _truth, "part": str},
-    "librispeech": {
-        "subsets": _words,
-        "hours": _numbers,
-        "part": int,
-        "seed": int,
-        "exclude_speakers": _words,
-        "measure_speech": _truth,
-        "release_splits": _truth,
-        "hub": str,
-    },
-    "esd": {"part": str},
-    "folder": {"metadata": str, "name": str},
-}
-# Every corpus: patterns of the speakers who are tested on and who choose the checkpoint, in place
-# of the corpus's own folds; all others are trained on.
-SPLIT_OPTIONS: dict[str, Callable[[str], list[str]]] = {
-    "test_speakers": _words,
-    "validation_speakers": _words,
-}
+# Options that every corpus has besides the keywords of its function: patterns of the speakers who
+# are tested on and who choose the checkpoint, in place of the corpus's own folds; all others are
+# trained on.
+SPLIT_OPTIONS = {"test_speakers": list[str], "validation_speakers": list[str]}
 
 
 def parse_corpus_name(text: str) -> tuple[str, dict[str, Any]]:
-    """Takes a corpus with options apart.
+    """Takes a name such as "librispeech:subsets=train-clean-100,hours=10" apart.
 
-    Args:
-        text (`str`): "librispeech", or "librispeech:subsets=train-clean-100,hours=10".
-
-    Returns:
-        `tuple[str, dict[str, Any]]`: name of the corpus, and the options for its function.
-
-    Raises:
-        CorpusError: the corpus or an option is unknown, or a value makes no sense.
+    Returns the name of the corpus, and the options for its function. Raises `CorpusError` where the
+    corpus or an option is unknown, or a value makes no sense.
     """
     name, _, options_text = text.partition(":")
     if name not in CORPORA:
@@ -96,25 +61,17 @@ def parse_corpus_name(text: str) -> tuple[str, dict[str, Any]]:
     options = {}
     for entry in options_text.split(",") if options_text else []:
         option, _, value = (part.strip() for part in entry.partition("="))
-        check_option(name, option)
-        try:
-            options[option] = known_options(name)[option](value)
-        except (ValueError, KeyError) as error:
-            raise CorpusError(f"{text}: {value!r} is no value of the option {option}") from error
-    return name, options
+        several = takes_several(known_options(name).get(option))
+        options[option] = value.split("+") if several else value
+    return name, settle_corpus_options(name, options, text)
 
 
 def refuse_confusable(names: Iterable[str]) -> None:
     """Refuses folders whose speakers could be taken for each other's.
 
     A speaker bears the name of the corpus and "_" in front: 1_2 of "my" and 2 of "my_1" would be
-    one. Corpora of the same name share their speakers by intention.
-
-    Args:
-        names (`Iterable[str]`): corpora with options or without.
-
-    Raises:
-        CorpusError: the name of one begins with that of another and "_", and one is a folder.
+    one. Corpora of the same name share their speakers by intention. Raises `CorpusError` where the
+    name of one corpus begins with that of another and "_", and one of the two is a folder.
     """
     prefixes: dict[str, bool] = {}
     for text in names:
@@ -129,28 +86,28 @@ def refuse_confusable(names: Iterable[str]) -> None:
             )
 
 
-def check_option(name: str, option: str) -> None:
-    """Refuses an option that a corpus does not have.
+def settle_corpus_options(name: str, options: Mapping[str, Any], where: str) -> dict[str, Any]:
+    """Brings the options of a corpus to their types.
 
-    Args:
-        name (`str`): name of the corpus.
-        option (`str`): name of the option.
-
-    Raises:
-        CorpusError: the option is unknown.
+    `where` begins messages. Raises `CorpusError` where an option is unknown, or a value does not
+    fit.
     """
     known = known_options(name)
-    if option not in known:
-        raise CorpusError(f"{name}: unknown option {option!r}: use {', '.join(known)}")
+    for option in options:
+        if option not in known:
+            raise CorpusError(f"{name}: unknown option {option!r}: use {', '.join(known)}")
+    try:
+        return {option: convert(option, value, known[option]) for option, value in options.items()}
+    except OptionError as error:
+        raise CorpusError(f"{where}: {error}") from error
 
 
-def known_options(name: str) -> dict[str, Callable[[str], Any]]:
-    """The options of a corpus.
+def known_options(name: str) -> Mapping[str, Any]:
+    """The options of a corpus, with their types: the keywords of its function, and how it splits.
 
-    Args:
-        name (`str`): name of the corpus.
-
-    Returns:
-        `dict[str, Callable]`: option to what makes its value of text.
+    How strict a corpus is read is said for all of them.
     """
-    return {**CORPUS_OPTIONS.get(name, {}), **SPLIT_OPTIONS}
+    hints = get_type_hints(CORPORA[name])
+    parameters = inspect.signature(CORPORA[name]).parameters.values()
+    keywords = [one.name for one in parameters if one.kind is inspect.Parameter.KEYWORD_ONLY]
+    return {**{one: hints.get(one, Any) for one in keywords if one != "strict"}, **SPLIT_OPTIONS}

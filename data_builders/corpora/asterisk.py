@@ -13,21 +13,14 @@ from pathlib import Path, PurePath
 
 import datasets
 
-from data_builders.corpora.audio_folder import load_audio_folder
-from data_builders.corpora.corpus_table import Description
+from data_builders.corpora.corpus_table import Description, load_audio_folder
 
-# Allison Smith speaks the English and the Spanish prompts: one speaker.
+# The speaker and the licence of each name: Allison Smith speaks English and Spanish.
 SPEAKERS = {
-    "Allison": "asterisk_allison_smith",
-    "June": "asterisk_june_wallack",
-    "Carlo": "asterisk_carlo_flora",
-    "IvrvoiceRU": "asterisk_ivrvoice_ru",
-}
-LICENCES = {
-    "Allison": "CC-BY-SA-3.0",
-    "June": "CC-BY-SA-3.0",
-    "Carlo": "CC-BY-3.0",
-    "IvrvoiceRU": "CC-BY-3.0",
+    "Allison": ("asterisk_allison_smith", "CC-BY-SA-3.0"),
+    "June": ("asterisk_june_wallack", "CC-BY-SA-3.0"),
+    "Carlo": ("asterisk_carlo_flora", "CC-BY-3.0"),
+    "IvrvoiceRU": ("asterisk_ivrvoice_ru", "CC-BY-3.0"),
 }
 VOICES = (
     "en_US_f_Allison",
@@ -42,19 +35,9 @@ VOICE_FOLDER = re.compile(rf"([a-z]{{2}})_([A-Z]{{2}})_([fm])_({'|'.join(SPEAKER
 def load_asterisk(
     data_dir: Path | None, cache_dir: Path, *, strict: bool = False
 ) -> datasets.Dataset:
-    """Reads the prompts of the four known Asterisk voices.
+    """Reads the prompts of the four known Asterisk voices, with the emotion "".
 
-    Args:
-        data_dir (`Path`, *optional*): the folder that holds the voices' folders.
-        cache_dir (`Path`): where scans and resampled copies are kept.
-        strict (`bool`): stop at audio that cannot be used, which is otherwise left out.
-
-    Returns:
-        `datasets.Dataset`: utterances with `UTTERANCE_FEATURES`, emotion "".
-
-    Raises:
-        CorpusError: the folder is missing, is not Asterisk's, or holds no usable audio, or
-            `strict` and some is not.
+    Arguments, result and errors are those of `data_builders.load_corpus`.
     """
     return load_audio_folder(
         "asterisk",
@@ -86,11 +69,9 @@ def _describe(path: PurePath) -> Description | None:
     language, country, gender, name = voice.groups()
     return Description(
         name=f"{path.parts[0]}/{prompt}",
-        speaker_id=SPEAKERS[name],
+        speaker_id=SPEAKERS[name][0],
         gender="female" if gender == "f" else "male",
-        emotion="",
-        session="",
         text=prompt,
         language=f"{language}-{country}",
-        licence=LICENCES[name],
+        licence=SPEAKERS[name][1],
     )

@@ -6,25 +6,28 @@ files, and converted copies with the same names.
 
 from __future__ import annotations
 
-import csv
 import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path, PurePath
+from typing import Literal
 
 import datasets
 import numpy as np
 
-from data_builders.corpora.audio_folder import describe_files, wrong_folder
 from data_builders.corpora.corpus_table import (
     Description,
+    add_gender,
     count_line,
+    describe_files,
     load_table,
     require_folder,
+    unknown_gender_line,
 )
 from data_builders.corpora.folds import SENTENCE_COLUMN, split_by_name
 from data_builders.corpora.scan import AUDIO_SUFFIXES, FoundFile, list_files
-from data_builders.schema import GENDERS, CorpusError
+from data_builders.files import read_csv
+from data_builders.schema import GENDERS
 
 EMOTION_WORDS = {
     "ANG": "angry",
@@ -35,14 +38,7 @@ EMOTION_WORDS = {
     "SAD": "sad",
 }
 # All 7,442 utterances.
-EMOTION_COUNTS = {
-    "angry": 1271,
-    "disgust": 1271,
-    "fearful": 1271,
-    "happy": 1271,
-    "neutral": 1087,
-    "sad": 1271,
-}
+EMOTION_COUNTS = {**dict.fromkeys(EMOTION_WORDS.values(), 1271), "neutral": 1087}
 SENTENCES = {
     "IEO": "It's eleven o'clock.",
     "TIE": "That is exactly what happened.",
@@ -66,11 +62,11 @@ SENTENCE_SPLITS = {
 }
 # Settings are chosen on these, three women and three men, who are in no test of the study.
 SET_ASIDE = ("1014", "1024", "1034", "1054", "1064", "1074")
-PARTS = ("study", "choices")
 FIRST_ACTOR, NUM_ACTORS, NUM_SESSIONS = 1001, 91, 5
 # The first has every actor, the second (of converted copies) those whose clips it lists.
 DEMOGRAPHICS_FILES = ("VideoDemographics.csv", "metadata.csv")
 ACTOR_COLUMNS, GENDER_COLUMNS = ("ActorID", "speaker_id"), ("Sex", "gender")
+EXPECTED = "AudioWAV/1001_DFA_ANG_XX.wav (or any other format)"
 
 # actor, sentence, emotion, level; the release has one file whose level is a single X
 FILE_NAME = re.compile(
@@ -83,30 +79,22 @@ def load_cremad(
     cache_dir: Path,
     *,
     held_out_sentences: bool = False,
-    part: str | None = None,
+    part: Literal["study", "choices"] | None = None,
     strict: bool = False,
 ) -> datasets.Dataset:
     """Reads CREMA-D; sessions are five groups of 18 or 19 actors with consecutive numbers.
 
     Args:
-        data_dir (`Path`, *optional*): the corpus folder.
-        cache_dir (`Path`): where scans, tables and resampled copies are kept.
+        data_dir, cache_dir, strict: see `data_builders.load_corpus`, as for result and errors.
         held_out_sentences (`bool`): each split has sentences of its own besides actors of its own,
             see `SENTENCE_SPLITS`; otherwise all actors speak all sentences.
         part (`str`, *optional*): "study" leaves out the actors of `SET_ASIDE`; "choices" validates
             on them, trains on all others, and tests nobody.
-        strict (`bool`): stop at audio that cannot be used, which is otherwise left out.
 
     Returns:
         `datasets.Dataset`: utterances of all six emotions, with `UTTERANCE_FEATURES`, and the split
         of each sentence where they are held apart, or of each actor in "choices".
-
-    Raises:
-        CorpusError: there is no such part, the folder is missing, is not CREMA-D, or holds no
-            usable audio, or `strict` and some is not.
     """
-    if part not in (None, *PARTS):
-        raise CorpusError(f"cremad: part={part!r}: use {' or '.join(PARTS)}")
     root = require_folder("cremad", data_dir)
     audio = list_files(root, AUDIO_SUFFIXES)
     tables = list_files(root, (".csv",))
@@ -115,14 +103,14 @@ def load_cremad(
 
     def describe(report: list[str]) -> list[tuple[FoundFile, Description]]:
         genders = _read_genders(root, demographics)
-        described = describe_files(audio, lambda path: _describe(path, genders), report)
-        if not described:
-            raise wrong_folder(
-                "cremad", root, "AudioWAV/1001_DFA_ANG_XX.wav (or any other format)", audio
-            )
-        report += _check([description for _, description in described])
+        described = describe_files(
+            "cremad", root, audio, EXPECTED, lambda path: _describe(path, genders), report
+        )
+        descriptions = [description for _, description in described]
+        report += count_line(Counter(entry.emotion for entry in descriptions), EMOTION_COUNTS)
+        report += unknown_gender_line(descriptions, f"{DEMOGRAPHICS_FILES[0]} of the release")
         split_of_name.update(
-            {entry.name: SENTENCE_SPLITS[entry.name.split("_")[1]] for _, entry in described}
+            {entry.name: SENTENCE_SPLITS[entry.name.split("_")[1]] for entry in descriptions}
         )
         return described
 
@@ -163,32 +151,16 @@ def _describe(path: PurePath, genders: Mapping[str, str]) -> Description | None:
     )
 
 
-def _check(descriptions: Sequence[Description]) -> list[str]:
-    found = Counter(description.emotion for description in descriptions)
-    report = count_line(found, EMOTION_COUNTS)
-    unknown = {entry.speaker_id for entry in descriptions if not entry.gender}
-    if unknown:
-        report.append(
-            f"the gender of {len(unknown)} speakers is unknown, such as {min(unknown)}: put "
-            f"{DEMOGRAPHICS_FILES[0]} of the release into the folder, or use gender_state 'any'"
-        )
-    return report
-
-
 def _read_genders(root: Path, files: Sequence[FoundFile]) -> dict[str, str]:
     """Actor to gender."""
     genders: dict[str, str] = {}
     for file in files:
-        with (root / file.path).open(encoding="utf-8-sig", newline="") as opened:
-            for row in csv.DictReader(opened):
-                actor, gender = (
-                    next((row[name] for name in names if row.get(name)), "")
-                    for names in (ACTOR_COLUMNS, GENDER_COLUMNS)
-                )
-                actor, gender = actor.removeprefix("cremad_"), gender.lower()
-                if gender in GENDERS and genders.setdefault(actor, gender) != gender:
-                    raise CorpusError(
-                        f"cremad: {root / file.path}: actor {actor} is {genders[actor]} and "
-                        f"{gender}; correct one of the lines"
-                    )
+        for row in read_csv(root / file.path)[1]:
+            actor, gender = (
+                next((row[name] for name in names if row.get(name)), "")
+                for names in (ACTOR_COLUMNS, GENDER_COLUMNS)
+            )
+            actor, gender = actor.removeprefix("cremad_"), gender.lower()
+            if gender in GENDERS:
+                add_gender(genders, actor, gender, f"cremad: {root / file.path}")
     return genders

@@ -15,8 +15,8 @@ from typing import Any
 import datasets
 import pyarrow.parquet as pq
 
-from data_builders.corpora.corpus_table import require_folder
-from data_builders.corpora.scan import copies_folder, find_file, keep_usable, scan_audio_files
+from data_builders.corpora.corpus_table import audio_columns, require_folder
+from data_builders.corpora.scan import corpus_cache, find_file, scan_audio_files
 from data_builders.schema import UTTERANCE_FEATURES, CorpusError
 
 logger = logging.getLogger(__name__)
@@ -27,17 +27,9 @@ SETTINGS_FILE = "settings.json"
 
 
 def sources_of(data_dir: str | Path) -> dict[str, Any]:
-    """The corpora that a Denoised set was made of.
+    """The corpora that a Denoised set was made of: "targets" and "interferers", with their options.
 
-    Args:
-        data_dir (`str` or `Path`): folder of the set.
-
-    Returns:
-        `dict[str, tuple[str, ...]]`: "targets" and "interferers", with their options; empty where
-        the set does not tell.
-
-    Raises:
-        CorpusError: the file that tells is none.
+    Empty where the set does not tell. Raises `CorpusError` where the file that tells is no JSON.
     """
     path = Path(data_dir) / SETTINGS_FILE
     if not path.is_file():
@@ -53,18 +45,9 @@ def sources_of(data_dir: str | Path) -> dict[str, Any]:
 def load_denoised(
     data_dir: Path | None, cache_dir: Path, *, strict: bool = False
 ) -> datasets.Dataset:
-    """Reads a Denoised set.
+    """Reads a Denoised set, with every column of its metadata.
 
-    Args:
-        data_dir (`Path`, *optional*): the folder that `tse_ser.training.denoise_corpus` wrote.
-        cache_dir (`Path`): where the scan is kept.
-        strict (`bool`): stop at audio that cannot be used, which is otherwise left out.
-
-    Returns:
-        `datasets.Dataset`: every column of the metadata; `UTTERANCE_FEATURES`, `split` and others.
-
-    Raises:
-        CorpusError: the folder is missing, is no Denoised set, or misses audio.
+    Arguments, result and errors are those of `data_builders.load_corpus`.
     """
     root = require_folder("denoised", data_dir)
     metadata_path = root / METADATA_FILE
@@ -91,25 +74,12 @@ def load_denoised(
             f"{missing[0]}; run python -m tse_ser.training.denoise_corpus again"
         )
     report: list[str] = []
-    results = scan_audio_files(root, files, cache_dir, "denoised")
-    usable = keep_usable("denoised", root, files, results, report, strict=strict)
+    scanned = scan_audio_files("denoised", root, files, cache_dir, report, strict=strict)
     for line in report:
         logger.warning("denoised: %s", line)
-    files = [files[position] for position, _ in usable]
-    scanned = [entry for _, entry in usable]
-    measured = {
-        "path": [
-            str(
-                copies_folder(cache_dir, "denoised") / entry.copy
-                if entry.copy
-                else root / file.path
-            )
-            for file, entry in zip(files, scanned, strict=True)
-        ],
-        "duration_seconds": [entry.duration_seconds for entry in scanned],
-        "speech_start_seconds": [entry.speech_start_seconds for entry in scanned],
-        "speech_end_seconds": [entry.speech_end_seconds for entry in scanned],
-    }
-    columns = {**metadata.select([position for position, _ in usable])[:], **measured}
+    usable = [(file, one) for file, one in zip(files, scanned, strict=True) if one is not None]
+    rows = [position for position, one in enumerate(scanned) if one is not None]
+    measured = audio_columns(root, usable, corpus_cache(cache_dir, "denoised") / "audio")
+    columns = {**metadata.select(rows)[:], **measured}
     features = datasets.Features({**metadata.features, **UTTERANCE_FEATURES})
     return datasets.Dataset.from_dict(columns, features=features)

@@ -12,20 +12,11 @@ from pathlib import Path, PurePath
 
 import datasets
 
-from data_builders.corpora.audio_folder import load_audio_folder
-from data_builders.corpora.corpus_table import Description, count_line
+from data_builders.corpora.corpus_table import Description, count_line, load_audio_folder
 
 SPEAKER_GENDERS = {
-    "03": "male",
-    "08": "female",
-    "09": "female",
-    "10": "male",
-    "11": "male",
-    "12": "male",
-    "13": "female",
-    "14": "female",
-    "15": "male",
-    "16": "female",
+    **dict.fromkeys(("03", "10", "11", "12", "15"), "male"),
+    **dict.fromkeys(("08", "09", "13", "14", "16"), "female"),
 }
 # The first letters of the German words.
 EMOTION_WORDS = {
@@ -65,19 +56,9 @@ FILE_NAME = re.compile(r"(\d\d)([ab]\d\d)([WLEAFTN])([a-z])")
 
 
 def load_emodb(data_dir: Path | None, cache_dir: Path, *, strict: bool = False) -> datasets.Dataset:
-    """Reads EMO-DB.
+    """Reads EMO-DB, all seven emotions, which has no sessions.
 
-    Args:
-        data_dir (`Path`, *optional*): the corpus folder.
-        cache_dir (`Path`): where scans and resampled copies are kept.
-        strict (`bool`): stop at audio that cannot be used, which is otherwise left out.
-
-    Returns:
-        `datasets.Dataset`: utterances of all seven emotions, with `UTTERANCE_FEATURES`.
-
-    Raises:
-        CorpusError: the folder is missing, is not EMO-DB, or holds no usable audio, or
-            `strict` and some is not.
+    Arguments, result and errors are those of `data_builders.load_corpus`.
     """
     return load_audio_folder(
         "emodb",
@@ -104,7 +85,6 @@ def _describe(path: PurePath) -> Description | None:
         speaker_id=f"emodb_{speaker}",
         gender=SPEAKER_GENDERS[speaker],
         emotion=EMOTION_WORDS[emotion],
-        session="",
         text=SENTENCES[sentence],
         language="de-DE",
         licence="CC0-1.0",

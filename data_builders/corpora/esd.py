@@ -13,14 +13,14 @@ import re
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path, PurePath
-from typing import Literal, get_args
+from typing import Literal
 
 import datasets
 
-from data_builders.corpora.audio_folder import describe_files, wrong_folder
 from data_builders.corpora.corpus_table import (
     Description,
     count_line,
+    describe_files,
     load_table,
     require_folder,
 )
@@ -32,16 +32,8 @@ PART_FOLDERS = ("train", "evaluation", "test")
 
 # As the ReadMe.txt of the database lists them.
 SPEAKER_GENDERS = {
-    "0011": "male",
-    "0012": "male",
-    "0013": "male",
-    "0014": "male",
-    "0015": "female",
-    "0016": "female",
-    "0017": "female",
-    "0018": "female",
-    "0019": "female",
-    "0020": "male",
+    **dict.fromkeys(("0011", "0012", "0013", "0014", "0020"), "male"),
+    **dict.fromkeys(("0015", "0016", "0017", "0018", "0019"), "female"),
 }
 # Names of the folders, in any case.
 EMOTION_WORDS = {
@@ -71,21 +63,11 @@ def load_esd(
     """Reads the English speakers of ESD.
 
     Args:
-        data_dir (`Path`, *optional*): the corpus folder, or one above it.
-        cache_dir (`Path`): where scans, tables and resampled copies are kept.
+        data_dir, cache_dir, strict: see `data_builders.load_corpus`, as for result and errors; the
+            folder may be one above the corpus.
         part (`str`): the sentences of "train", "evaluation" or "test" only: by the folders of these
             names, or by their numbers where there are none. All speakers are in every part.
-        strict (`bool`): stop at audio that cannot be used, which is otherwise left out.
-
-    Returns:
-        `datasets.Dataset`: utterances of all five emotions, with `UTTERANCE_FEATURES`.
-
-    Raises:
-        CorpusError: the folder is missing, is not ESD, has an emotion that nobody knows, or holds
-            unusable audio.
     """
-    if part not in get_args(Part):
-        raise CorpusError(f"esd: unknown part {part!r}: use {', '.join(get_args(Part))}")
     root = require_folder("esd", data_dir)
     audio = list_files(root, AUDIO_SUFFIXES)
     transcripts = [
@@ -94,16 +76,15 @@ def load_esd(
 
     def describe(report: list[str]) -> list[tuple[FoundFile, Description]]:
         texts = _read_transcripts(root, transcripts)
-        mandarin = [file for file in audio if "0001" <= PurePath(file.path).stem[:4] <= "0010"]
-        if mandarin:
+        others = [file for file in audio if not "0001" <= PurePath(file.path).stem[:4] <= "0010"]
+        if len(others) < len(audio):
             report.append(
-                f"{len(mandarin)} audio files of the Mandarin speakers 0001 to 0010 are left out"
+                f"{len(audio) - len(others)} audio files of the Mandarin speakers 0001 to 0010 are "
+                f"left out"
             )
-        strangers = {file.path for file in mandarin}
-        others = [file for file in audio if file.path not in strangers]
-        described = describe_files(others, lambda path: _describe(path, texts), report)
-        if not described:
-            raise wrong_folder("esd", root, EXPECTED, audio)
+        described = describe_files(
+            "esd", root, others, EXPECTED, lambda path: _describe(path, texts), report
+        )
         report += _check([description for _, description in described])
         untold = [entry.name for _, entry in described if not entry.text]
         if untold:
@@ -137,7 +118,6 @@ def _describe(path: PurePath, texts: dict[str, str]) -> Description | None:
         speaker_id=f"esd_{match[1]}",
         gender=SPEAKER_GENDERS[match[1]],
         emotion=emotion,
-        session="",
         text=texts.get(path.stem, ""),
         language="en",
         licence="LicenseRef-ESD",

@@ -4,18 +4,18 @@ The library keeps global state (even after it is terminated and initialised agai
 sounds different from the time before) and is not thread-safe. A fresh process per batch makes the
 samples a function of the batch alone, and keeps a crash of the library out of the caller. The
 process runs this file itself and needs the standard library only: requests come as JSON on
-standard input; samples go to standard output.
+standard input; samples go to standard output, in JSON too.
 
 espeak-ng is GPL-3.0-or-later; it is used as the separate, unmodified wheel `espeakng-loader`.
 """
 
 from __future__ import annotations
 
+import base64
 import ctypes
 import dataclasses
 import json
 import os
-import struct
 import subprocess
 import sys
 import tempfile
@@ -28,7 +28,6 @@ _AUDIO_OUTPUT_SYNCHRONOUS = 2
 _INITIALIZE_DONT_EXIT = 0x8000
 _CHARS_UTF8 = 1
 _PARAMETER_RATE = 1
-_LENGTH = struct.Struct("<q")
 _SAMPLE_BYTES = 2
 _NOISE_SEED = 1
 _VOICE_FILE = Path("utterance_voice")
@@ -36,59 +35,31 @@ _VOICE_FILE = Path("utterance_voice")
 
 @dataclasses.dataclass(frozen=True)
 class SpeechRequest:
-    """One sentence to be spoken.
-
-    Attributes:
-        text (`str`): the sentence.
-        accent (`str`): file below espeak-ng's `lang` folder that gives the pronunciation, such as
-            "gmw/en-US".
-        voice_lines (`tuple[str, ...]`): attributes of espeak-ng's voice files that make the voice,
-            such as "pitch 100 140"; they follow those of the accent and win over them.
-        words_per_minute (`int`): speaking rate, 80 to 450.
-    """
+    """One sentence to be spoken."""
 
     text: str
+    # File below espeak-ng's `lang` folder that gives the pronunciation, such as "gmw/en-US".
     accent: str
+    # Attributes of espeak-ng's voice files that make the voice, such as "pitch 100 140"; they
+    # follow those of the accent and win over them.
     voice_lines: tuple[str, ...]
-    words_per_minute: int
+    words_per_minute: int  # 80 to 450
 
 
-def data_path() -> Path:
-    """Folder of espeak-ng's data files.
+def synthesize(requests: Sequence[SpeechRequest]) -> tuple[list[bytes], int]:
+    """Speaks sentences, in order, in a fresh process.
 
-    Returns:
-        `Path`: the `espeak-ng-data` folder of the wheel.
-
-    Raises:
-        ModuleNotFoundError: where the wheel is not installed.
+    Returns for each request its samples (16-bit little-endian, mono), and their sampling rate in
+    Hz. The same requests give the same bytes with the same version of espeak-ng; a sentence alone
+    may differ by a few samples from the same sentence after others. Raises `RuntimeError` with the
+    words of espeak-ng where it fails.
     """
     # Imported late: the child process runs this file without the site-packages it may lack.
     import espeakng_loader
 
-    return Path(espeakng_loader.get_data_path())
-
-
-def synthesize(requests: Sequence[SpeechRequest]) -> tuple[list[bytes], int]:
-    """Speak sentences, in order, in a fresh process.
-
-    The same requests give the same bytes with the same version of espeak-ng. A sentence alone may
-    differ by a few samples from the same sentence after others.
-
-    Args:
-        requests (`Sequence[SpeechRequest]`): what to say and in which voice.
-
-    Returns:
-        `tuple[list[bytes], int]`: per request its samples (16-bit little-endian, mono), and their
-        sampling rate in Hz.
-
-    Raises:
-        RuntimeError: where espeak-ng fails; the message holds what it said.
-    """
-    import espeakng_loader
-
     job = {
         "library": espeakng_loader.get_library_path(),
-        "data": str(data_path()),
+        "data": str(espeakng_loader.get_data_path()),
         "requests": [dataclasses.asdict(request) for request in requests],
     }
     finished = subprocess.run(
@@ -100,19 +71,8 @@ def synthesize(requests: Sequence[SpeechRequest]) -> tuple[list[bytes], int]:
             f"{finished.stderr.decode(errors='replace').strip()[-500:]}. Reinstall the wheel: "
             "pip install --force-reinstall espeakng-loader"
         )
-    return _unpack(finished.stdout, len(requests))
-
-
-def _unpack(stream: bytes, count: int) -> tuple[list[bytes], int]:
-    (sampling_rate,) = _LENGTH.unpack_from(stream)
-    position = _LENGTH.size
-    utterances = []
-    for _ in range(count):
-        (num_bytes,) = _LENGTH.unpack_from(stream, position)
-        position += _LENGTH.size
-        utterances.append(stream[position : position + num_bytes])
-        position += num_bytes
-    return utterances, sampling_rate
+    answer = json.loads(finished.stdout)
+    return [base64.b64decode(samples) for samples in answer["samples"]], answer["sampling_rate"]
 
 
 class _Synthesizer:
@@ -164,16 +124,15 @@ class _Synthesizer:
 def _main() -> None:
     job = json.load(sys.stdin)
     data = Path(job["data"])
-    output = sys.stdout.buffer
+    spoken = []
     with tempfile.TemporaryDirectory() as folder:
         synthesizer = _Synthesizer(job["library"], data, Path(folder))
-        output.write(_LENGTH.pack(synthesizer.sampling_rate))
         for request in job["requests"]:
             accent = (data / "lang" / request["accent"]).read_text(encoding="utf-8")
             voice = "\n".join([accent, *request["voice_lines"], ""])
             samples = synthesizer.speak(voice, request["text"], request["words_per_minute"])
-            output.write(_LENGTH.pack(len(samples)) + samples)
-    output.flush()
+            spoken.append(base64.b64encode(samples).decode())
+    json.dump({"sampling_rate": synthesizer.sampling_rate, "samples": spoken}, sys.stdout)
 
 
 if __name__ == "__main__":

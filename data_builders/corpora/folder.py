@@ -12,13 +12,11 @@ validation, test) decides how the corpus is split.
 
 from __future__ import annotations
 
-import csv
 import os
 import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path, PurePosixPath
-from typing import Any
 
 import datasets
 import pyarrow.parquet as pq
@@ -26,6 +24,7 @@ import pyarrow.parquet as pq
 from data_builders.corpora.corpus_table import Description, load_table, require_folder
 from data_builders.corpora.folds import SPLITS
 from data_builders.corpora.scan import FoundFile, find_file, list_files
+from data_builders.files import read_csv
 from data_builders.option_reader import close_match
 from data_builders.schema import GENDERS, UTTERANCE_FEATURES, CorpusError
 
@@ -73,14 +72,12 @@ def load_folder(
     """Reads the recordings that a table describes.
 
     Args:
-        data_dir (`Path`, *optional*): folder of the table and, below it, of the recordings.
-        cache_dir (`Path`): where scans, tables and resampled copies are kept.
+        data_dir, cache_dir, strict: see `data_builders.load_corpus`; the folder holds the table
+            and, below it, the recordings.
         metadata (`str`, *optional*): the table, relative to the folder; metadata.csv or
             metadata.parquet if not given.
         name (`str`): the corpus' name in utterance ids and in front of speakers, so that several
             such corpora can be used together.
-        strict (`bool`): stop at audio that is missing or cannot be used, which is otherwise left
-            out.
 
     Returns:
         `datasets.Dataset`: the utterances, with `UTTERANCE_FEATURES`, and `split` where the table
@@ -100,31 +97,25 @@ def load_folder(
     splits: dict[str, dict[str, str]] = {}
 
     def describe(report: list[str]) -> list[tuple[FoundFile, Description]]:
-        columns = _read_table(table)
-        _check_columns(table, columns)
+        columns, rows = _read_table(table)
+        _check_rows(table, columns, rows)
         unused = [column for column in columns if column not in {*UTTERANCE_FEATURES, "split"}]
         if unused:
             report.append(f"{len(unused)} columns are not used: {', '.join(unused)}")
-        columns = {
-            **columns,
-            "speaker_id": _without_prefix(columns["speaker_id"], f"{name}_"),
-            "utterance_id": _without_prefix(_utterance_ids(columns), f"{name}/"),
-        }
-        rows = [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
-        described = [
-            _describe(row, name, f"{table}, row {number}")
-            for number, row in enumerate(rows, start=1)
-        ]
+        speakers = _without_prefix([row["speaker_id"] for row in rows], f"{name}_")
+        ids = _without_prefix([_utterance_id(row) for row in rows], f"{name}/")
+        described = []
+        for number, (row, speaker, own_id) in enumerate(zip(rows, speakers, ids, strict=True), 1):
+            description = _describe(row, own_id, f"{name}_{speaker}", f"{table}, row {number}")
+            described.append((find_file(root, _path(row)), description))
         words = Counter(entry.emotion for _, entry in described)
         own = [f"{one} ({words[one]})" for one in sorted(words) if one not in EMOTION_WORDS]
         if own:
             report.append(f"emotions that no other corpus has: {', '.join(own)}; no slip?")
-        names = [description.name for _, description in described]
-        _refuse_repeated(table, names)
+        _refuse_repeated(table, ids)
         if "split" in columns:
-            splits["split"] = dict(zip(names, columns["split"], strict=True))
-        files = [find_file(root, path) for path, _ in described]
-        return [(file, entry) for file, (_, entry) in zip(files, described, strict=True)]
+            splits["split"] = {own_id: row["split"] for own_id, row in zip(ids, rows, strict=True)}
+        return described
 
     return load_table(
         name,
@@ -151,56 +142,42 @@ def _find_table(name: str, root: Path, metadata: str | None) -> Path:
     return found[0]
 
 
-def _read_table(table: Path) -> dict[str, list[str]]:
-    """Column to values; what is not told is ""."""
-    if table.suffix.lower() == ".parquet":
-        # Not by `datasets`, which keeps tables under their path and time.
-        return {
-            column: ["" if value is None else str(value).strip() for value in values]
-            for column, values in pq.read_table(table).to_pydict().items()
-        }
-    try:
-        with table.open(encoding="utf-8-sig", newline="") as file:
-            header, *lines = list(csv.reader(file)) or [[]]
-    except UnicodeDecodeError as error:
-        raise CorpusError(f"{table}: not UTF-8 ({error}); save it as UTF-8") from error
-    lines = [line for line in lines if line]
-    for number, line in enumerate(lines, start=1):
-        if len(line) != len(header):
-            raise CorpusError(
-                f"{table}, row {number}: {len(line)} values for {len(header)} columns; a comma "
-                f"inside a value needs quotes around it"
-            )
-    return {
-        column.strip(): [line[place].strip() for line in lines]
-        for place, column in enumerate(header)
-    }
+def _read_table(table: Path) -> tuple[list[str], list[dict[str, str]]]:
+    """Columns and rows; what is not told is ""."""
+    if table.suffix.lower() != ".parquet":
+        return read_csv(table)
+    # Not by `datasets`, which keeps tables under their path and time.
+    content = pq.read_table(table)
+    rows = [
+        {column: "" if value is None else str(value).strip() for column, value in row.items()}
+        for row in content.to_pylist()
+    ]
+    return content.column_names, rows
 
 
-def _check_columns(table: Path, columns: Mapping[str, list[str]]) -> None:
+def _check_rows(table: Path, columns: Sequence[str], rows: Sequence[Mapping[str, str]]) -> None:
     missing = [column for column in REQUIRED_COLUMNS if column not in columns]
     if missing:
         raise CorpusError(
             f"{table}: the columns {missing} are missing; found {sorted(columns)}; "
             "a CSV file has commas between its columns"
         )
-    if not columns["path"]:
+    if not rows:
         raise CorpusError(f"{table}: no utterance is described")
-    required = zip(*(columns[name] for name in REQUIRED_COLUMNS), strict=True)
-    for number, values in enumerate(required, start=1):
-        if not all(values):
+    for number, row in enumerate(rows, start=1):
+        if not all(row[column] for column in REQUIRED_COLUMNS):
             raise CorpusError(
                 f"{table}, row {number}: {' and '.join(REQUIRED_COLUMNS)} must not be empty"
             )
 
 
-def _utterance_ids(columns: Mapping[str, list[str]]) -> list[str]:
-    """As the table has them, else the paths without their suffixes."""
-    given = columns.get("utterance_id", [""] * len(columns["path"]))
-    return [
-        name or str(PurePosixPath(path.replace("\\", "/")).with_suffix("")).lstrip("/")
-        for name, path in zip(given, columns["path"], strict=True)
-    ]
+def _path(row: Mapping[str, str]) -> str:
+    return row["path"].replace("\\", "/")
+
+
+def _utterance_id(row: Mapping[str, str]) -> str:
+    """As the table has it, else the path without its suffix."""
+    return row.get("utterance_id") or str(PurePosixPath(_path(row)).with_suffix("")).lstrip("/")
 
 
 def _without_prefix(names: Sequence[str], prefix: str) -> list[str]:
@@ -211,8 +188,8 @@ def _without_prefix(names: Sequence[str], prefix: str) -> list[str]:
     return list(names)
 
 
-def _describe(row: Mapping[str, Any], corpus: str, where: str) -> tuple[str, Description]:
-    path, speaker = row["path"].replace("\\", "/"), row["speaker_id"]
+def _describe(row: Mapping[str, str], name: str, speaker_id: str, where: str) -> Description:
+    path = _path(row)
     if not PurePosixPath(path).is_absolute() and os.path.normpath(path).startswith(".."):
         raise CorpusError(
             f"{where}: {path} leaves the folder of the table; move the file, or write an absolute "
@@ -222,15 +199,12 @@ def _describe(row: Mapping[str, Any], corpus: str, where: str) -> tuple[str, Des
         raise CorpusError(
             f"{where}: unknown split {row['split']!r}: use one of {', '.join(SPLITS)}"
         )
-    return path, Description(
-        name=row["utterance_id"],
-        speaker_id=f"{corpus}_{speaker}",
+    return Description(
+        name=name,
+        speaker_id=speaker_id,
         gender=_known(row.get("gender", ""), GENDER_WORDS, f"{where}: gender"),
         emotion=_emotion(row.get("emotion", ""), f"{where}: emotion"),
-        session=row.get("session", ""),
-        text=row.get("text", ""),
-        language=row.get("language", ""),
-        licence=row.get("licence", ""),
+        **{key: row.get(key, "") for key in ("session", "text", "language", "licence")},
     )
 
 

@@ -21,25 +21,14 @@ SENTENCE_COLUMN = "sentence_split"
 def split_by_session(
     corpus: datasets.Dataset, fold: int, protocol: Protocol = "validated"
 ) -> dict[str, datasets.Dataset]:
-    """Leaves one session out for the test (paper, section III-A).
+    """Leaves one session out for the test, the one at place `fold` (paper, section III-A).
 
-    Args:
-        corpus (`datasets.Dataset`): utterances; those without a session belong to no split.
-        fold (`int`): 1-based; the test session is the one at this place.
-        protocol (`str`): "validated" also keeps the next session (cyclic) for validation; "paper"
-            trains on all but the test session and has no validation utterances.
-
-    Returns:
-        `dict[str, datasets.Dataset]`: the splits "train", "validation" and "test".
-
-    Raises:
-        CorpusError: there are too few sessions, or no such fold.
-
-    Where the corpus has the column `SENTENCE_COLUMN`, a split keeps its own sentences alone; those
-    of validation are trained on where nothing is validated.
+    "validated" also keeps the next session (cyclic) for validation; "paper" trains on all but the
+    test session and validates on none. Utterances without a session belong to no split. Where the
+    corpus has the column `SENTENCE_COLUMN`, a split keeps its own sentences alone; those of
+    validation are trained on where nothing is validated. Raises `CorpusError` where there are too
+    few sessions, or no such fold.
     """
-    if protocol not in ("validated", "paper"):
-        raise CorpusError(f"unknown protocol {protocol!r}: use 'validated' or 'paper'")
     session_of_row: list[str] = corpus["session"][:]
     sessions = sorted({*session_of_row} - {""}, key=lambda name: (len(name), name))
     needed = 3 if protocol == "validated" else 2
@@ -55,21 +44,13 @@ def split_by_session(
         split_of_session[sessions[fold % len(sessions)]] = "validation"
     split_of_session[sessions[fold - 1]] = "test"
     split_of_row = [split_of_session.get(session, "") for session in session_of_row]
-    return _select(corpus, _hold_sentences_apart(corpus, split_of_row, protocol == "validated"))
+    return take_splits(corpus, _hold_sentences_apart(corpus, split_of_row, protocol == "validated"))
 
 
 def split_by_speaker(corpus: datasets.Dataset, seed: int = 0) -> dict[str, datasets.Dataset]:
     """Holds speakers out: about 60 % train, 20 % validation, 20 % test, genders alternating.
 
-    Args:
-        corpus (`datasets.Dataset`): utterances of at least three speakers.
-        seed (`int`): seed of the assignment.
-
-    Returns:
-        `dict[str, datasets.Dataset]`: the splits "train", "validation" and "test".
-
-    Raises:
-        CorpusError: there are fewer than three speakers.
+    The seed decides who. Raises `CorpusError` where there are fewer than three speakers.
     """
     speaker_of_row: list[str] = corpus["speaker_id"][:]
     gender_of_speaker = dict(zip(speaker_of_row, corpus["gender"][:], strict=True))
@@ -83,7 +64,7 @@ def split_by_speaker(corpus: datasets.Dataset, seed: int = 0) -> dict[str, datas
     split_of_speaker = dict.fromkeys(speakers, "train")
     split_of_speaker.update(dict.fromkeys(speakers[:held_out], "test"))
     split_of_speaker.update(dict.fromkeys(speakers[held_out : 2 * held_out], "validation"))
-    return _select(corpus, [split_of_speaker[speaker] for speaker in speaker_of_row])
+    return take_splits(corpus, [split_of_speaker[speaker] for speaker in speaker_of_row])
 
 
 def split_by_name(
@@ -91,19 +72,11 @@ def split_by_name(
     test_speakers: Sequence[str] = (),
     validation_speakers: Sequence[str] = (),
 ) -> datasets.Dataset:
-    """Holds out the speakers whose names fit a pattern, whatever the corpus's own folds.
+    """Holds out the speakers whose names fit a pattern, whatever the own folds of the corpus.
 
-    Args:
-        corpus (`datasets.Dataset`): utterances.
-        test_speakers (`Sequence[str]`): patterns as of `fnmatch`, such as "*7", of whom to test on.
-        validation_speakers (`Sequence[str]`): the same of who chooses the checkpoint.
-
-    Returns:
-        `datasets.Dataset`: the utterances with a column `split`, which decides; "" belongs to none,
-        see `SENTENCE_COLUMN` in `split_by_session`.
-
-    Raises:
-        CorpusError: a pattern fits nobody, or somebody is held out for both.
+    Patterns are those of `fnmatch`, such as "*7". Returns the utterances with a column `split`,
+    which decides; "" belongs to none, see `SENTENCE_COLUMN` in `split_by_session`. Raises
+    `CorpusError` where a pattern fits nobody, or somebody is held out for both.
     """
     speaker_of_row: list[str] = corpus["speaker_id"][:]
     names = sorted({*speaker_of_row})
@@ -158,6 +131,9 @@ def _alternate_genders(gender_of_speaker: dict[str, str], rng: np.random.Generat
     return ordered
 
 
-def _select(corpus: datasets.Dataset, split_of_row: Sequence[str]) -> dict[str, datasets.Dataset]:
+def take_splits(
+    corpus: datasets.Dataset, split_of_row: Sequence[str]
+) -> dict[str, datasets.Dataset]:
+    """The rows of each split, by the split of every row; what has another word is in none."""
     assigned = np.asarray(split_of_row)
     return {split: corpus.select(np.flatnonzero(assigned == split)) for split in SPLITS}

@@ -12,7 +12,6 @@ GPL-3.0-or-later; its licence does not extend to what it says.
 
 from __future__ import annotations
 
-import hashlib
 import importlib.metadata
 import json
 import os
@@ -30,6 +29,7 @@ from data_builders import audio
 from data_builders.corpora import espeak, generated_voices
 from data_builders.corpora.generated_sentences import POOL_SENTENCES, SESSION_SENTENCES
 from data_builders.corpora.generated_voices import Voice, emotional_voices, pool_voices
+from data_builders.files import short_digest
 from data_builders.schema import EMOTIONS, SAMPLING_RATE, UTTERANCE_FEATURES, CorpusError
 
 LICENCE = "CC0-1.0"
@@ -55,15 +55,7 @@ def load_generated(
 ) -> datasets.Dataset:
     """Loads the ten emotional speakers in sessions "1" to "5"; makes the corpus at first use.
 
-    Args:
-        data_dir, strict: not used, as no recordings are read.
-        cache_dir (`Path`): the corpus is kept in its folder `generated`.
-
-    Returns:
-        `datasets.Dataset`: utterances in four emotions, with `UTTERANCE_FEATURES`.
-
-    Raises:
-        CorpusError: espeak-ng is not installed, or fails.
+    Arguments, result and errors are those of `data_builders.load_corpus`; no folder is read.
     """
     return _load("generated", cache_dir)
 
@@ -73,25 +65,20 @@ def load_generated_pool(
 ) -> datasets.Dataset:
     """Loads the voices of the pool, without emotion and session; makes the corpus at first use.
 
-    Args:
-        data_dir, strict: not used, as no recordings are read.
-        cache_dir (`Path`): the corpus is kept in its folder `generated`.
-
-    Returns:
-        `datasets.Dataset`: utterances of other speakers than `load_generated`'s, with
-        `UTTERANCE_FEATURES`.
-
-    Raises:
-        CorpusError: espeak-ng is not installed, or fails.
+    Arguments, result and errors are those of `data_builders.load_corpus`; no folder is read.
     """
     return _load("generated_pool", cache_dir)
 
 
 def _load(corpus: str, cache_dir: Path) -> datasets.Dataset:
     folder = _find_or_make(cache_dir)
-    rows = json.loads((folder / _METADATA_FILE).read_text(encoding="utf-8"))[corpus]
-    rows = [{**row, "path": str(folder / row["path"])} for row in rows]
-    return datasets.Dataset.from_list(rows, features=UTTERANCE_FEATURES)
+    rows = json.loads((folder / _METADATA_FILE).read_text(encoding="utf-8"))
+    own = [
+        {**row, "path": str(folder / row["path"])}
+        for row in rows
+        if row["utterance_id"].startswith(f"{corpus}/")
+    ]
+    return datasets.Dataset.from_list(own, features=UTTERANCE_FEATURES)
 
 
 def _find_or_make(cache_dir: Path) -> Path:
@@ -121,15 +108,9 @@ def _version() -> str:
             "generated: the corpus is spoken by espeak-ng, which is not installed: "
             "pip install espeakng-loader"
         ) from error
-    digest = hashlib.sha256(espeak_version.encode())
     here = Path(__file__).parent
-    for source in (
-        here.parent / "audio.py",
-        here / "espeak.py",
-        *sorted(here.glob("generated*.py")),
-    ):
-        digest.update(source.read_bytes())
-    return digest.hexdigest()[:16]
+    sources = (here.parent / "audio.py", here / "espeak.py", *sorted(here.glob("generated*.py")))
+    return short_digest(espeak_version, *(source.read_bytes() for source in sources))
 
 
 def _make(folder: Path, utterances: list[_Utterance]) -> None:
@@ -147,11 +128,11 @@ def _make(folder: Path, utterances: list[_Utterance]) -> None:
         spoken, source_rate = espeak.synthesize(requests)
     except RuntimeError as error:
         raise CorpusError(f"generated: {error}") from error
-    metadata: dict[str, list[dict[str, Any]]] = {"generated": [], "generated_pool": []}
     progress = tqdm(utterances, desc="Making the generated corpus", unit="utterance")
-    for utterance, samples in zip(progress, spoken, strict=True):
-        row = _write_utterance(folder, utterance, samples, source_rate)
-        metadata[utterance.corpus].append(row)
+    metadata = [
+        _write_utterance(folder, utterance, samples, source_rate)
+        for utterance, samples in zip(progress, spoken, strict=True)
+    ]
     (folder / _METADATA_FILE).write_text(json.dumps(metadata), encoding="utf-8")
 
 

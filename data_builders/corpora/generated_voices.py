@@ -31,52 +31,30 @@ _VOCAL_TRACT = {"female": (1.08, 1.26), "male": (0.90, 1.06)}
 
 @dataclasses.dataclass(frozen=True)
 class Voice:
-    """A speaker: what stays the same in all of the speaker's utterances.
+    """A speaker: what stays the same in all of the speaker's utterances."""
 
-    Attributes:
-        speaker_id (`str`): unique over all corpora.
-        gender (`str`): one of `GENDERS`.
-        session (`str`): "1" to "5", "" for a voice of the pool.
-        accent (`str`): espeak-ng's file of the pronunciation.
-        language (`str`): language tag of the accent.
-        pitch_hz (`float`): lowest pitch of a neutral utterance.
-        formant_scales (`tuple[float, ...]`): factors on the frequencies of formants 1 to 5.
-        formant_gains (`tuple[float, ...]`): factors on the strengths of formants 1 to 5.
-        brightness (`float`): spectral tilt, from about -1 (dull) to 1 (bright).
-        words_per_minute (`float`): rate of a neutral utterance.
-    """
-
-    speaker_id: str
+    speaker_id: str  # unique over all corpora
     gender: str
-    session: str
-    accent: str
-    language: str
-    pitch_hz: float
-    formant_scales: tuple[float, ...]
-    formant_gains: tuple[float, ...]
-    brightness: float
-    words_per_minute: float
+    session: str  # "1" to "5", "" for a voice of the pool
+    accent: str  # espeak-ng's file of the pronunciation
+    language: str  # language tag of the accent
+    pitch_hz: float  # lowest pitch of a neutral utterance
+    formant_scales: tuple[float, ...]  # factors on the frequencies of formants 1 to 5
+    formant_gains: tuple[float, ...]  # factors on the strengths of formants 1 to 5
+    brightness: float  # spectral tilt, from about -1 (dull) to 1 (bright)
+    words_per_minute: float  # rate of a neutral utterance
 
 
 @dataclasses.dataclass(frozen=True)
 class Prosody:
-    """How an utterance is spoken, relative to its voice.
+    """How an utterance is spoken, relative to its voice."""
 
-    Attributes:
-        rate (`float`): factor on the words per minute.
-        pitch (`float`): factor on the pitch.
-        pitch_range (`float`): highest over lowest pitch, minus 1.
-        brightness (`float`): added to the voice's.
-        roughness (`float`): 0 (none) to 7 (creaky).
-        breath (`float`): strength of the breath noise, from 0.
-    """
-
-    rate: float
-    pitch: float
-    pitch_range: float
-    brightness: float
-    roughness: float
-    breath: float
+    rate: float  # factor on the words per minute
+    pitch: float  # factor on the pitch
+    pitch_range: float  # highest over lowest pitch, minus 1
+    brightness: float  # added to the voice's
+    roughness: float  # 0 (none) to 7 (creaky)
+    breath: float  # strength of the breath noise, from 0
 
 
 _PROSODY = {
@@ -97,11 +75,7 @@ _TUNES = {
 
 
 def emotional_voices() -> list[Voice]:
-    """The ten speakers of `generated`: one female and one male voice a session.
-
-    Returns:
-        `list[Voice]`: in the order of the sessions.
-    """
+    """The ten speakers of `generated`: one female and one male voice a session, in their order."""
     return [
         _make_voice(f"generated_s{session}_{gender[0]}", gender, session, index)
         for index, session in enumerate(SESSION_SENTENCES)
@@ -110,11 +84,7 @@ def emotional_voices() -> list[Voice]:
 
 
 def pool_voices() -> list[Voice]:
-    """The speakers of `generated_pool`, female and male in turn, none of them in `generated`.
-
-    Returns:
-        `list[Voice]`: `NUM_POOL_VOICES` voices.
-    """
+    """The speakers of `generated_pool`, female and male in turn, none of them in `generated`."""
     voices = []
     for number in range(NUM_POOL_VOICES):
         index = len(SESSION_SENTENCES) + number // len(GENDERS)
@@ -126,17 +96,7 @@ def pool_voices() -> list[Voice]:
 def speech_request(
     voice: Voice, emotion: str, text: str, rng: np.random.Generator
 ) -> SpeechRequest:
-    """Draws how a voice says a sentence in an emotion.
-
-    Args:
-        voice (`Voice`): the speaker.
-        emotion (`str`): one of `EMOTIONS`.
-        text (`str`): the sentence.
-        rng (`np.random.Generator`): draws the prosody around that of the emotion.
-
-    Returns:
-        `SpeechRequest`: for `espeak.synthesize`.
-    """
+    """Draws how a voice says a sentence in an emotion, around the prosody of that emotion."""
     prosody = _draw_prosody(emotion, rng)
     tune = str(rng.choice(_TUNES[emotion]))
     return SpeechRequest(

@@ -10,19 +10,19 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path, PurePosixPath
-from typing import Literal, get_args
+from typing import Literal
 
 import datasets
 
-from data_builders.corpora.audio_folder import wrong_folder
 from data_builders.corpora.corpus_table import (
     Description,
     count_line,
-    left_out_line,
+    describe_files,
     load_table,
     require_folder,
+    wrong_folder,
 )
 from data_builders.corpora.scan import AUDIO_SUFFIXES, FoundFile, list_files
 from data_builders.schema import EMOTIONS, CorpusError
@@ -69,24 +69,15 @@ def load_iemocap(
     """Reads IEMOCAP; sessions are "1" to "5", with one woman and one man each.
 
     Args:
-        data_dir (`Path`, *optional*): the folder that holds Session1 to Session5, or the one above.
-        cache_dir (`Path`): where scans and tables are kept.
+        data_dir, cache_dir, strict: see `data_builders.load_corpus`, as for errors; the folder
+            holds Session1 to Session5, or is the one above.
         scenario (`str`): "improvised" or "scripted" turns only; the utterance id tells them apart
             (Ses01F_impro01_F000, Ses01F_script01_1_F000).
-        strict (`bool`): stop at audio that cannot be used, which is otherwise left out.
 
     Returns:
         `datasets.Dataset`: the evaluated turns, with `UTTERANCE_FEATURES`; the speaker is the actor
         of the turn, "iemocap_ses01_f".
-
-    Raises:
-        CorpusError: the folder is missing, is not IEMOCAP, has a label that nobody knows, or holds
-            unusable audio.
     """
-    if scenario not in get_args(Scenario):
-        raise CorpusError(
-            f"iemocap: unknown scenario {scenario!r}: use {', '.join(get_args(Scenario))}"
-        )
     root = _find_root(require_folder("iemocap", data_dir))
     audio = _list("sentences/wav", AUDIO_SUFFIXES, root)
     # The folders below hold single evaluators' opinions.
@@ -99,14 +90,20 @@ def load_iemocap(
 
     def describe(report: list[str]) -> list[tuple[FoundFile, Description]]:
         evaluations = _read_evaluations(root, labels)
-        turns = _match(audio, evaluations, report)
-        if not turns:
-            raise wrong_folder("iemocap", root, EXPECTED, audio)
         words = _read_transcriptions(root, texts)
-        described = [
-            (file, _description(turn, evaluations[turn], words.get(turn, "")))
-            for turn, file in turns.items()
-        ]
+        described = describe_files(
+            "iemocap",
+            root,
+            audio,
+            EXPECTED,
+            lambda path: _describe(path.stem, evaluations, words),
+            report,
+            "have no evaluation",
+        )
+        turns = {description.name for _, description in described}
+        silent = [turn for turn in evaluations if turn not in turns]
+        if silent:
+            report.append(f"{len(silent)} evaluated turns have no audio file, such as {silent[0]}")
         report += _check([description for _, description in described])
         return [entry for entry in described if _in_scenario(entry[1], scenario)]
 
@@ -164,39 +161,20 @@ def _read_transcriptions(root: Path, files: Sequence[FoundFile]) -> dict[str, st
     return texts
 
 
-def _match(
-    audio: Sequence[FoundFile], evaluations: dict[str, str], report: list[str]
-) -> dict[str, FoundFile]:
-    """Turn to audio file, of the turns that have both a file and an evaluation."""
-    turns: dict[str, FoundFile] = {}
-    strangers, copies = [], []
-    for file in audio:
-        turn = PurePosixPath(file.path).stem
-        if turn not in evaluations or TURN.fullmatch(turn) is None:
-            strangers.append(file.path)
-        elif turn in turns:
-            copies.append(file.path)
-        else:
-            turns[turn] = file
-    report += left_out_line(strangers, "have no evaluation")
-    report += left_out_line(copies, "repeat the name of another file")
-    silent = [turn for turn in evaluations if turn not in turns]
-    if silent:
-        report.append(f"{len(silent)} evaluated turns have no audio file, such as {silent[0]}")
-    return turns
-
-
-def _description(turn: str, emotion: str, text: str) -> Description:
+def _describe(
+    turn: str, evaluations: Mapping[str, str], words: Mapping[str, str]
+) -> Description | None:
     match = TURN.fullmatch(turn)
-    assert match is not None  # `_match` has seen to it
+    if match is None or turn not in evaluations:
+        return None
     _, session, _, actor = match.groups()
     return Description(
         name=turn,
         speaker_id=f"iemocap_ses0{session}_{actor.lower()}",
         gender="female" if actor == "F" else "male",
-        emotion=emotion,
+        emotion=evaluations[turn],
         session=session,
-        text=text,
+        text=words.get(turn, ""),
         language="en-US",
         licence="LicenseRef-IEMOCAP",
     )

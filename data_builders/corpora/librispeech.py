@@ -19,25 +19,26 @@ from pathlib import Path, PurePath
 from typing import NamedTuple
 
 import datasets
+import numpy as np
 
-from data_builders.corpora.audio_folder import describe_files, wrong_folder
 from data_builders.corpora.corpus_table import (
     Description,
+    add_gender,
     count_line,
+    describe_files,
     load_table,
     require_folder,
+    unknown_gender_line,
+    wrong_folder,
 )
 from data_builders.corpora.librispeech_parquet import subset_of, unpack_files, unpack_hub
 from data_builders.corpora.scan import (
     AUDIO_SUFFIXES,
     FoundFile,
     find_file,
-    keep_usable,
     list_files,
-    list_folders,
     scan_audio_files,
 )
-from data_builders.corpora.speaker_draw import draw_hours
 from data_builders.schema import CorpusError
 
 # Number of utterances of each.
@@ -94,7 +95,7 @@ def load_librispeech(
     Args:
         data_dir (`Path`, *optional*): the folder LibriSpeech, the one above it, that of a subset,
             or a folder of Parquet files. With `hub`: where SPEAKERS.TXT is, if anywhere.
-        cache_dir (`Path`): where scans, tables and what is unpacked from Parquet are kept.
+        cache_dir, strict: see `data_builders.load_corpus`, as for errors.
         subsets (`Sequence[str]`, *optional*): some of `SUBSETS`; every one that is there if None.
         hours (`float` or `Sequence[float]`, *optional*): hours to draw, by whole speakers but for
             the last; of several numbers, parts that share no speaker, drawn one after the other.
@@ -106,23 +107,24 @@ def load_librispeech(
         release_splits (`bool`): keep to the splits of the release: train-... is trained on, dev-...
             validated and test-... tested; if not, the speakers of all subsets are split anew.
         hub (`str`, *optional*): name of a dataset on the Hub, such as openslr/librispeech_asr.
-        strict (`bool`): stop at audio that cannot be used, which is otherwise left out.
 
     Returns:
         `datasets.Dataset`: utterances without emotion, with `UTTERANCE_FEATURES`, and "split" for
         `release_splits`; the speaker is "librispeech_103".
-
-    Raises:
-        CorpusError: the folder is missing or no LibriSpeech, a subset is unknown or missing, there
-            are too few hours, or some audio cannot be used.
     """
     _check_names(subsets)
     if subsets is None and data_dir is not None and data_dir.name in SUBSETS:
         subsets = [data_dir.name]
     root = _find_root(data_dir, cache_dir, subsets, hub)
     chosen = _choose_subsets(root, subsets)
-    # Down to the chapters.
-    folders = [folder for subset in chosen for folder in list_folders(root, subset, depth=2)]
+    # Down to the chapters: their times tell whether files were added, removed or replaced in them,
+    # and they are looked at in a fraction of the time that the files would take.
+    folders = [
+        find_file(root, path.relative_to(root).as_posix())
+        for subset in chosen
+        for level in ("", "*/", "*/*/")
+        for path in sorted((root / subset).glob(level) if level else [root / subset])
+    ]
     speakers = _find_speakers(root, data_dir)
     choice = _Choice(
         _check_hours(hours, part),
@@ -138,12 +140,19 @@ def load_librispeech(
         audio = [file for file in files if not file.path.endswith(TRANSCRIPT_SUFFIX)]
         genders = _read_genders(speakers)
         texts = _read_transcripts(root, files)
-        described = describe_files(audio, lambda path: _describe(path, genders, texts), report)
-        if not described:
-            raise wrong_folder("librispeech", root, EXPECTED, audio)
+        described = describe_files(
+            "librispeech",
+            root,
+            audio,
+            EXPECTED,
+            lambda path: _describe(path, genders, texts),
+            report,
+        )
         report += _check(described, texts, chosen)
         chosen_ones = _choose_utterances(root, described, choice, cache_dir, report, strict)
-        split_of_name.update({entry.name: _split_of(file) for file, entry in chosen_ones})
+        split_of_name.update(
+            {entry.name: RELEASE_SPLITS[file.path.partition("-")[0]] for file, entry in chosen_ones}
+        )
         return chosen_ones
 
     return load_table(
@@ -157,10 +166,6 @@ def load_librispeech(
         more_columns={"split": split_of_name} if release_splits else None,
         strict=strict,
     )
-
-
-def _split_of(file: FoundFile) -> str:
-    return RELEASE_SPLITS[file.path.partition("-")[0]]
 
 
 def _check_names(subsets: Sequence[str] | None) -> None:
@@ -232,12 +237,13 @@ def _choose_utterances(
         excluded = {*choice.exclude_speakers}
         return [entry for entry in described if entry[1].speaker_id not in excluded]
     files = [file for file, _ in described]
-    results = scan_audio_files(root, files, cache_dir, "librispeech", measure_speech=False)
-    usable = keep_usable("librispeech", root, files, results, report, strict=strict)
-    described = [described[position] for position, _ in usable]
+    scanned = scan_audio_files(
+        "librispeech", root, files, cache_dir, report, measure_speech=False, strict=strict
+    )
+    described = [entry for entry, one in zip(described, scanned, strict=True) if one is not None]
     parts = draw_hours(
         [description.speaker_id for _, description in described],
-        [entry.duration_seconds for _, entry in usable],
+        [one.duration_seconds for one in scanned if one is not None],
         choice.hours,
         seed=choice.seed,
         exclude_speakers=choice.exclude_speakers,
@@ -258,14 +264,9 @@ def _read_genders(files: Sequence[FoundFile]) -> dict[str, str]:
     for file in files:
         for line in Path(file.path).read_text(encoding="utf-8", errors="replace").splitlines():
             match = SPEAKER_LINE.fullmatch(line)
-            if match is None:
-                continue
-            speaker, gender = match[1], GENDER_LETTERS.get(match[2], "")
-            if genders.setdefault(speaker, gender) != gender:
-                raise CorpusError(
-                    f"librispeech: {file.path}: speaker {speaker} is both {genders[speaker]} and "
-                    f"{gender}; correct one of the lines"
-                )
+            if match is not None:
+                gender = GENDER_LETTERS.get(match[2], "")
+                add_gender(genders, match[1], gender, f"librispeech: {file.path}")
     return genders
 
 
@@ -292,8 +293,6 @@ def _describe(
         name=path.stem,
         speaker_id=f"librispeech_{match[1]}",
         gender=genders.get(match[1], ""),
-        emotion="",
-        session="",
         text=texts.get(path.stem, ""),
         language="en",
         licence="CC-BY-4.0",
@@ -314,10 +313,51 @@ def _check(
     untold = [name for name in names if name not in texts]
     if untold:
         report.append(f"{len(untold)} utterances have no transcript, such as {min(untold)}")
-    unknown = {entry.speaker_id for _, entry in described if not entry.gender}
-    if unknown:
-        report.append(
-            f"the gender of {len(unknown)} speakers is unknown, such as {min(unknown)}: put "
-            f"LibriSpeech's {SPEAKERS_FILE} into the folder, or use gender_state 'any'"
-        )
-    return report
+    descriptions = [description for _, description in described]
+    return report + unknown_gender_line(descriptions, f"LibriSpeech's {SPEAKERS_FILE}")
+
+
+def draw_hours(
+    speaker_ids: Sequence[str],
+    durations_seconds: Sequence[float],
+    hours: Sequence[float],
+    *,
+    seed: int,
+    exclude_speakers: Sequence[str] = (),
+) -> list[list[int]]:
+    """Draws speaker after speaker until each part has its hours; the next begins with another.
+
+    A speaker counts with all utterances, the last of a part with no more than are needed: a part
+    exceeds its hours by less than one utterance. The seed gives the order of the speakers; that of
+    the others is the same without `exclude_speakers`. Returns for each part the positions of its
+    utterances, ascending. Raises `CorpusError` where there are too few hours.
+    """
+    rows_of_speaker: dict[str, list[int]] = {}
+    for row, speaker in enumerate(speaker_ids):
+        rows_of_speaker.setdefault(speaker, []).append(row)
+    speakers = sorted(rows_of_speaker)
+    order = np.random.default_rng(seed).permutation(len(speakers))
+    excluded = {*exclude_speakers}
+    queue = [speakers[place] for place in order if speakers[place] not in excluded]
+    remaining = iter(queue)
+    parts = []
+    for wanted in hours:
+        rows: list[int] = []
+        seconds = 0.0
+        while seconds < wanted * 3600:
+            speaker = next(remaining, "")
+            if not speaker:
+                total = sum(
+                    durations_seconds[row] for name in queue for row in rows_of_speaker[name]
+                )
+                raise CorpusError(
+                    f"{' + '.join(f'{number:g}' for number in hours)} hours are wanted, the "
+                    f"{len(queue)} speakers have {total / 3600:.2f}; add subsets, or lower hours"
+                )
+            for row in rows_of_speaker[speaker]:
+                if seconds >= wanted * 3600:
+                    break
+                rows.append(row)
+                seconds += durations_seconds[row]
+        parts.append(sorted(rows))
+    return parts

@@ -7,12 +7,11 @@ copies know no genders: SPEAKERS.TXT has to be put beside them.
 
 from __future__ import annotations
 
-import hashlib
 import io
 import os
 import re
 import shutil
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +20,8 @@ import filelock
 import soundfile
 from datasets.utils import tqdm
 
-from data_builders.corpora.scan import FoundFile
+from data_builders.corpora.scan import FoundFile, corpus_cache
+from data_builders.files import short_digest
 from data_builders.schema import CorpusError
 
 # The splits of the configuration "all" of openslr/librispeech_asr.
@@ -43,13 +43,8 @@ FLAC_MAGIC = b"fLaC"
 def subset_of(root: Path, path: str) -> str | None:
     """The subset that a Parquet file belongs to, by the names of its folders and its own.
 
-    Args:
-        root (`Path`): folder of the Parquet files, whose last two names count as well.
-        path (`str`): path of the file within it: all/train.clean.100/0000.parquet,
-            clean/train.100/0000.parquet, dev-clean-00000-of-00001.parquet and the like.
-
-    Returns:
-        `str`, *optional*: the name of the subset.
+    Such as all/train.clean.100/0000.parquet, clean/train.100/0000.parquet or dev-
+    clean-00000-of-00001.parquet within the folder `root`, whose last two names count as well.
     """
     for name in (path, f"{root.parent.name}/{root.name}/{path}"):
         words = "-".join(re.findall(r"[a-z0-9]+", name.lower())).replace("validation", "dev")
@@ -66,76 +61,53 @@ def unpack_files(
 ) -> Path:
     """Unpacks local Parquet files, unless that was done before and they are the same.
 
-    Args:
-        root (`Path`): their folder.
-        files_of_subset (`Mapping[str, Sequence[FoundFile]]`): subset to its files.
-        cache_dir (`Path`): the cache.
-
-    Returns:
-        `Path`: a folder with a folder for each subset.
-
-    Raises:
-        CorpusError: a file is no LibriSpeech in Parquet.
+    Returns a folder of the cache with a folder for each subset. Raises `CorpusError` where a file
+    is no LibriSpeech in Parquet.
     """
     folder = _folder(cache_dir, str(root))
     for subset, files in files_of_subset.items():
-        paths = [str(root / file.path) for file in files]
-
-        def open_rows(paths: list[str] = paths) -> datasets.IterableDataset:
-            return datasets.load_dataset(
-                "parquet", data_files={"train": paths}, split="train", streaming=True
-            )
-
-        _unpack(folder, subset, "\n".join(file.key for file in files), open_rows)
+        paths = {"train": [str(root / file.path) for file in files]}
+        source = "\n".join(file.key for file in files)
+        _unpack(folder, subset, source, "parquet", data_files=paths, split="train")
     return folder
 
 
 def unpack_hub(name: str, subsets: Sequence[str], cache_dir: Path) -> Path:
     """Streams subsets from the Hub and unpacks them, unless that was done before.
 
-    Args:
-        name (`str`): dataset on the Hub with the splits of openslr/librispeech_asr.
-        subsets (`Sequence[str]`): subsets to fetch.
-        cache_dir (`Path`): the cache.
-
-    Returns:
-        `Path`: a folder with a folder for each subset.
-
-    Raises:
-        CorpusError: the dataset cannot be reached, or is no LibriSpeech in Parquet.
+    The dataset has the splits of openslr/librispeech_asr. Returns a folder of the cache with a
+    folder for each subset. Raises `CorpusError` where the dataset cannot be reached, or is no
+    LibriSpeech in Parquet.
     """
     folder = _folder(cache_dir, f"hub:{name}")
     for subset in subsets:
-
-        def open_rows(split: str = HUB_SPLITS[subset]) -> datasets.IterableDataset:
-            return datasets.load_dataset(name, HUB_CONFIGURATION, split=split, streaming=True)
-
-        _unpack(folder, subset, name, open_rows)
+        _unpack(folder, subset, name, name, HUB_CONFIGURATION, split=HUB_SPLITS[subset])
     return folder
 
 
 def _folder(cache_dir: Path, source: str) -> Path:
-    name = hashlib.sha256(source.encode()).hexdigest()[:16]
-    folder = cache_dir / "corpora" / "librispeech" / "unpacked" / name
+    folder = corpus_cache(cache_dir, "librispeech") / "unpacked" / short_digest(source)
     folder.mkdir(parents=True, exist_ok=True)
     return folder
 
 
-def _unpack(
-    folder: Path, subset: str, source: str, open_rows: Callable[[], datasets.IterableDataset]
-) -> None:
-    """A folder that bears the name of the subset is complete, whenever unpacking is interrupted."""
-    digest = hashlib.sha256(source.encode()).hexdigest()
+def _unpack(folder: Path, subset: str, source: str, *dataset: str, **keywords: Any) -> None:
+    """A folder that bears the name of the subset is complete, whenever unpacking is interrupted.
+
+    It is unpacked anew where `source` differs from the last time; the rest is for `load_dataset`.
+    """
     stamp = folder / f"{subset}.source"
     with filelock.FileLock(folder / "unpack.lock"):
-        if (folder / subset).is_dir() and stamp.is_file() and stamp.read_text() == digest:
+        is_there = (folder / subset).is_dir() and stamp.is_file()
+        if is_there and stamp.read_text() == short_digest(source):
             return
         unfinished = folder / f"{subset}.part"
         shutil.rmtree(unfinished, ignore_errors=True)
         shutil.rmtree(folder / subset, ignore_errors=True)
         unfinished.mkdir()
         try:
-            rows = open_rows().cast_column("audio", datasets.Audio(decode=False))
+            rows = datasets.load_dataset(*dataset, **keywords, streaming=True)
+            rows = rows.cast_column("audio", datasets.Audio(decode=False))
             _write_rows(tqdm(rows, desc=f"Unpacking {subset}", unit="utterance"), unfinished)
         except CorpusError:
             raise
@@ -145,7 +117,7 @@ def _unpack(
                 f"columns {', '.join(COLUMNS)} of openslr/librispeech_asr"
             ) from error
         os.replace(unfinished, folder / subset)
-        stamp.write_text(digest)
+        stamp.write_text(short_digest(source))
 
 
 def _write_rows(rows: Iterable[Mapping[str, Any]], folder: Path) -> None:

@@ -19,14 +19,9 @@ UNHEARD_FRAMES = 4
 
 
 def is_part(path: Path, num_samples: int) -> bool:
-    """Whether a decoder has left out a part of an mp3.
+    """Whether a decoder has left out a part of an mp3, of which it made `num_samples`.
 
-    Args:
-        path (`Path`): the file.
-        num_samples (`int`): what was decoded of it.
-
-    Returns:
-        `bool`: whether its frames hold more; False of a file whose frames are not found.
+    False of a file whose frames are not found.
     """
     num_frames, samples_per_frame = _count_frames(path.read_bytes())
     return num_samples < (num_frames - UNHEARD_FRAMES) * samples_per_frame

@@ -13,8 +13,7 @@ from pathlib import Path, PurePath
 
 import datasets
 
-from data_builders.corpora.audio_folder import load_audio_folder
-from data_builders.corpora.corpus_table import Description, count_line
+from data_builders.corpora.corpus_table import Description, count_line, load_audio_folder
 
 EMOTION_WORDS = {
     "01": "neutral",
@@ -38,19 +37,9 @@ FILE_NAME = re.compile(r"03-01-(0[1-8])-(0[12])-(0[12])-(0[12])-(\d\d)")
 def load_ravdess(
     data_dir: Path | None, cache_dir: Path, *, strict: bool = False
 ) -> datasets.Dataset:
-    """Reads RAVDESS speech; sessions are six groups of four actors, two men and two women each.
+    """Reads RAVDESS speech, all eight emotions; a session is a group of two men and two women.
 
-    Args:
-        data_dir (`Path`, *optional*): the corpus folder.
-        cache_dir (`Path`): where scans and resampled copies are kept.
-        strict (`bool`): stop at audio that cannot be used, which is otherwise left out.
-
-    Returns:
-        `datasets.Dataset`: utterances of all eight emotions, with `UTTERANCE_FEATURES`.
-
-    Raises:
-        CorpusError: the folder is missing, is not RAVDESS, or holds no usable audio, or
-            `strict` and some is not.
+    Arguments, result and errors are those of `data_builders.load_corpus`.
     """
     return load_audio_folder(
         "ravdess",

@@ -8,24 +8,22 @@ decodes these alone.
 
 from __future__ import annotations
 
-import hashlib
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any, NamedTuple, TypeVar
+from typing import NamedTuple, TypeVar
 
-import datasets
 import filelock
 import numpy as np
+import pandas as pd
 import soundfile
-from datasets.arrow_writer import ArrowWriter
 from datasets.utils import tqdm
 
 from data_builders.audio import find_speech, resample, write_audio
 from data_builders.corpora.mpeg import is_part
-from data_builders.files import whole_file
-from data_builders.schema import SAMPLING_RATE, CorpusError
+from data_builders.files import short_digest, whole_file
+from data_builders.schema import SAMPLING_RATE, CorpusError, some_of
 
 # What libsndfile reads: first the formats that keep every sample, then those that do not.
 LOSSLESS_SUFFIXES = (
@@ -41,42 +39,25 @@ GUESSED_SAMPLES = 2 * 1152
 # 120 dB below full scale, less than any microphone adds: a difference as small comes from codecs.
 NOTHING_AMPLITUDE = 1e-6
 # Raise it whenever the scan measures or refuses something else: older results are then not reused.
-SCAN_VERSION = 4
+SCAN_VERSION = 5
 
 MIN_DURATION_SECONDS = 0.1
 MAX_REPORTED_FILES = 10
 # Files that are handed to the threads at a time.
 BATCH_FILES = 512
 
-_STORE_FEATURES = datasets.Features(
-    {
-        "key": datasets.Value("string"),
-        # Name of the 16 kHz mono copy below audio/, "" where the original is read.
-        "copy": datasets.Value("string"),
-        "duration_seconds": datasets.Value("float64"),
-        "speech_start_seconds": datasets.Value("float64"),
-        "speech_end_seconds": datasets.Value("float64"),
-    }
-)
-
-
-Scanned = TypeVar("Scanned")
+# What a scan finds out about a file: a `NamedTuple` of plain values, the first of which is `copy`,
+# the name of a copy of the file in the cache, or "" where the original is read.
+Scanned = TypeVar("Scanned", bound=tuple)
 
 
 class FoundFile(NamedTuple):
-    """A file of a corpus, as the folder lists it.
+    """A file of a corpus, as the folder lists it."""
 
-    Attributes:
-        path (`str`): path relative to the folder of the corpus, or absolute; "/" between the parts.
-        size_bytes (`int`): its size; -1 for a link to nowhere.
-        modified_ns (`int`): time of its last change, which whoever unpacks or copies it may set.
-        changed_ns (`int`): time of the last change of its entry, which nobody can set.
-    """
-
-    path: str
-    size_bytes: int
-    modified_ns: int
-    changed_ns: int
+    path: str  # relative to the folder of the corpus, or absolute; "/" between the parts
+    size_bytes: int  # -1 for a link to nowhere
+    modified_ns: int  # time of its last change, which whoever unpacks or copies it may set
+    changed_ns: int  # time of the last change of its entry, which nobody can set
 
     @property
     def key(self) -> str:
@@ -85,259 +66,173 @@ class FoundFile(NamedTuple):
 
 
 class ScannedFile(NamedTuple):
-    """What the scan found out about one usable file.
+    """What the scan found out about one usable file."""
 
-    Attributes:
-        copy (`str`): name of its 16 kHz mono copy in the cache, "" where the original is one.
-        duration_seconds (`float`): length.
-        speech_start_seconds (`float`): first active time.
-        speech_end_seconds (`float`): last active time.
-    """
-
-    copy: str
+    copy: str  # name of its 16 kHz mono copy in the cache, "" where the original is one
     duration_seconds: float
-    speech_start_seconds: float
-    speech_end_seconds: float
+    speech_start_seconds: float  # first active time
+    speech_end_seconds: float  # last active time
 
 
 def list_files(root: Path, suffixes: tuple[str, ...], folder: str = "") -> list[FoundFile]:
-    """Lists files below a folder, sorted by path; hidden ones, as macOS leaves them, are none.
+    """Lists files below a folder, or below one in it, sorted by path.
 
-    Args:
-        root (`Path`): folder of the corpus, to which the paths are relative.
-        suffixes (`tuple[str, ...]`): ends of the names, in lower case.
-        folder (`str`): only what lies below this folder of it.
-
-    Returns:
-        `list[FoundFile]`: the files; links are followed.
-
-    Raises:
-        CorpusError: a folder cannot be listed.
+    They are told by the ends of their names, in lower case; hidden ones, as macOS leaves them, are
+    none. Paths are relative to `root`, and links are followed. Raises `CorpusError` where a folder
+    cannot be listed.
     """
-    found = []
-    pending, seen = [folder], set()
-    while pending:
-        above = pending.pop()
-        try:
-            status = os.stat(root / above)
-            if (status.st_dev, status.st_ino) in seen:  # a link to a folder above itself
-                continue
-            seen.add((status.st_dev, status.st_ino))
-            with os.scandir(root / above) as entries:
-                for entry in entries:
-                    name = f"{above}/{entry.name}" if above else entry.name
-                    if entry.name.startswith("."):
-                        continue
-                    if entry.is_dir():
-                        pending.append(name)
-                    elif entry.name.lower().endswith(suffixes):
-                        found.append(_found_file(name, entry))
-        except OSError as error:
-            raise CorpusError(f"{root / above}: cannot be listed ({error})") from error
+
+    def refuse(error: OSError) -> None:
+        raise CorpusError(f"{error.filename}: cannot be listed ({error})") from error
+
+    found, seen = [], set()
+    for above, folders, names in os.walk(root / folder, onerror=refuse, followlinks=True):
+        status = os.stat(above)
+        if (status.st_dev, status.st_ino) in seen:  # a link to a folder above itself
+            folders.clear()
+            continue
+        seen.add((status.st_dev, status.st_ino))
+        folders[:] = [name for name in folders if not name.startswith(".")]
+        place = Path(above).relative_to(root).as_posix()
+        found += [
+            find_file(root, name if place == "." else f"{place}/{name}")
+            for name in names
+            if name.lower().endswith(suffixes) and not name.startswith(".")
+        ]
     # Part by part, as paths are compared.
     return sorted(found, key=lambda file: file.path.replace("/", "\0"))
 
 
-def list_folders(root: Path, folder: str, depth: int) -> list[FoundFile]:
-    """Lists folders, whose times tell whether files were added, removed or replaced in them.
-
-    Looking at them takes a fraction of the time of looking at several hundred thousand files.
-
-    Args:
-        root (`Path`): folder of the corpus, to which the paths are relative.
-        folder (`str`): where to begin, in it.
-        depth (`int`): how many levels below that.
-
-    Returns:
-        `list[FoundFile]`: the folder itself and those below it, level by level.
-
-    Raises:
-        CorpusError: a folder cannot be listed.
-    """
-    level, found = [folder], [find_file(root, folder)]
-    for _ in range(depth):
-        below: list[str] = []
-        for above in level:
-            try:
-                with os.scandir(root / above) as entries:
-                    names = sorted(entry.name for entry in entries if entry.is_dir())
-            except OSError as error:
-                raise CorpusError(f"{root / above}: cannot be listed ({error})") from error
-            below += [f"{above}/{name}" for name in names if not name.startswith(".")]
-        found += [find_file(root, name) for name in below]
-        level = below
-    return found
-
-
 def find_file(root: Path, path: str) -> FoundFile:
-    """The size and time of a file that something else has named.
+    """The size and time of a file; the size is -1 if there is none.
 
-    Args:
-        root (`Path`): folder of the corpus.
-        path (`str`): relative to it, or absolute.
-
-    Returns:
-        `FoundFile`: the file; its size is -1 if there is none.
+    Its path is relative to the folder of the corpus, or absolute.
     """
-    return _found_file(path, root / path)
+    try:
+        status = os.stat(root / path)
+    except OSError:
+        # Such as a dangling link: the scan reports it as missing, with all other bad files.
+        return FoundFile(path, -1, 0, 0)
+    return FoundFile(path, status.st_size, status.st_mtime_ns, status.st_ctime_ns)
 
 
-def copies_folder(cache_dir: Path, corpus: str) -> Path:
-    """Folder of the 16 kHz mono copies of a corpus.
-
-    Args:
-        cache_dir (`Path`): the cache.
-        corpus (`str`): name of the corpus.
-
-    Returns:
-        `Path`: the folder, which need not exist.
-    """
-    return cache_dir / "corpora" / corpus / "audio"
+def corpus_cache(cache_dir: Path, corpus: str) -> Path:
+    """Folder of the cache for what is known of a corpus. Its 16 kHz mono copies lie in `audio`."""
+    return cache_dir / "corpora" / corpus
 
 
 def scan_audio_files(
+    corpus: str,
     root: Path,
     files: Sequence[FoundFile],
     cache_dir: Path,
-    corpus: str,
-    *,
-    measure_speech: bool = True,
-) -> list[ScannedFile | CorpusError]:
-    """Checks and measures the files of a corpus, or recalls that from the cache.
-
-    Args:
-        root (`Path`): folder of the corpus.
-        files (`Sequence[FoundFile]`): its audio files.
-        cache_dir (`Path`): where scans and resampled copies are kept.
-        corpus (`str`): name of the corpus, a folder of the cache.
-        measure_speech (`bool`): decode the whole file and find the ends of the speech. Otherwise
-            only the header and the last 0.1 s of a 16 kHz mono file are read, which is enough to
-            notice a truncated one, and the speech lasts from the first to the last sample.
-
-    Returns:
-        `list[ScannedFile | CorpusError]`: one for each file, in the same order; the error says why
-        a file cannot be used. `keep_usable` tells the two apart.
-    """
-    folder = cache_dir / "corpora" / corpus
-    folder.mkdir(parents=True, exist_ok=True)
-    store = folder / f"scan_{SCAN_VERSION}.arrow"
-    kind = "speech" if measure_speech else "header"
-    # The folder itself, wherever a link leads: another root is another corpus.
-    place = root.resolve()
-    keys = [f"{kind}|{place / file.path}|{file.key}" for file in files]
-    # One process scans, others wait and find its results.
-    with filelock.FileLock(folder / "scan.lock"):
-        known = _read_store(store, copies_folder(cache_dir, corpus))
-        missing = [position for position, key in enumerate(keys) if key not in known]
-        bad: dict[str, CorpusError] = {}
-
-        def scan(position: int) -> ScannedFile | CorpusError:
-            path, key = root / files[position].path, keys[position]
-            try:
-                if not measure_speech:
-                    return _scan_header(path, key, copies_folder(cache_dir, corpus))
-                return _scan_file(path, key, copies_folder(cache_dir, corpus))
-            except CorpusError as error:
-                return error
-
-        try:
-            for position, result in _in_threads(scan, missing, f"Scanning {corpus}"):
-                if isinstance(result, CorpusError):
-                    bad[keys[position]] = result
-                else:
-                    known[keys[position]] = result
-        finally:  # what was scanned before a bad file or an interruption is not scanned again
-            if missing:
-                _write_store(store, known)
-    return [bad[key] if key in bad else known[key] for key in keys]
-
-
-def keep_usable(
-    corpus: str,
-    root: Path,
-    files: Sequence[FoundFile],
-    scanned: Sequence[Scanned | CorpusError],
     report: list[str],
     *,
-    strict: bool,
-) -> list[tuple[int, Scanned]]:
-    """Leaves out the files that cannot be used, with a line in the report that counts them.
+    measure_speech: bool = True,
+    strict: bool = False,
+) -> list[ScannedFile | None]:
+    """Checks and measures the files of a corpus, or recalls that from the cache, see `scan_files`.
 
-    Args:
-        corpus (`str`): name of the corpus.
-        root (`Path`): its folder.
-        files (`Sequence[FoundFile]`): the files that were scanned.
-        scanned (`Sequence`): what `scan_audio_files`, or a scan like it, found out about each, or
-            the `CorpusError` that says why it cannot be used.
-        report (`list[str]`): the line is added.
-        strict (`bool`): stop at such files.
-
-    Returns:
-        `list[tuple[int, Scanned]]`: position and measures of each file that can be used.
-
-    Raises:
-        CorpusError: no file can be used, or `strict` and some cannot; up to ten are named.
+    To measure the speech, the whole file is decoded and the ends of its speech are found. Otherwise
+    only the header and the last 0.1 s of a 16 kHz mono file are read, which is enough to notice a
+    truncated one, and the speech lasts from the first to the last sample.
     """
-    bad = [
-        f"{file.path}: {result}"
-        for file, result in zip(files, scanned, strict=True)
-        if isinstance(result, CorpusError)
-    ]
-    usable = [
-        (position, result)
-        for position, result in enumerate(scanned)
-        if not isinstance(result, CorpusError)
-    ]
-    if not bad:
-        return usable
-    shown = bad[:MAX_REPORTED_FILES]
-    if len(bad) > MAX_REPORTED_FILES:
-        shown.append(f"and {len(bad) - MAX_REPORTED_FILES} more")
-    counted = f"{len(bad)} of {len(files)} audio files below {root} cannot be used"
-    if strict or not usable:
-        lines = "\n".join(f"  {line}" for line in shown)
+    return scan_files(
+        corpus,
+        root,
+        files,
+        corpus_cache(cache_dir, corpus),
+        _scan_file if measure_speech else _scan_header,
+        ScannedFile,
+        report,
+        kind="speech" if measure_speech else "header",
+        strict=strict,
+    )
+
+
+def scan_files(
+    name: str,
+    root: Path,
+    files: Sequence[FoundFile],
+    folder: Path,
+    scan: Callable[[Path, Path], Scanned],
+    record: type[Scanned],
+    report: list[str],
+    *,
+    kind: str,
+    strict: bool,
+) -> list[Scanned | None]:
+    """Scans files in threads, or recalls what an earlier scan of theirs has found out.
+
+    `scan` makes the record of a file of its path and of the place for a copy, and raises
+    `CorpusError` where the file cannot be used; `kind` tells its results from those of another.
+    Results are kept in `folder`, and copies of files in its folder `audio`. Returns the record of
+    each file, in the same order, or None for a file that cannot be used: a line that counts these
+    is added to the report. Raises `CorpusError` where no file can be used, or `strict` and some
+    cannot; up to ten are named.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    store, copies = folder / f"scan_{kind}_{SCAN_VERSION}.parquet", folder / "audio"
+    # The folder itself, wherever a link leads: another root is another corpus.
+    place = root.resolve()
+    keys = [f"{place / file.path}|{file.key}" for file in files]
+    bad: dict[int, CorpusError] = {}
+    # One process scans, others wait and find its results.
+    with filelock.FileLock(folder / "scan.lock"):
+        known = _read_store(store, copies, record)
+        missing = [position for position, key in enumerate(keys) if key not in known]
+
+        def scan_one(position: int) -> None:
+            path, key = root / files[position].path, keys[position]
+            try:
+                known[key] = scan(path, copies / f"{short_digest(kind, key)}.wav")
+            except CorpusError as error:
+                bad[position] = error
+
+        try:
+            # Decoding leaves the interpreter to other threads.
+            with (
+                ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool,
+                tqdm(
+                    total=len(missing), desc=f"Scanning {name}", unit="file", disable=not missing
+                ) as progress,
+            ):
+                for first in range(0, len(missing), BATCH_FILES):
+                    for _ in pool.map(scan_one, missing[first : first + BATCH_FILES]):
+                        progress.update()
+        finally:  # what was scanned before a bad file or an interruption is not scanned again
+            if missing:
+                _write_store(store, known, record)
+    if bad:
+        lines = [f"{files[position].path}: {bad[position]}" for position in sorted(bad)]
+        _report_unusable(name, root, lines, len(files), report, strict)
+    return [None if position in bad else known[key] for position, key in enumerate(keys)]
+
+
+def _report_unusable(
+    name: str, root: Path, bad: Sequence[str], num_files: int, report: list[str], strict: bool
+) -> None:
+    """Counts files that cannot be used, or stops at them."""
+    counted = f"{len(bad)} of {num_files} audio files below {root} cannot be used"
+    any_usable = len(bad) < num_files
+    if strict or not any_usable:
+        lines = some_of(bad, MAX_REPORTED_FILES, "\n  ")
         raise CorpusError(
-            f"{corpus}: {counted}:\n{lines}\n"
+            f"{name}: {counted}:\n  {lines}\n"
             f"Replace or delete them, then load the corpus again"
-            + ("." if not usable else "; without strict_corpora they are left out.")
+            + ("; without strict_corpora they are left out." if any_usable else ".")
         )
-    report.append(f"{counted} and are left out: {'; '.join(shown)}")
-    return usable
+    report.append(f"{counted} and are left out: {some_of(bad, MAX_REPORTED_FILES, '; ')}")
 
 
-def _found_file(name: str, entry: os.DirEntry[str] | Path) -> FoundFile:
-    try:
-        status = entry.stat()
-    except OSError:
-        # A dangling link: the scan reports it as unreadable, with all other bad files.
-        return FoundFile(name, -1, 0, 0)
-    return FoundFile(name, status.st_size, status.st_mtime_ns, status.st_ctime_ns)
-
-
-def _in_threads(
-    work: Callable[[int], ScannedFile | CorpusError], positions: Sequence[int], title: str
-) -> Iterator[tuple[int, ScannedFile | CorpusError]]:
-    """Decoding leaves the interpreter to other threads."""
-    if not positions:
-        return
-    with (
-        ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool,
-        tqdm(total=len(positions), desc=title, unit="file") as progress,
-    ):
-        for first in range(0, len(positions), BATCH_FILES):
-            batch = positions[first : first + BATCH_FILES]
-            yield from zip(batch, pool.map(work, batch), strict=True)
-            progress.update(len(batch))
-
-
-def _scan_header(path: Path, key: str, copies: Path) -> ScannedFile:
+def _scan_header(path: Path, copy: Path) -> ScannedFile:
     """Trusts what the header says, if the last samples can be decoded."""
     try:
         _refuse_no_bytes(path)
         with soundfile.SoundFile(path) as file:
             frames = file.frames
-            if _needs_copy(file):
-                return _scan_file(path, key, copies)
+            if file.channels != 1 or not _can_be_rendered_from(file):
+                return _scan_file(path, copy)
             _refuse_short(frames, SAMPLING_RATE)
             tail = round(MIN_DURATION_SECONDS * SAMPLING_RATE)
             file.seek(frames - tail)
@@ -348,69 +243,71 @@ def _scan_header(path: Path, key: str, copies: Path) -> ScannedFile:
     return ScannedFile("", frames / SAMPLING_RATE, 0.0, frames / SAMPLING_RATE)
 
 
-def _scan_file(path: Path, key: str, copies: Path) -> ScannedFile:
-    channels, rate, needs_copy = _decode(path)
-    samples = channels[:, 0]
+def _scan_file(path: Path, copy: Path) -> ScannedFile:
+    channels, rate, renderable = decode(path)
+    _refuse_short(len(channels), rate)
+    if is_silent(channels):
+        raise CorpusError("silent: every sample is zero, or as good as the same")
     is_mono = channels.shape[1] == 1
     if not is_mono and np.abs(channels - channels[:, :1]).max() > NOTHING_AMPLITUDE:
         raise CorpusError(
             f"{channels.shape[1]} channels that differ; convert it to mono, or keep one channel"
         )
-    copy = ""
-    if needs_copy:
-        samples = resample(samples, rate)
-        copy = f"{hashlib.sha256(key.encode()).hexdigest()[:24]}.wav"
-        write_audio(copies / copy, samples)
+    samples, name = readable(channels[:, 0], rate, is_mono and renderable, copy)
     start, end = find_speech(samples)
-    return ScannedFile(copy, len(samples) / SAMPLING_RATE, start, end)
+    return ScannedFile(name, len(samples) / SAMPLING_RATE, start, end)
 
 
-def can_be_rendered_from(file: soundfile.SoundFile) -> bool:
-    """Whether rendering may read a file itself: at 16 kHz, and quick and exact to begin anywhere.
+def decode(path: Path) -> tuple[np.ndarray, int, bool]:
+    """Decodes a file of any format.
 
-    Args:
-        file (`soundfile.SoundFile`): the opened file.
-
-    Returns:
-        `bool`: False for files that have to be copied first.
+    Returns float32 samples of shape `(num_samples, num_channels)`, their rate in Hz, and whether
+    rendering may read the file itself: at 16 kHz, and quick and exact to begin anywhere. Raises
+    `CorpusError` where it is missing, empty, unreadable or truncated, or not all samples are
+    finite.
     """
-    return file.samplerate == SAMPLING_RATE and file.subtype.startswith(SEEKABLE_SUBTYPES)
-
-
-def _needs_copy(file: soundfile.SoundFile) -> bool:
-    return file.channels != 1 or not can_be_rendered_from(file)
-
-
-def _decode(path: Path) -> tuple[np.ndarray, int, bool]:
-    """Decodes all channels of a file and refuses what no mixture can be made of; the last value
-    tells whether rendering needs a copy."""
     try:
         _refuse_no_bytes(path)
         with soundfile.SoundFile(path) as file:
-            announced, rate, needs_copy = file.frames, file.samplerate, _needs_copy(file)
+            announced, rate, renderable = file.frames, file.samplerate, _can_be_rendered_from(file)
             channels = file.read(dtype="float32", always_2d=True)
     except (soundfile.LibsndfileError, OSError) as error:
         raise CorpusError(f"unreadable ({error})") from error
-    _refuse_short(announced, rate)
-    refuse_truncated(path, announced, len(channels))
+    _refuse_truncated(path, announced, len(channels))
     if not np.isfinite(channels).all():
         raise CorpusError("NaN or infinite samples")
-    if is_silent(channels):
-        raise CorpusError("silent: every sample is zero, or as good as the same")
-    return channels, rate, needs_copy
+    return channels, rate, renderable
 
 
-def refuse_truncated(path: Path, announced: int, decoded: int) -> None:
-    """Raises where less was decoded of a file than it holds.
+def readable(
+    samples: np.ndarray, rate: int, renderable: bool, copy: Path
+) -> tuple[np.ndarray, str]:
+    """Samples at 16 kHz of a recording of shape `(num_samples,)`, and the name of its copy.
 
-    Args:
-        path (`Path`): the file.
-        announced (`int`): samples that it has by its header.
-        decoded (`int`): samples that were decoded.
-
-    Raises:
-        CorpusError: some are missing.
+    A copy is written where rendering cannot read the recording itself; without one the name is "".
     """
+    if renderable:
+        return samples, ""
+    samples = resample(samples, rate)
+    write_audio(copy, samples)
+    return samples, copy.name
+
+
+def is_silent(samples: np.ndarray) -> bool:
+    """Whether a recording holds nothing: zeros, a constant, or what a codec makes of them.
+
+    No sample of `(num_samples,)` or `(num_samples, num_channels)` is then `NOTHING_AMPLITUDE` away
+    from the mean of its channel.
+    """
+    mean = samples.mean(axis=0, dtype=np.float64)
+    return bool(np.abs(samples - mean).max() < NOTHING_AMPLITUDE)
+
+
+def _can_be_rendered_from(file: soundfile.SoundFile) -> bool:
+    return file.samplerate == SAMPLING_RATE and file.subtype.startswith(SEEKABLE_SUBTYPES)
+
+
+def _refuse_truncated(path: Path, announced: int, decoded: int) -> None:
     is_mp3 = path.suffix.lower() == ".mp3"
     # The header of an mp3 need not tell its length, which is guessed then.
     if announced - decoded > (GUESSED_SAMPLES if is_mp3 else 0):
@@ -420,20 +317,6 @@ def refuse_truncated(path: Path, announced: int, decoded: int) -> None:
             f"an mp3 that does not tell its length: only its first {decoded} samples can be "
             f"decoded; convert it to wav or flac"
         )
-
-
-def is_silent(samples: np.ndarray) -> bool:
-    """Whether a recording holds nothing: zeros, a constant, or what a codec makes of them.
-
-    Args:
-        samples (`np.ndarray` of shape `(num_samples,)` or `(num_samples, num_channels)`): finite
-            samples.
-
-    Returns:
-        `bool`: no sample is `NOTHING_AMPLITUDE` away from the mean of its channel.
-    """
-    mean = samples.mean(axis=0, dtype=np.float64)
-    return bool(np.abs(samples - mean).max() < NOTHING_AMPLITUDE)
 
 
 def _refuse_no_bytes(path: Path) -> None:
@@ -452,35 +335,17 @@ def _refuse_short(num_samples: int, rate: int) -> None:
         )
 
 
-def _read_store(store: Path, copies: Path) -> dict[str, ScannedFile]:
-    """The results by key, all but those whose copy is gone."""
+def _read_store(store: Path, copies: Path, record: type[Scanned]) -> dict[str, Scanned]:
+    """The records by key, all but those whose copy is gone."""
     if not store.is_file():
         return {}
-    columns = datasets.Dataset.from_file(str(store))[:]
+    kept = pd.read_parquet(store)
     present = {"", *(os.listdir(copies) if copies.is_dir() else ())}
-    rows = zip(*(columns[name] for name in _STORE_FEATURES), strict=True)
-    return {key: ScannedFile(*values) for key, *values in rows if values[0] in present}
+    rows = kept[kept["copy"].isin(present)].itertuples(index=False, name=None)
+    return {key: record(*values) for key, *values in rows}
 
 
-def _write_store(store: Path, known: Mapping[str, ScannedFile]) -> None:
-    values = zip(*known.values(), strict=True) if known else ((), (), (), ())
-    columns = {name: list(column) for name, column in zip(ScannedFile._fields, values, strict=True)}
-    write_arrow(store, {"key": list(known), **columns}, _STORE_FEATURES)
-
-
-def write_arrow(path: Path, columns: Mapping[str, list[Any]], features: datasets.Features) -> None:
-    """Writes a table for `datasets.Dataset.from_file`, which maps it into memory.
-
-    Other processes see the whole file or none.
-
-    Args:
-        path (`Path`): file to write.
-        columns (`Mapping[str, list]`): values by column, equally many.
-        features (`datasets.Features`): their types.
-    """
-    with (
-        whole_file(path) as unfinished,
-        ArrowWriter(path=str(unfinished), features=features) as writer,
-    ):
-        writer.write_batch(dict(columns))
-        writer.finalize()
+def _write_store(store: Path, known: Mapping[str, Scanned], record: type[Scanned]) -> None:
+    rows = [(key, *values) for key, values in known.items()]
+    with whole_file(store) as unfinished:
+        pd.DataFrame(rows, columns=["key", *record._fields]).to_parquet(unfinished)  # type: ignore[attr-defined]

@@ -8,7 +8,6 @@ utterances can be given as a table.
 
 from __future__ import annotations
 
-import csv
 import hashlib
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
@@ -17,14 +16,15 @@ from typing import Any
 
 import numpy as np
 
+from data_builders.files import read_csv
 from data_builders.librimix.metadata import read_librimix_genders
 from data_builders.librimix.mixtures import LibriMixDataset, read_librispeech
 from data_builders.mixtures.dataset import EpochDataset
 from data_builders.mixtures.mixing import mean_power
-from data_builders.schema import IGNORED_LABEL, CorpusError
+from data_builders.mixtures.rendering import gender_state
+from data_builders.schema import IGNORED_LABEL, CorpusError, some_of
 
 ENROLLMENT_COLUMNS = ("mixture_ID", "source", "enrollment_path")
-MAX_REPORTED_SPEAKERS = 5
 
 
 @dataclass(frozen=True)
@@ -32,28 +32,17 @@ class LibriMixSpec:
     """One example: a target of a mixture, its enrollment, and where both are cropped.
 
     Crops are shares of the spare length, as lengths are not known before the audio is read.
-
-    Attributes:
-        mixture_id (`str`): mixture of the metadata.
-        source (`int`): number of the target among its sources, from 1.
-        enrollment_path (`str`): recording within LibriSpeech.
-        segment_seconds (`float`, *optional*): longer mixtures are cropped to this.
-        segment_position (`float`): where, from 0 (at the beginning) to 1 (at the end).
-        enrollment_seconds (`float`, *optional*): longer enrollments are cropped to this.
-        enrollment_position (`float`): where, from 0 to 1.
-        epoch (`int`): epoch it was drawn for.
-        index (`int`): index of the example.
     """
 
-    mixture_id: str
-    source: int
-    enrollment_path: str
-    segment_seconds: float | None
-    segment_position: float
-    enrollment_seconds: float | None
-    enrollment_position: float
-    epoch: int
-    index: int
+    mixture_id: str  # of the metadata
+    source: int  # number of the target among the sources, from 1
+    enrollment_path: str  # recording within LibriSpeech
+    segment_seconds: float | None  # longer mixtures are cropped to this
+    segment_position: float  # where, from 0 (at the beginning) to 1 (at the end)
+    enrollment_seconds: float | None  # longer enrollments are cropped to this
+    enrollment_position: float  # where, from 0 to 1
+    epoch: int  # that it was drawn for
+    index: int  # of the example
 
 
 class LibriMixExtractionDataset(EpochDataset):
@@ -115,14 +104,7 @@ class LibriMixExtractionDataset(EpochDataset):
         return len(self.mixtures) * self.targets_per_mixture
 
     def plan(self, index: int) -> LibriMixSpec:
-        """Draws enrollment and crops of an example in the current epoch.
-
-        Args:
-            index (`int`): index of the example.
-
-        Returns:
-            `LibriMixSpec`: the plan.
-        """
+        """Draws enrollment and crops of an example in the current epoch."""
         if not 0 <= index < len(self):
             raise IndexError(f"index {index} is out of range: {len(self)} examples")
         place, source = divmod(index, self.targets_per_mixture)
@@ -175,6 +157,7 @@ class LibriMixExtractionDataset(EpochDataset):
         paths = [source.path for source in self.mixtures.rows[place].sources]
         target_path = paths.pop(spec.source - 1)
         single = self.mixtures.mixture_type == "mix_single"
+        gender, *genders = [self._genders.get(_speaker(path), "") for path in (target_path, *paths)]
         others = [] if single else np.delete(sources, spec.source - 1, axis=0)
         target = sources[spec.source - 1]
         heard_noise = noise if self.mixtures.mixture_type != "mix_clean" else noise[:0]
@@ -190,21 +173,12 @@ class LibriMixExtractionDataset(EpochDataset):
             "speaker_id": f"librispeech_{_speaker(target_path)}",
             "interferer_id": "" if single else "+".join(_utterance_id(path) for path in paths),
             "interferer_corpus": "" if single else "librispeech",
-            "gender_state": "" if single else self._gender_state(target_path, paths),
+            "gender_state": "" if single else gender_state(gender, genders),
             "snr_db": _ratio_db(target, np.sum(others, axis=0) if len(others) else noise[:0]),
             "noise_snr_db": _ratio_db(target, heard_noise),
             "target_absent": False,
             "spec": asdict(spec),
         }
-
-    def _gender_state(self, target: str, interferers: list[str]) -> str:
-        genders = [self._genders.get(_speaker(path), "") for path in [target, *interferers]]
-        if "" in genders:
-            return ""
-        same = {gender == genders[0] for gender in genders[1:]}
-        if len(same) > 1:
-            return "mixed"
-        return "same" if same.pop() else "different"
 
     def _find_enrollments(self) -> dict[str, list[str]]:
         """Every recording of each speaker's folder, the public rule, as paths in LibriSpeech."""
@@ -226,23 +200,17 @@ class LibriMixExtractionDataset(EpochDataset):
         if alone:
             raise CorpusError(
                 f"{root}: {len(alone)} of the target speakers have no other utterance to enroll "
-                f"with: {', '.join(alone[:MAX_REPORTED_SPEAKERS])}; extract the whole subset"
+                f"with: {some_of(alone)}; extract the whole subset"
             )
         return pool
 
     def _read_enrollments(self, path: Path) -> dict[tuple[str, str], str]:
-        try:
-            with path.open(encoding="utf-8", newline="") as file:
-                reader = csv.DictReader(file, restval="")
-                columns = reader.fieldnames or []
-                if not {*ENROLLMENT_COLUMNS} <= {*columns}:
-                    raise CorpusError(
-                        f"{path}: expected the columns {', '.join(ENROLLMENT_COLUMNS)}, found "
-                        f"{', '.join(columns)}"
-                    )
-                records = list(reader)
-        except (OSError, UnicodeDecodeError, csv.Error) as error:
-            raise CorpusError(f"{path}: cannot be read as a table ({error})") from error
+        columns, records = read_csv(path)
+        if not {*ENROLLMENT_COLUMNS} <= {*columns}:
+            raise CorpusError(
+                f"{path}: expected the columns {', '.join(ENROLLMENT_COLUMNS)}, found "
+                f"{', '.join(columns)}"
+            )
         fixed = {(row["mixture_ID"], row["source"]): row["enrollment_path"] for row in records}
         self._check_enrollments(path, fixed)
         return fixed

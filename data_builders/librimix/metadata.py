@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import csv
 import math
-from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
+from data_builders.files import read_csv
 from data_builders.schema import CorpusError
 
 # The columns of two sources are among those of three.
@@ -16,48 +15,26 @@ GENDER_WORDS = {"F": "female", "M": "male"}
 METADATA_SOURCE = "https://github.com/JorisCos/LibriMix"
 
 
-@dataclass(frozen=True)
-class ScaledFile:
-    """A recording and the factor on its amplitude.
+class ScaledFile(NamedTuple):
+    """A recording and the factor on its amplitude."""
 
-    Attributes:
-        path (`str`): path within LibriSpeech or the noise folder, with forward slashes.
-        gain (`float`): factor.
-    """
-
-    path: str
+    path: str  # within LibriSpeech or the noise folder, with forward slashes
     gain: float
 
 
-@dataclass(frozen=True)
-class LibriMixRow:
-    """One mixture of the metadata.
+class LibriMixRow(NamedTuple):
+    """One mixture of the metadata."""
 
-    Attributes:
-        mixture_id (`str`): name of its files, without suffix.
-        sources (`tuple[ScaledFile, ...]`): the speakers' recordings, within LibriSpeech.
-        noise (`ScaledFile`): the noise, within WHAM's folder.
-    """
-
-    mixture_id: str
-    sources: tuple[ScaledFile, ...]
-    noise: ScaledFile
+    mixture_id: str  # name of its files, without suffix
+    sources: tuple[ScaledFile, ...]  # the recordings of the speakers, within LibriSpeech
+    noise: ScaledFile  # within WHAM's folder
 
 
 def find_librimix_metadata(folder: str | Path, subset: str, num_speakers: int) -> Path:
-    """Finds the metadata file of a subset, as it is published.
+    """Finds the metadata file of a subset of LibriSpeech, such as libri2mix_train-clean-100.csv.
 
-    Args:
-        folder (`str` or `Path`): folder of the CSV files, `metadata` of the LibriMix repository, or
-            the repository itself.
-        subset (`str`): subset of LibriSpeech, such as "train-clean-100".
-        num_speakers (`int`): 2 or 3.
-
-    Returns:
-        `Path`: the file, such as `libri2mix_train-clean-100.csv`.
-
-    Raises:
-        CorpusError: it is not there; the message names what is.
+    The folder is `metadata` of the LibriMix repository, the repository itself, or that of the
+    files. Raises `CorpusError` where the file is not there, and names what is.
     """
     root = Path(folder)
     own = f"Libri{num_speakers}Mix"
@@ -82,15 +59,7 @@ def find_librimix_metadata(folder: str | Path, subset: str, num_speakers: int) -
 def find_librimix_speech(folder: str | Path, subset: str) -> Path:
     """Finds the folder of LibriSpeech that the paths of the metadata count from.
 
-    Args:
-        folder (`str` or `Path`): LibriSpeech as it is extracted, or the folder above it.
-        subset (`str`): the subset that is needed.
-
-    Returns:
-        `Path`: the folder that holds the folder of the subset.
-
-    Raises:
-        CorpusError: the subset is in neither.
+    It is given, or the folder above it is. Raises `CorpusError` where the subset is in neither.
     """
     root = Path(folder)
     for candidate in (root, root / "LibriSpeech"):
@@ -104,19 +73,12 @@ def find_librimix_speech(folder: str | Path, subset: str) -> Path:
 
 
 def read_librimix_metadata(metadata_csv: str | Path) -> list[LibriMixRow]:
-    """Reads a metadata file of Libri2Mix or Libri3Mix.
+    """Reads the mixtures of a metadata file of Libri2Mix or Libri3Mix, in the order of the file.
 
-    Args:
-        metadata_csv (`str` or `Path`): file such as `libri2mix_test-clean.csv`.
-
-    Returns:
-        `list[LibriMixRow]`: its mixtures, in the order of the file.
-
-    Raises:
-        CorpusError: the file is missing, is no such table, or a row cannot be used.
+    Raises `CorpusError` where it is missing, is no such table, or a row cannot be used.
     """
     path = Path(metadata_csv)
-    columns, records = _read_table(path)
+    columns, records = read_csv(path)
     num_sources = next((count for count in NUM_SOURCES if {*_columns(count)} <= {*columns}), None)
     if num_sources is None:
         raise CorpusError(
@@ -125,53 +87,44 @@ def read_librimix_metadata(metadata_csv: str | Path) -> list[LibriMixRow]:
             f"a file such as libri2mix_test-clean.csv as published, neither its _info.csv nor the "
             f"tables that the scripts write beside the mixtures"
         )
-    rows = [
-        LibriMixRow(
-            mixture_id=record["mixture_ID"],
+    if not records:
+        raise CorpusError(f"{path}: holds no mixtures; fetch the metadata again")
+    rows: dict[str, LibriMixRow] = {}
+    for number, record in enumerate(records, start=1):
+        name, place = record["mixture_ID"], f"{path}, row {number}"
+        if not name or name in rows:
+            raise CorpusError(f"{place}: mixture_ID {name!r} is empty or repeats")
+        rows[name] = LibriMixRow(
+            mixture_id=name,
             sources=tuple(
-                _scaled_file(record, f"source_{number}", place)
-                for number in range(1, num_sources + 1)
+                _scaled_file(record, f"source_{source}", place)
+                for source in range(1, num_sources + 1)
             ),
             noise=_scaled_file(record, "noise", place),
         )
-        for place, record in records
-    ]
-    if not rows:
-        raise CorpusError(f"{path}: holds no mixtures; fetch the metadata again")
-    known: set[str] = set()
-    for row, (place, _) in zip(rows, records, strict=True):
-        if not row.mixture_id or row.mixture_id in known:
-            raise CorpusError(f"{place}: mixture_ID {row.mixture_id!r} is empty or repeats")
-        known.add(row.mixture_id)
-    return rows
+    return list(rows.values())
 
 
 def read_librimix_genders(metadata_csv: str | Path) -> dict[str, str]:
-    """Reads the speakers' genders from the `_info.csv` that is published beside a metadata file.
+    """Reads genders, by speaker number, from the `_info.csv` that lies beside a metadata file.
 
-    Args:
-        metadata_csv (`str` or `Path`): the metadata file.
-
-    Returns:
-        `dict[str, str]`: "female" or "male" by speaker number of LibriSpeech; empty without it.
-
-    Raises:
-        CorpusError: the file is there, but is another one.
+    It is published with it; without it nobody has a gender. Raises `CorpusError` where the file is
+    there, but is another one.
     """
     path = Path(metadata_csv)
     path = path.with_name(f"{path.stem}_info.csv")
     if not path.is_file():
         return {}
     genders: dict[str, str] = {}
-    columns, records = _read_table(path)
+    columns, records = read_csv(path)
     numbers = [number for number in (1, 2, 3) if f"speaker_{number}_ID" in columns]
-    for place, record in records:
+    for row, record in enumerate(records, start=1):
         for number in numbers:
-            word = record.get(f"speaker_{number}_sex")
+            word = record.get(f"speaker_{number}_sex", "")
             if word not in GENDER_WORDS:
                 raise CorpusError(
-                    f"{place}: speaker_{number}_sex is {word!r}, expected F or M; fetch the file "
-                    f"again, or delete it to go without genders"
+                    f"{path}, row {row}: speaker_{number}_sex is {word!r}, expected F or M; fetch "
+                    f"the file again, or delete it to go without genders"
                 )
             genders[record[f"speaker_{number}_ID"]] = GENDER_WORDS[word]
     return genders
@@ -180,31 +133,6 @@ def read_librimix_genders(metadata_csv: str | Path) -> dict[str, str]:
 def _columns(num_sources: int) -> list[str]:
     names = [f"source_{number}" for number in range(1, num_sources + 1)]
     return ["mixture_ID", *(f"{n}_{part}" for n in [*names, "noise"] for part in ("path", "gain"))]
-
-
-def _read_table(path: Path) -> tuple[list[str], list[tuple[str, dict[str, str]]]]:
-    """Columns, and each record with the place that an error message names."""
-    try:
-        with path.open(encoding="utf-8", newline="") as file:
-            reader = csv.DictReader(file)
-            columns = list(reader.fieldnames or [])
-            records = list(_complete(path, columns, reader))
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise CorpusError(f"{path}: cannot be read as a table ({error}); check the path") from error
-    return columns, records
-
-
-def _complete(
-    path: Path, columns: list[str], reader: csv.DictReader[str]
-) -> Iterator[tuple[str, dict[str, str]]]:
-    for record in reader:
-        place = f"{path}, line {reader.line_num}"
-        if None in record or None in record.values():
-            raise CorpusError(
-                f"{place}: expected {len(columns)} values; the file is cut off or mended by hand, "
-                f"fetch it again"
-            )
-        yield place, record
 
 
 def _scaled_file(record: dict[str, str], name: str, place: str) -> ScaledFile:

@@ -18,14 +18,13 @@ import soundfile
 from torch.utils.data import Dataset
 
 from data_builders.librimix.metadata import read_librimix_metadata
-from data_builders.schema import SAMPLING_RATE, CorpusError
+from data_builders.schema import SAMPLING_RATE, CorpusError, some_of
 
 Mode = Literal["min", "max"]
 MixtureType = Literal["mix_clean", "mix_single", "mix_both"]
 
 SAMPLING_RATES = (8_000, SAMPLING_RATE)
 CROSS_FADE_SECONDS = 0.5
-MAX_REPORTED_FILES = 5
 
 
 class LibriMixDataset(Dataset[dict[str, Any]]):
@@ -135,42 +134,26 @@ class LibriMixDataset(Dataset[dict[str, Any]]):
     def _fit(self, waveforms: list[np.ndarray]) -> list[np.ndarray]:
         """Brings waveforms to the sampling rate, then to one length."""
         if self.sampling_rate != SAMPLING_RATE:
-            waveforms = [resample_librimix(one, self.sampling_rate) for one in waveforms]
+            waveforms = [_resample(one, self.sampling_rate) for one in waveforms]
         lengths = [len(waveform) for waveform in waveforms]
         if self.mode == "min":
             return [waveform[: min(lengths)] for waveform in waveforms]
         return [np.pad(waveform, (0, max(lengths) - len(waveform))) for waveform in waveforms]
 
 
-def resample_librimix(samples: np.ndarray, sampling_rate: int) -> np.ndarray:
-    """Resamples LibriSpeech as the public scripts do: polyphase, Kaiser window with beta 5.0.
+def read_librispeech(path: Path, sampling_rate: int) -> np.ndarray:
+    """Reads a LibriSpeech file of 16 kHz at a sampling rate in Hz: float32 `(num_samples,)`.
 
-    Args:
-        samples (`np.ndarray` of shape `(num_samples,)`): waveform at 16 kHz.
-        sampling_rate (`int`): wanted rate in Hz.
-
-    Returns:
-        `np.ndarray` of shape `(ceil(num_samples * sampling_rate / 16000),)`: waveform of its dtype.
+    Raises `CorpusError` where the file cannot be read, or is empty or of another rate.
     """
+    return _resample(_read(path)[:, 0], sampling_rate)
+
+
+def _resample(samples: np.ndarray, sampling_rate: int) -> np.ndarray:
+    """As the public scripts do: polyphase, under a Kaiser window with beta 5.0."""
     if sampling_rate == SAMPLING_RATE:
         return samples
     return scipy.signal.resample_poly(samples, sampling_rate, SAMPLING_RATE, window=("kaiser", 5.0))
-
-
-def read_librispeech(path: Path, sampling_rate: int) -> np.ndarray:
-    """Reads a LibriSpeech file at a sampling rate.
-
-    Args:
-        path (`Path`): flac or wav file of 16 kHz.
-        sampling_rate (`int`): wanted rate in Hz.
-
-    Returns:
-        `np.ndarray` of shape `(num_samples,)`: float32 waveform.
-
-    Raises:
-        CorpusError: the file cannot be read, or is empty or of another rate.
-    """
-    return resample_librimix(_read(path)[:, 0], sampling_rate)
 
 
 def _read(path: Path) -> np.ndarray:
@@ -223,10 +206,7 @@ def _as_float32(noise: np.ndarray) -> np.ndarray:
 def _check_files(root: Path, paths: list[str], fix: str) -> None:
     missing = [path for path in dict.fromkeys(paths) if not (root / path).is_file()]
     if missing:
-        shown = ", ".join(missing[:MAX_REPORTED_FILES])
-        if len(missing) > MAX_REPORTED_FILES:
-            shown += f" and {len(missing) - MAX_REPORTED_FILES} more"
         raise CorpusError(
             f"{root} lacks {len(missing)} of the {len(set(paths))} files that the metadata name: "
-            f"{shown}. It must hold {fix}"
+            f"{some_of(missing)}. It must hold {fix}"
         )

@@ -2,34 +2,18 @@
 
 from __future__ import annotations
 
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import torch
 from torch.utils.data import Dataset
 
-from data_builders.mixtures.rendering import Recordings, SpecRenderer
+from data_builders.mixtures.rendering import Planner, SpecRenderer
 from data_builders.mixtures.spec import MixtureSpec
 
 
-class Planner(Recordings, Protocol):
-    """What a dataset needs of a `MixturePlanner`."""
-
-    def __len__(self) -> int: ...
-
-    def target_samples(self) -> np.ndarray:
-        """Gives the lengths of the mixtures, of shape `(num_mixtures,)`."""
-
-    def plan(self, epoch: int, index: int) -> MixtureSpec:
-        """Gives the mixture of an index in an epoch."""
-
-
 class EpochDataset(Dataset[dict[str, Any]]):
-    """Examples that training draws anew in every epoch.
-
-    Args:
-        train (`bool`): new examples in every epoch; otherwise always those of epoch 0.
-    """
+    """Examples that training draws anew in every epoch; others are always those of epoch 0."""
 
     def __init__(self, train: bool) -> None:
         self.train = train
@@ -42,10 +26,9 @@ class EpochDataset(Dataset[dict[str, Any]]):
         return int(self._epoch) if self.train else 0
 
     def set_epoch(self, epoch: int) -> None:
-        """Chooses the epoch, in this process and in the workers that it has started.
+        """Chooses the epoch, from 0, in this process and in the workers that it has started.
 
-        Args:
-            epoch (`int`): 0-based epoch; without effect on an evaluation dataset.
+        It is without effect on an evaluation dataset.
         """
         self._epoch.fill_(epoch)
 

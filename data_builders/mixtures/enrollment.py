@@ -5,17 +5,13 @@ from __future__ import annotations
 import numpy as np
 
 from data_builders.corpora.utterance_table import UtteranceTable
-from data_builders.schema import CorpusError
-
-MAX_REPORTED_SPEAKERS = 5
+from data_builders.schema import CorpusError, some_of
 
 
 class EnrollmentPool:
     """Draws an utterance of the target speaker that is not in the mixture (paper, section III-C).
 
-    Args:
-        utterances (`UtteranceTable`): utterances to draw from.
-        emotion (`str`, *optional*): "neutral" in the paper; None for any emotion.
+    Its emotion is "neutral" in the paper; None takes any.
     """
 
     def __init__(self, utterances: UtteranceTable, emotion: str | None = "neutral") -> None:
@@ -23,31 +19,25 @@ class EnrollmentPool:
         self._utterances = utterances
         rows = np.arange(len(utterances), dtype=np.int32)
         if emotion is not None:
-            rows = rows[utterances.emotions.where(lambda name: name == emotion)]
+            rows = rows[utterances.emotions.isin([emotion])]
         speakers = utterances.speaker_ids.codes[rows]
         # Sorted by speaker, then by row.
         self._rows = rows[np.argsort(speakers, kind="stable")]
-        counts = np.bincount(speakers, minlength=len(utterances.speaker_ids.names))
+        names = utterances.speaker_ids.categories
+        self._code_of_speaker = {name: code for code, name in enumerate(names)}
+        counts = np.bincount(speakers, minlength=len(names))
         self._bounds = np.append(0, np.cumsum(counts))
 
     def _rows_of(self, speaker_id: str) -> np.ndarray:
-        code = self._utterances.speaker_ids.code_of.get(speaker_id)
+        code = self._code_of_speaker.get(speaker_id)
         if code is None:
             return self._rows[:0]
         return self._rows[self._bounds[code] : self._bounds[code + 1]]
 
     def check(self, targets: UtteranceTable) -> None:
-        """Raises unless every target has an enrollment other than itself.
-
-        Args:
-            targets (`UtteranceTable`): the targets.
-
-        Raises:
-            CorpusError: some have none; the message names their speakers.
-        """
+        """Raises `CorpusError` unless every target has an enrollment other than itself."""
         without = []
-        spoken = np.bincount(targets.speaker_ids.codes, minlength=len(targets.speaker_ids.names))
-        for speaker in np.asarray(targets.speaker_ids.names, dtype=object)[spoken > 0]:
+        for speaker in targets.speaker_ids.unique():
             rows = self._rows_of(speaker)
             # A single utterance serves all targets but itself.
             if len(rows) == 0 or (
@@ -56,7 +46,7 @@ class EnrollmentPool:
                 without.append(speaker)
         if without:
             kind = "" if self.emotion is None else f"{self.emotion} "
-            names = ", ".join(sorted(without)[:MAX_REPORTED_SPEAKERS])
+            names = some_of(sorted(without))
             raise CorpusError(
                 f"{len(without)} of the target speakers have no {kind}utterance for enrollment "
                 f"besides the target itself: {names}; add one, leave these speakers out, or set "
@@ -64,21 +54,8 @@ class EnrollmentPool:
             )
 
     def draw(self, utterance_id: str, speaker_id: str, rng: np.random.Generator) -> int:
-        """Draws an enrollment uniformly from the speaker's admissible utterances.
-
-        Args:
-            utterance_id (`str`): the target, which is not drawn.
-            speaker_id (`str`): the target's speaker.
-            rng (`np.random.Generator`): source of randomness.
-
-        Returns:
-            `int`: row of the drawn utterance.
-        """
+        """Draws a row uniformly from the admissible utterances of a speaker, all but the target."""
         rows = self._rows_of(speaker_id)
         own_row = self._utterances.row_of_id.get(utterance_id)
-        own_place = len(rows) if own_row is None else int(np.searchsorted(rows, own_row))
-        if own_place == len(rows) or rows[own_place] != own_row:
-            return int(rows[rng.integers(len(rows))])
-        # Rows are sorted: skip over the target's own place.
-        drawn = int(rng.integers(len(rows) - 1))
-        return int(rows[drawn + (drawn >= own_place)])
+        others = rows if own_row is None else rows[rows != own_row]
+        return int(others[rng.integers(len(others))])

@@ -20,49 +20,21 @@ LOUDNESS_RANGE_LUFS = (-33.0, -25.0)
 MAX_AMPLITUDE = 0.9
 
 
-def integrated_loudness(samples: np.ndarray, sampling_rate: int) -> float:
-    """Measures the gated loudness of a recording.
-
-    Args:
-        samples (`np.ndarray` of shape `(num_samples,)`): waveform, full scale 1.0.
-        sampling_rate (`int`): rate in Hz.
-
-    Returns:
-        `float`: loudness in LUFS; `-inf` where no block of 0.4 s is louder than -70 LUFS.
-
-    Raises:
-        ValueError: the recording has several channels, or is shorter than one block.
-    """
-    samples = np.asarray(samples, dtype=np.float64)
-    if samples.ndim != 1:
-        raise ValueError(
-            f"samples: expected one channel, shape (num_samples,), got shape {samples.shape}"
-        )
-    if len(samples) < BLOCK_SECONDS * sampling_rate:
-        raise ValueError(
-            f"samples: loudness needs at least {BLOCK_SECONDS} s, got "
-            f"{len(samples) / sampling_rate:.3f} s; pad the recording with zeros"
-        )
-    with np.errstate(divide="ignore", invalid="ignore"):
-        return float(_meter(sampling_rate).integrated_loudness(samples))
-
-
 @lru_cache
-def _meter(sampling_rate: int) -> pyloudnorm.Meter:
-    return pyloudnorm.Meter(sampling_rate, block_size=BLOCK_SECONDS)
+def _meter() -> pyloudnorm.Meter:
+    return pyloudnorm.Meter(SAMPLING_RATE, block_size=BLOCK_SECONDS)
 
 
-def padded_loudness(samples: np.ndarray) -> float:
-    """Loudness of a recording at 16 kHz, however short.
+def loudness_lufs(samples: np.ndarray) -> float:
+    """Gated loudness of a waveform at 16 kHz, of shape `(num_samples,)` and full scale 1.0.
 
-    Args:
-        samples (`np.ndarray` of shape `(num_samples,)`): waveform, full scale 1.0.
-
-    Returns:
-        `float`: see `integrated_loudness`; what is shorter than a block is padded with silence.
+    It is `-inf` where no block of 0.4 s is louder than -70 LUFS. What is shorter than a block is
+    padded with silence.
     """
     missing = round(BLOCK_SECONDS * SAMPLING_RATE) - len(samples)
-    return integrated_loudness(np.pad(samples, (0, max(missing, 0))), SAMPLING_RATE)
+    padded = np.pad(samples.astype(np.float64), (0, max(missing, 0)))
+    with np.errstate(divide="ignore", invalid="ignore"):
+        return float(_meter().integrated_loudness(padded))
 
 
 def draw_gains(spec: MixtureSpec, renderer: SpecRenderer, rng: np.random.Generator) -> MixtureSpec:
@@ -82,7 +54,7 @@ def draw_gains(spec: MixtureSpec, renderer: SpecRenderer, rng: np.random.Generat
     Raises:
         CorpusError: an utterance cannot be read, or is too quiet for the measurement.
     """
-    target, others = renderer.target_voice(spec), renderer.interfering_voices(spec)
+    target, others = renderer.voices(spec)
     gains = [
         _gain(voice, loudness)
         for voice, loudness in zip(
@@ -106,7 +78,7 @@ def _with_gains(spec: MixtureSpec, gains: list[float]) -> MixtureSpec:
 
 
 def _gain(voice: Voice, wanted_lufs: float) -> float:
-    measured_lufs = voice.level("loudness", padded_loudness)
+    measured_lufs = voice.level("loudness", loudness_lufs)
     if not np.isfinite(measured_lufs):
         raise CorpusError(
             f"{voice.path} is too quiet for a loudness: leave it out, or draw the SNR otherwise"

@@ -23,16 +23,10 @@ KAISER_BETA = 8.0
 
 @lru_cache
 def lowpass_filter(lowpass_hz: float) -> np.ndarray:
-    """Designs the filter.
+    """The filter: float64 taps of shape `(2 * HALF_LENGTH + 1,)`, not to be written to.
 
-    Args:
-        lowpass_hz (`float`): cut-off in Hz, where the amplitude is halved.
-
-    Returns:
-        `np.ndarray` of shape `(2 * HALF_LENGTH + 1,)`: float64 taps; not to be written to.
-
-    Raises:
-        OptionError: the cut-off is not between 0 and 8000 Hz.
+    The amplitude is halved at the cut-off. Raises `OptionError` where that is not between 0 and
+    8000 Hz.
     """
     if not 0 < lowpass_hz < SAMPLING_RATE / 2:
         raise OptionError(
@@ -47,14 +41,9 @@ def lowpass_filter(lowpass_hz: float) -> np.ndarray:
 
 
 def lowpass(samples: np.ndarray, lowpass_hz: float | None) -> np.ndarray:
-    """Filters a whole recording, silent before and after.
+    """Filters a whole recording at 16 kHz, of shape `(num_samples,)`, silent before and after.
 
-    Args:
-        samples (`np.ndarray` of shape `(num_samples,)`): waveform at 16 kHz.
-        lowpass_hz (`float`, *optional*): cut-off in Hz; None leaves the waveform as it is.
-
-    Returns:
-        `np.ndarray` of shape `(num_samples,)`: float32 waveform.
+    Without a cut-off the waveform is left as it is.
     """
     if lowpass_hz is None or not len(samples):
         return samples
@@ -69,17 +58,10 @@ def read_lowpassed(
     num_samples: int,
     lowpass_hz: float | None,
 ) -> np.ndarray:
-    """Reads a stretch of a recording that is filtered as a whole.
+    """Reads a stretch of a recording of `total` samples that is filtered as a whole.
 
-    Args:
-        read (`Callable[[int, int], np.ndarray]`): reads a stretch by first sample and length.
-        total (`int`): length of the recording.
-        start (`int`): first sample of the stretch.
-        num_samples (`int`): length of the stretch.
-        lowpass_hz (`float`, *optional*): cut-off in Hz; None leaves the waveform as it is.
-
-    Returns:
-        `np.ndarray` of shape `(num_samples,)`: float32 waveform.
+    `read` gives a stretch by its first sample and length. Returns float32 of shape
+    `(num_samples,)`.
     """
     if lowpass_hz is None:
         return read(start, num_samples)

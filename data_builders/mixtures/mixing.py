@@ -6,30 +6,15 @@ import numpy as np
 
 
 def mean_power(samples: np.ndarray) -> float:
-    """Mean square of a waveform, accumulated in float64.
-
-    Args:
-        samples (`np.ndarray` of shape `(num_samples,)`): waveform.
-
-    Returns:
-        `float`: its power.
-    """
+    """Mean square of a waveform of shape `(num_samples,)`, accumulated in float64."""
     return float(np.mean(np.square(samples, dtype=np.float64))) if len(samples) else 0.0
 
 
 def snr_gain(target_power: float, interferer_power: float, snr_db: float) -> float:
-    """Factor that brings an interferer to a signal-to-noise ratio.
+    """Factor on the amplitude of an interferer that brings it to a signal-to-noise ratio in dB.
 
-    Args:
-        target_power (`float`): mean square of the whole target utterance.
-        interferer_power (`float`): mean square of the whole interfering utterance.
-        snr_db (`float`): wanted ratio of target to interferer in dB.
-
-    Returns:
-        `float`: the factor on the interferer's amplitude.
-
-    Raises:
-        ValueError: one of the two is silent, so that no factor gives the ratio.
+    The powers are mean squares of the whole utterances. Raises `ValueError` where one of the two is
+    silent, so that no factor gives the ratio.
     """
     if not (target_power > 0.0 and interferer_power > 0.0):
         raise ValueError(
@@ -39,16 +24,11 @@ def snr_gain(target_power: float, interferer_power: float, snr_db: float) -> flo
 
 
 def mix(target: np.ndarray, interferer: np.ndarray, offset: int = 0) -> np.ndarray:
-    """Adds an interferer to a target; the mixture keeps the target's length, eq. (1).
+    """Adds an interferer to a target; the mixture keeps the length of the target, eq. (1).
 
-    Args:
-        target (`np.ndarray` of shape `(num_samples,)`): target speech.
-        interferer (`np.ndarray` of shape `(num_interferer_samples,)`): scaled interfering speech.
-        offset (`int`): mixture sample at which the interferer begins; negative when its beginning
-            lies before the mixture. What reaches beyond the mixture is cut.
-
-    Returns:
-        `np.ndarray` of shape `(num_samples,)`: float32 mixture.
+    Both are waveforms of shape `(num_samples,)`, the interferer scaled. `offset` is the mixture
+    sample at which it begins, negative when its beginning lies before the mixture; what reaches
+    beyond the mixture is cut. Returns float32.
     """
     mixture = target.astype(np.float32, copy=True)
     first = max(offset, 0)

@@ -2,37 +2,27 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 import logging
-import os
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import NamedTuple
 
-import filelock
 import numpy as np
-import soundfile
 
-from data_builders.audio import cache_folder, resample, write_audio
+from data_builders.audio import cache_folder, read_audio
 from data_builders.corpora.scan import (
     AUDIO_SUFFIXES,
-    FoundFile,
-    can_be_rendered_from,
+    decode,
     is_silent,
-    keep_usable,
     list_files,
-    refuse_truncated,
+    readable,
+    scan_files,
 )
-from data_builders.files import whole_file
 from data_builders.mixtures.lowpass import HALF_LENGTH, lowpass
 from data_builders.mixtures.mixing import mean_power
 from data_builders.schema import SAMPLING_RATE, CorpusError
 
 logger = logging.getLogger(__name__)
 
-# Raise it whenever the scan measures or refuses something else.
-SCAN_VERSION = 3
 CROSS_FADE_SECONDS = 0.5
 
 
@@ -70,9 +60,24 @@ class NoiseFolder:
         files = list_files(self.root, AUDIO_SUFFIXES)
         if not files:
             raise CorpusError(f"noise_dir: no audio files in {self.root}")
-        cache = cache_folder(cache_dir)
-        self._folder = cache / "noise"
-        self._recordings = _scan(self.root, files, self._folder, strict=strict)
+        self._folder = cache_folder(cache_dir) / "noise"
+        report: list[str] = []
+        scanned = scan_files(
+            "noise_dir",
+            self.root,
+            files,
+            self._folder,
+            _scan_file,
+            _Recording,
+            report,
+            kind="noise",
+            strict=strict,
+        )
+        for line in report:
+            logger.warning("noise_dir: %s", line)
+        self._recordings = {
+            file.path: one for file, one in zip(files, scanned, strict=True) if one is not None
+        }
         self.paths = list(self._recordings)
         self._lowpassed_powers: dict[tuple[str, float], float] = {}
 
@@ -80,15 +85,7 @@ class NoiseFolder:
         return len(self.paths)
 
     def draw(self, num_samples: int, rng: np.random.Generator) -> tuple[str, int]:
-        """Draws a recording, and where in it the mixture begins, both uniformly.
-
-        Args:
-            num_samples (`int`): length of the mixture.
-            rng (`np.random.Generator`): source of randomness.
-
-        Returns:
-            `tuple[str, int]`: path relative to the folder, and the first sample.
-        """
+        """Draws a recording, by its path, and its first sample, both uniformly."""
         path = self.paths[int(rng.integers(len(self.paths)))]
         length = self._recordings[path].num_samples
         spare = length - num_samples
@@ -96,36 +93,21 @@ class NoiseFolder:
         return path, int(rng.integers(starts))
 
     def file_of(self, path: str) -> Path:
-        """The file that is read for a recording: the original, or its copy in the cache.
+        """The file at 16 kHz that is read for a recording: the original, or its copy in the cache.
 
-        Args:
-            path (`str`): path relative to the folder.
-
-        Returns:
-            `Path`: the file, at 16 kHz.
-
-        Raises:
-            CorpusError: the folder holds no such recording.
+        Raises `CorpusError` where the folder holds no such recording.
         """
         copy = self._recording(path).copy
         return self._folder / "audio" / copy if copy else self.root / path
 
     def power(self, path: str, lowpass_hz: float | None = None) -> float:
-        """Mean square of a whole recording.
-
-        Args:
-            path (`str`): path relative to the folder.
-            lowpass_hz (`float`, *optional*): of what is heard through a low-pass.
-
-        Returns:
-            `float`: its power.
-        """
+        """Mean square of a whole recording, or of what is heard of it through a low-pass."""
         recording = self._recording(path)
         if lowpass_hz is None:
             return recording.power
         key = (path, lowpass_hz)
         if key not in self._lowpassed_powers:
-            samples = _read_first_channel(self.file_of(path), 0, recording.num_samples)
+            samples = self._read_file(path, 0, recording.num_samples)
             self._lowpassed_powers[key] = mean_power(lowpass(samples, lowpass_hz))
         return self._lowpassed_powers[key]
 
@@ -134,28 +116,21 @@ class NoiseFolder:
     ) -> np.ndarray:
         """Reads a stretch of a recording, which is continued with its own beginning where it ends.
 
-        Args:
-            path (`str`): path relative to the folder.
-            start (`int`): first sample.
-            num_samples (`int`): length of the stretch.
-            lowpass_hz (`float`, *optional*): low-pass that it is heard through.
-
-        Returns:
-            `np.ndarray` of shape `(num_samples,)`: float32 samples.
-
-        Raises:
-            CorpusError: the folder holds no such recording, or it cannot be read any more.
+        Returns float32 of shape `(num_samples,)`, heard through a low-pass if one is given. Raises
+        `CorpusError` where the folder holds no such recording, or it cannot be read any more.
         """
         if lowpass_hz is not None:
             # What is read besides goes on behind the stretch, as there may be nothing before it.
             longer = self.read(path, start, num_samples + 2 * HALF_LENGTH)
             return lowpass(longer, lowpass_hz)[HALF_LENGTH : HALF_LENGTH + num_samples]
         length = self._recording(path).num_samples
-        file = self.file_of(path)
         if start + num_samples <= length:
-            return _read_first_channel(file, start, start + num_samples)
-        loop = _make_loop(_read_first_channel(file, 0, length))
+            return self._read_file(path, start, start + num_samples)
+        loop = _make_loop(self._read_file(path, 0, length))
         return np.take(loop, np.arange(start, start + num_samples), mode="wrap")
+
+    def _read_file(self, path: str, start: int, stop: int) -> np.ndarray:
+        return read_audio(self.file_of(path), start, stop, first_channel=True)
 
     def _recording(self, path: str) -> _Recording:
         if path not in self._recordings:
@@ -178,79 +153,12 @@ def _make_loop(samples: np.ndarray) -> np.ndarray:
     return loop
 
 
-def _read_first_channel(file: Path, start: int, stop: int) -> np.ndarray:
-    try:
-        with soundfile.SoundFile(file) as opened:
-            opened.seek(start)
-            samples = opened.read(stop - start, dtype="float32", always_2d=True)[:, 0]
-    except (soundfile.LibsndfileError, OSError) as error:
-        raise CorpusError(f"{file}: cannot be read ({error}); was it moved or deleted?") from error
-    if len(samples) != stop - start:
-        raise CorpusError(f"{file}: holds fewer samples than when it was scanned")
-    return np.ascontiguousarray(samples)
-
-
-def _scan(
-    root: Path, files: list[FoundFile], folder: Path, *, strict: bool
-) -> dict[str, _Recording]:
-    keys = [f"{SCAN_VERSION}|{root.resolve() / file.path}|{file.key}" for file in files]
-    fingerprint = hashlib.sha256("\n".join([str(strict), *keys]).encode()).hexdigest()[:24]
-    store = folder / f"scan_{fingerprint}.json"
-    folder.mkdir(parents=True, exist_ok=True)
-    with filelock.FileLock(folder / "scan.lock"):
-        kept = _read_store(store, folder)
-        if kept is None:
-
-            def scan(position: int) -> _Recording | CorpusError:
-                try:
-                    return _scan_file(root / files[position].path, keys[position], folder / "audio")
-                except CorpusError as error:
-                    return error
-
-            with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
-                results = list(pool.map(scan, range(len(files))))
-            report: list[str] = []
-            usable = keep_usable("noise_dir", root, files, results, report, strict=strict)
-            kept = {files[position].path: recording for position, recording in usable}, report
-            with whole_file(store) as unfinished:
-                unfinished.write_text(json.dumps(kept), encoding="utf-8")
-    recordings, report = kept
-    for line in report:
-        logger.warning("noise_dir: %s", line)
-    return recordings
-
-
-def _read_store(store: Path, folder: Path) -> tuple[dict[str, _Recording], list[str]] | None:
-    """The recordings by path and the report of an earlier scan, unless a copy is gone."""
-    if not store.is_file():
-        return None
-    values, report = json.loads(store.read_text(encoding="utf-8"))
-    recordings = {path: _Recording(*one) for path, one in values.items()}
-    copies = [folder / "audio" / one.copy for one in recordings.values() if one.copy]
-    return (recordings, report) if all(copy.exists() for copy in copies) else None
-
-
-def _scan_file(path: Path, key: str, copies: Path) -> _Recording:
-    try:
-        with soundfile.SoundFile(path) as file:
-            announced, rate, needs_copy = (
-                file.frames,
-                file.samplerate,
-                not can_be_rendered_from(file),
-            )
-            samples = file.read(dtype="float32", always_2d=True)[:, 0]
-    except (soundfile.LibsndfileError, OSError) as error:
-        raise CorpusError(f"unreadable ({error})") from error
+def _scan_file(path: Path, copy: Path) -> _Recording:
+    channels, rate, renderable = decode(path)
+    samples = channels[:, 0]
     if len(samples) < 2:
         raise CorpusError(f"empty: {len(samples)} samples")
-    refuse_truncated(path, announced, len(samples))
-    if not np.isfinite(samples).all():
-        raise CorpusError("NaN or infinite samples")
     if is_silent(samples):
         raise CorpusError("silent: every sample of the first channel is zero, or as good as that")
-    copy = ""
-    if needs_copy:
-        samples = resample(samples, rate)
-        copy = f"{hashlib.sha256(key.encode()).hexdigest()[:24]}.wav"
-        write_audio(copies / copy, samples)
-    return _Recording(copy, len(samples), mean_power(samples))
+    samples, name = readable(samples, rate, renderable, copy)
+    return _Recording(name, len(samples), mean_power(samples))

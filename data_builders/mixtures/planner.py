@@ -21,22 +21,13 @@ from data_builders.mixtures.loudness import draw_gains
 from data_builders.mixtures.noise import NoiseFolder
 from data_builders.mixtures.rendering import SpecRenderer
 from data_builders.mixtures.rooms import draw_room
-from data_builders.mixtures.spec import InterfererSpec, MixtureSpec, NoiseSpec, RoomSpec
+from data_builders.mixtures.spec import InterfererSpec, MixtureSpec, NoiseSpec
 from data_builders.mixtures.speed import samples_at_speed
 from data_builders.option_reader import OptionError, refuse_unknown
 from data_builders.options import DrawingOptions
 from data_builders.schema import EMOTIONS, SAMPLING_RATE, CorpusError, emotion_label
 
 SPEECH_MARGIN_SAMPLES = round(GATE_MARGIN_SECONDS * SAMPLING_RATE)
-
-__all__ = [
-    "InterfererSpec",
-    "MixturePlanner",
-    "MixtureSpec",
-    "NoiseSpec",
-    "RoomSpec",
-    "UtteranceTable",
-]
 
 
 class MixturePlanner:
@@ -89,13 +80,7 @@ class MixturePlanner:
         self._interferer_pool = None
         if interferers is not None:
             self.interferers = _table_of(interferers, self.targets, targets)
-            self._interferer_pool = InterfererPool(
-                self.interferers,
-                self.options.gender_state,
-                self.options.interferer_emotions,
-                self.options.interferer_languages,
-                self.options.interferer_draw,
-            )
+            self._interferer_pool = InterfererPool(self.interferers, self.options)
             self._interferer_pool.check(self.targets, self._speaker_range[1] - 1)
         self._renderer = SpecRenderer(self)
         self._prepare()

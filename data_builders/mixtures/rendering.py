@@ -24,41 +24,31 @@ from data_builders.schema import GENDERS, IGNORED_LABEL, SAMPLING_RATE, CorpusEr
 MIN_SEEK_SAMPLES = 16_000
 
 
-class Recordings(Protocol):
-    """The recordings that records of mixtures name; a `MixturePlanner` has them."""
+class Planner(Protocol):
+    """What draws mixtures, or reads those of a plan, and has the recordings that they name.
+
+    There are no interferers in clean speech, and there may be no noise. `target_samples` gives the
+    lengths of the mixtures, of shape `(num_mixtures,)`, in samples.
+    """
 
     @property
-    def targets(self) -> UtteranceTable:
-        """Utterances of the targets."""
-
+    def targets(self) -> UtteranceTable: ...
     @property
-    def enrollments(self) -> UtteranceTable:
-        """Utterances to enroll with."""
-
+    def enrollments(self) -> UtteranceTable: ...
     @property
-    def interferers(self) -> UtteranceTable | None:
-        """Interfering utterances; None for clean speech."""
-
+    def interferers(self) -> UtteranceTable | None: ...
     @property
-    def noise(self) -> NoiseFolder | None:
-        """Background noise; None without."""
-
-    def label_of(self, emotion: str) -> int:
-        """Label of a target's emotion."""
+    def noise(self) -> NoiseFolder | None: ...
+    def label_of(self, emotion: str) -> int: ...
+    def __len__(self) -> int: ...
+    def target_samples(self) -> np.ndarray: ...
+    def plan(self, epoch: int, index: int) -> MixtureSpec: ...
 
 
 class Voice:
-    """An utterance as it is heard in a mixture.
+    """An utterance as it is heard in a mixture: at a speed, trimmed or not, and through a low-pass.
 
-    Args:
-        table (`UtteranceTable`): utterances.
-        utterance_id (`str`): the one that is heard.
-        speed (`float`): tempo and pitch factor.
-        trim_silence (`bool`): without the silence before and after the speech.
-        lowpass_hz (`float`, *optional*): low-pass that it is heard through.
-
-    Raises:
-        CorpusError: there is no such utterance.
+    Raises `CorpusError` where there is no such utterance in the table.
     """
 
     def __init__(
@@ -90,11 +80,7 @@ class Voice:
     def power(self) -> float:
         """Mean square of the whole utterance, at its own speed.
 
-        Returns:
-            `float`: its power.
-
-        Raises:
-            CorpusError: it is silent.
+        Raises `CorpusError` where it is silent.
         """
         power = self.level("power", mean_power)
         if power == 0.0:
@@ -106,12 +92,7 @@ class Voice:
     def level(self, measure: LevelMeasure, compute: Callable[[np.ndarray], float]) -> float:
         """A level of the whole utterance, at its own speed, which is measured once.
 
-        Args:
-            measure (`str`): what it is, see `UtteranceTable.levels`.
-            compute (`Callable[[np.ndarray], float]`): measures it.
-
-        Returns:
-            `float`: the level.
+        `compute` measures it of a waveform; see `UtteranceTable.levels` for what it may be.
         """
         levels = self.table.levels(measure, self._trim_silence, self._lowpass_hz)
         if levels[self.row] == 0.0:
@@ -119,15 +100,7 @@ class Voice:
         return float(levels[self.row])
 
     def read(self, start: int, num_samples: int) -> np.ndarray:
-        """Reads a stretch, in samples as heard.
-
-        Args:
-            start (`int`): first sample.
-            num_samples (`int`): length.
-
-        Returns:
-            `np.ndarray` of shape `(num_samples,)`: float32 samples.
-        """
+        """Reads a stretch, in samples as heard: float32 of shape `(num_samples,)`."""
         total = self._region[1] - self._region[0]
 
         def read(first: int, length: int) -> np.ndarray:
@@ -140,14 +113,8 @@ class Voice:
     ) -> tuple[np.ndarray, np.ndarray]:
         """Reads a stretch, and adds what the room makes of it and of what was said before.
 
-        Args:
-            response (`np.ndarray` of shape `(num_response_samples,)`): see `reflections`.
-            start (`int`): first sample.
-            num_samples (`int`): length; may go beyond the end of the utterance.
-
-        Returns:
-            `tuple[np.ndarray, np.ndarray]`: the direct sound, float32 of at most `num_samples`, and
-            the reverberant sound, float32 of shape `(num_samples,)`.
+        The stretch may go beyond the end of the utterance. Returns the direct sound, float32 of at
+        most `num_samples`, and the reverberant sound, float32 of shape `(num_samples,)`.
         """
         before = min(start, len(response) - 1)
         stop = min(start + num_samples, self.num_samples)
@@ -166,70 +133,33 @@ class Voice:
 
 
 class SpecRenderer:
-    """Renders records of mixtures.
+    """Renders records of mixtures, of the recordings that a planner has."""
 
-    Args:
-        recordings (`Recordings`): what they are made of.
-    """
+    def __init__(self, planner: Planner) -> None:
+        self._planner = planner
 
-    def __init__(self, recordings: Recordings) -> None:
-        self._recordings = recordings
+    def voices(self, spec: MixtureSpec) -> tuple[Voice, list[Voice]]:
+        """The voices of target and interferers.
 
-    def target_voice(self, spec: MixtureSpec) -> Voice:
-        """The target of a mixture.
-
-        Args:
-            spec (`MixtureSpec`): the mixture.
-
-        Returns:
-            `Voice`: its utterance.
+        Raises `CorpusError` where there are no such utterances.
         """
-        return Voice(
-            self._recordings.targets,
-            spec.target_id,
-            spec.target_speed,
-            spec.trim_silence,
-            spec.lowpass_hz,
-        )
-
-    def interfering_voices(self, spec: MixtureSpec) -> list[Voice]:
-        """The interferers of a mixture.
-
-        Args:
-            spec (`MixtureSpec`): the mixture.
-
-        Returns:
-            `list[Voice]`: their utterances.
-
-        Raises:
-            CorpusError: there are no such utterances.
-        """
-        interferers = self._recordings.interferers
-        if spec.interferers and interferers is None:
+        planner, settings = self._planner, (spec.trim_silence, spec.lowpass_hz)
+        if spec.interferers and planner.interferers is None:
             raise CorpusError(f"the mixture of {spec.target_id} has interferers, this dataset none")
-        return [
-            Voice(interferers, one.utterance_id, one.speed, spec.trim_silence, spec.lowpass_hz)
+        target = Voice(planner.targets, spec.target_id, spec.target_speed, *settings)
+        return target, [
+            Voice(planner.interferers, one.utterance_id, one.speed, *settings)
             for one in spec.interferers
-            if interferers is not None
+            if planner.interferers is not None
         ]
 
     def render(self, spec: MixtureSpec) -> dict[str, Any]:
-        """Renders a mixture.
-
-        Args:
-            spec (`MixtureSpec`): its record.
-
-        Returns:
-            `dict[str, Any]`: see `MixtureDataset.render`.
-
-        Raises:
-            CorpusError: an utterance is missing, silent or cannot be read any more.
-        """
-        target, others = self.target_voice(spec), self.interfering_voices(spec)
+        """Renders a mixture, see `MixtureDataset.render`."""
+        target, others = self.voices(spec)
         table, row = target.table, target.row
         reference, mixture = self.mix(spec, target, others)
         enrollment = Voice(
-            self._recordings.enrollments,
+            self._planner.enrollments,
             spec.enrollment_id,
             spec.target_speed,
             spec.trim_silence,
@@ -242,12 +172,12 @@ class SpecRenderer:
             "enrollment": enrollment.read(spec.enrollment_start, spec.enrollment_num_samples),
             "target": np.zeros_like(reference) if absent else reference,
             "sampling_rate": SAMPLING_RATE,
-            "label": IGNORED_LABEL if absent else self._recordings.label_of(table.emotions[row]),
+            "label": IGNORED_LABEL if absent else self._planner.label_of(table.emotions[row]),
             "utterance_id": spec.target_id,
             "speaker_id": table.speaker_ids[row],
             "interferer_id": "+".join(one.utterance_id for one in spec.interferers),
             "interferer_corpus": "+".join(sorted(corpora)),
-            "gender_state": _gender_state(
+            "gender_state": gender_state(
                 table.genders[row], [voice.table.genders[voice.row] for voice in others]
             ),
             "snr_db": _total_snr_db(spec, target, others),
@@ -261,17 +191,9 @@ class SpecRenderer:
     ) -> tuple[np.ndarray, np.ndarray]:
         """Adds up target, interferers and noise, eq. (1).
 
-        Args:
-            spec (`MixtureSpec`): the mixture.
-            target (`Voice`): its target.
-            others (`Sequence[Voice]`): its interferers.
-
-        Returns:
-            `tuple[np.ndarray, np.ndarray]`: what is to be extracted, were the target present, and
-            the mixture; both float32 of shape `(num_samples,)`.
-
-        Raises:
-            CorpusError: a recording is missing, silent or cannot be read any more.
+        Returns what is to be extracted, were the target present, and the mixture; both float32 of
+        shape `(num_samples,)`. Raises `CorpusError` where a recording is missing, silent or cannot
+        be read any more.
         """
         # Levels come first: who has to decode a whole utterance for them keeps it for reading.
         gains = [
@@ -289,7 +211,7 @@ class SpecRenderer:
         return reference, mixture.copy() if mixture is reference else mixture
 
     def _read_noise(self, spec: MixtureSpec, one: NoiseSpec, target: Voice) -> np.ndarray:
-        noise = self._recordings.noise
+        noise = self._planner.noise
         if noise is None:
             raise CorpusError(f"the mixture of {spec.target_id} has noise: give its noise_dir")
         power = target.power() * spec.target_gain**2
@@ -357,7 +279,11 @@ def _total_snr_db(spec: MixtureSpec, target: Voice, others: Sequence[Voice]) -> 
     return float(10 * np.log10(target.power() * spec.target_gain**2 / power))
 
 
-def _gender_state(target_gender: str, interferer_genders: Sequence[str]) -> str:
+def gender_state(target_gender: str, interferer_genders: Sequence[str]) -> str:
+    """How the genders of interferers relate to that of the target: "same", "different" or "mixed".
+
+    It is "" without interferers or where a gender is unknown.
+    """
     if not interferer_genders or not {target_gender, *interferer_genders} <= {*GENDERS}:
         return ""
     same = {gender == target_gender for gender in interferer_genders}

@@ -39,16 +39,10 @@ def draw_room(
     target: RoomTarget,
     rng: np.random.Generator,
 ) -> RoomSpec:
-    """Draws a room and places for everybody in it.
+    """Draws a room, with places for the target and the other sources.
 
-    Args:
-        num_sources (`int`): speakers, the target included.
-        rt60_range_seconds (`tuple[float, float]`): reverberation time, drawn uniformly.
-        target (`str`): "direct" or "reverberant", what is to be extracted.
-        rng (`np.random.Generator`): source of randomness.
-
-    Returns:
-        `RoomSpec`: the room.
+    The reverberation time is drawn uniformly from its range; `target` is "direct" or "reverberant",
+    what is to be extracted.
     """
     length, width, height = (
         float(rng.uniform(*span)) for span in (LENGTH_RANGE, WIDTH_RANGE, HEIGHT_RANGE)
@@ -75,15 +69,10 @@ def draw_room(
 
 
 def reflections(room: RoomSpec, source: int) -> np.ndarray:
-    """Simulates what follows a speaker's direct sound.
+    """Simulates what follows the direct sound of a speaker: 0 for the target, then the interferers.
 
-    Args:
-        room (`RoomSpec`): the room.
-        source (`int`): 0 for the target, then the interferers.
-
-    Returns:
-        `np.ndarray` of shape `(num_samples,)`: float64 impulse response from the arrival of the
-        direct sound on, which is left out and has the amplitude 1; not to be written to.
+    Returns a float64 impulse response of shape `(num_samples,)`, from the arrival of the direct
+    sound on, which is left out and has the amplitude 1; not to be written to.
     """
     return _reflections(room.dimensions, room.rt60_seconds, room.microphone, room.sources[source])
 
@@ -144,16 +133,10 @@ def _images(
 
 
 def reverberate(dry: np.ndarray, response: np.ndarray, first: int, last: int) -> np.ndarray:
-    """Adds its reflections to a voice.
+    """Adds its reflections to a voice, the direct sound, that is silent before and after.
 
-    Args:
-        dry (`np.ndarray` of shape `(num_dry_samples,)`): direct sound, silent before and after.
-        response (`np.ndarray` of shape `(num_response_samples,)`): what `reflections` gave.
-        first (`int`): first sample that is wanted, counted from the beginning of `dry`.
-        last (`int`): sample after the last one; may lie beyond the end of `dry`.
-
-    Returns:
-        `np.ndarray` of shape `(last - first,)`: float32 direct sound and reflections.
+    `response` is what `reflections` gave. Returns float32 from sample `first` to before `last`,
+    which may lie beyond the end of the voice.
     """
     heard = np.zeros(last - first)
     tail = scipy.signal.fftconvolve(dry.astype(np.float64), response)[first:last]

@@ -17,27 +17,12 @@ FILTER_KAISER_BETA = 5.0
 
 @lru_cache
 def speed_ratio(speed: float) -> Fraction:
-    """A speed as a ratio of small integers.
-
-    Args:
-        speed (`float`): speed factor.
-
-    Returns:
-        `Fraction`: the nearest ratio with a denominator of at most 20.
-    """
+    """A speed factor as the nearest ratio of integers with a denominator of at most 20."""
     return Fraction(speed).limit_denominator(MAX_SPEED_DENOMINATOR)
 
 
 def samples_at_speed(num_samples: int, speed: float) -> int:
-    """Length of an utterance that is played at another speed.
-
-    Args:
-        num_samples (`int`): length at speed 1.
-        speed (`float`): speed factor.
-
-    Returns:
-        `int`: number of samples, as `scipy.signal.resample_poly` gives it.
-    """
+    """Length of an utterance at another speed, as `scipy.signal.resample_poly` gives it."""
     if speed == 1.0:
         return num_samples
     ratio = speed_ratio(speed)
@@ -47,21 +32,12 @@ def samples_at_speed(num_samples: int, speed: float) -> int:
 def read_at_speed(
     read: Callable[[int, int], np.ndarray], total: int, start: int, num_samples: int, speed: float
 ) -> np.ndarray:
-    """Reads a stretch of an utterance that is played at another speed.
+    """Reads a stretch, float32 of shape `(num_samples,)`, of an utterance at another speed.
 
-    Only what the stretch is made of is read and resampled; it is the same, bit for bit, as that
-    stretch of the whole utterance after `scipy.signal.resample_poly`.
-
-    Args:
-        read (`Callable[[int, int], np.ndarray]`): gives the utterance's samples from the first
-            number to before the second, at speed 1.
-        total (`int`): length of the utterance at speed 1.
-        start (`int`): first sample of the stretch, at the new speed.
-        num_samples (`int`): length of the stretch, at the new speed.
-        speed (`float`): speed factor.
-
-    Returns:
-        `np.ndarray` of shape `(num_samples,)`: float32 samples.
+    Start and length are in samples at the new speed, `total` is the length at speed 1; `read` gives
+    the samples at speed 1 from its first number to before its second. Only what the stretch is made
+    of is read and resampled; it is the same, bit for bit, as that stretch of the whole utterance
+    after `scipy.signal.resample_poly`.
     """
     if speed == 1.0:
         return read(start, start + num_samples)

@@ -28,7 +28,7 @@ from datasets.utils import tqdm
 
 from data_builders.corpora.folds import SPLITS
 from data_builders.corpora.utterance_table import RowIndex, UtteranceTable
-from data_builders.files import check_output
+from data_builders.files import check_output, whole_file
 from data_builders.load import corpus_folder, load_mixtures, read_corpora
 from data_builders.mixtures.dataset import MixtureDataset
 from data_builders.mixtures.spec import MixtureSpec
@@ -37,11 +37,11 @@ from data_builders.options import DataOptions, MixtureOptions, read_split
 from data_builders.plans.plan_files import (
     MAX_ROW_GROUP_ROWS,
     METADATA_KEY,
+    PLAN_FILE_FEATURES,
     SCHEMA_VERSION,
     audio_fingerprint,
     noise_fingerprint,
 )
-from data_builders.plans.plan_table import PLAN_FILE_FEATURES
 from data_builders.schema import IGNORED_LABEL, CorpusError
 
 # Row groups are what nodes and DataLoader workers share out when a plan file is streamed: a
@@ -86,12 +86,9 @@ def write_plan(
     schema = PLAN_FILE_FEATURES.arrow_schema
     metadata = {METADATA_KEY: json.dumps(_metadata(mixtures, split, num_epochs, options)).encode()}
     schema = schema.with_metadata({**schema.metadata, **metadata})
-    num_groups = ROW_GROUPS_STEP * math.ceil(size / ROW_GROUPS_STEP / MAX_ROW_GROUP_ROWS)
-    num_groups = min(num_groups, size)
-    path = Path(output)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = path.with_name(f"{path.name}.part")
+    num_groups = min(size, ROW_GROUPS_STEP * math.ceil(size / ROW_GROUPS_STEP / MAX_ROW_GROUP_ROWS))
     with (
+        whole_file(Path(output)) as unfinished,
         pq.ParquetWriter(unfinished, schema, write_statistics=False) as writer,
         tqdm(total=size, desc="Writing") as bar,
     ):
@@ -101,7 +98,6 @@ def write_plan(
             ]
             writer.write_table(pa.Table.from_pylist(describer.rows(specs), schema=schema))
             bar.update(len(specs))
-    os.replace(unfinished, path)
     return size
 
 
@@ -181,13 +177,7 @@ def _read_ids(options: MixtureOptions, cache_dir: str | Path | None) -> dict[str
     return {
         name: UtteranceTable(corpus).row_of_id
         for name in dict.fromkeys([*options.targets, *(options.interferers or ())])
-        for corpus in read_corpora(
-            name,
-            options.corpus_dir,
-            options.corpus_dirs,
-            cache_dir,
-            strict=options.strict_corpora,
-        )
+        for corpus in read_corpora(name, options, cache_dir)
     }
 
 
@@ -217,11 +207,7 @@ def _metadata(
 def main(argv: Sequence[str] | None = None) -> int:
     """Reads the command line and writes the plan.
 
-    Args:
-        argv (`Sequence[str]`, *optional*): arguments without the program's name.
-
-    Returns:
-        `int`: exit code, 2 where an option or a corpus cannot be used.
+    Returns the exit code, 2 where an option or a corpus cannot be used.
     """
     parser = OptionParser(
         [DataOptions],

@@ -7,14 +7,17 @@ when they are asked for, a row group at a time, however many there are.
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import json
 import re
+import types
 from collections.abc import Iterable
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
+import datasets
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -25,8 +28,63 @@ from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntry
 
 from data_builders.audio import read_audio
 from data_builders.mixtures.noise import NoiseFolder
-from data_builders.plans.plan_table import PLAN_FILE_FEATURES
+from data_builders.mixtures.spec import MixtureSpec
 from data_builders.schema import CorpusError
+
+# The columns are derived from `MixtureSpec`, so that the two cannot part ways.
+_DTYPES = {str: "string", int: "int64", float: "float64", bool: "bool"}
+
+
+def _record_features(record: type) -> dict[str, Any]:
+    """Columns for the plain values of a dataclass of strings, numbers, tuples and dataclasses."""
+    hints = get_type_hints(record)
+    return {field.name: _feature(hints[field.name]) for field in dataclasses.fields(record)}
+
+
+def _feature(hint: Any) -> Any:
+    origin, arguments = get_origin(hint), get_args(hint)
+    if origin in (Union, types.UnionType):  # of a type and None: every column may hold nulls
+        return _feature(next(one for one in arguments if one is not types.NoneType))
+    if origin is tuple:
+        return datasets.List(_feature(arguments[0]))
+    if origin is Literal:
+        return _feature(type(arguments[0]))
+    if isinstance(hint, type) and dataclasses.is_dataclass(hint):
+        return _record_features(hint)
+    return datasets.Value(_DTYPES[hint])
+
+
+SPEC_FEATURES = datasets.Features(_record_features(MixtureSpec))
+
+# The columns of a plan file: the specs, what they are to give, and what they are made of.
+PLAN_FILE_FEATURES = datasets.Features(
+    {
+        "split": datasets.Value("string"),
+        **SPEC_FEATURES,
+        "label": datasets.Value("int64"),
+        "emotion": datasets.Value("string"),
+        "speaker_id": datasets.Value("string"),
+        # Names of the corpora whose folders are needed, with their options.
+        "corpora": datasets.List(datasets.Value("string")),
+        # The recordings of the mixture and of its enrollment, to tell another copy of a corpus.
+        "utterances": datasets.List(
+            {
+                "utterance_id": datasets.Value("string"),
+                "corpus": datasets.Value("string"),
+                # Relative to the folder of its corpus, "" where that is converted or generated. It
+                # is for the reader: files are found by their ids, however a copy is laid out.
+                "path": datasets.Value("string"),
+                # At 16 kHz; the speech lasts from its start to before its end.
+                "num_samples": datasets.Value("int64"),
+                "speech_start": datasets.Value("int64"),
+                "speech_end": datasets.Value("int64"),
+                "fingerprint": datasets.Value("string"),
+            }
+        ),
+        # Of the noise recording; null without noise.
+        "noise_fingerprint": datasets.Value("string"),
+    }
+)
 
 # Raise it whenever a column changes its name or meaning, or is added.
 SCHEMA_VERSION = 2
@@ -41,28 +99,16 @@ HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
 
 
 def audio_fingerprint(path: str | Path) -> str:
-    """Fingerprint of what a recording holds, whatever its format.
+    """Fingerprint of what a 16 kHz mono file holds, whatever its format.
 
-    Args:
-        path (`str` or `Path`): 16 kHz mono file.
-
-    Returns:
-        `str`: 16 hexadecimal digits over the samples in 16 bits, so that the last bit of a float,
-        in which resampled copies may differ between machines, does not count.
+    It has 16 hexadecimal digits over the samples in 16 bits, so that the last bit of a float, in
+    which resampled copies may differ between machines, does not count.
     """
     return _fingerprint(read_audio(path))
 
 
 def noise_fingerprint(noise: NoiseFolder, path: str) -> str:
-    """Fingerprint of what a recording of noise holds.
-
-    Args:
-        noise (`NoiseFolder`): the recordings.
-        path (`str`): one of them, relative to the folder.
-
-    Returns:
-        `str`: see `audio_fingerprint`.
-    """
+    """Fingerprint of what a recording of a noise folder holds, see `audio_fingerprint`."""
     return _fingerprint(noise.read(path, 0, soundfile.info(noise.file_of(path)).frames))
 
 
@@ -104,14 +150,7 @@ class PlanFile:
         return int(self.metadata["num_epochs"])
 
     def row(self, number: int) -> dict[str, Any]:
-        """Reads a row.
-
-        Args:
-            number (`int`): 0-based.
-
-        Returns:
-            `dict[str, Any]`: values by the names of `PLAN_FILE_FEATURES`.
-        """
+        """Reads the row of a 0-based number: values by the names of `PLAN_FILE_FEATURES`."""
         group = int(np.searchsorted(self._first_rows, number, side="right")) - 1
         table = self._read_group(group)
         values: dict[str, Any] = table.slice(number - int(self._first_rows[group]), 1).to_pylist()[
@@ -120,11 +159,7 @@ class PlanFile:
         return values
 
     def utterances(self) -> dict[str, str]:
-        """Every utterance that the plan names.
-
-        Returns:
-            `dict[str, str]`: utterance id to the name of its corpus.
-        """
+        """Every utterance that the plan names: its id to the name of its corpus."""
         found: dict[str, str] = {}
         for group in range(len(self._first_rows) - 1):
             table = self._file.read_row_group(group, columns=["utterances"], use_threads=False)
@@ -139,20 +174,12 @@ class PlanFile:
 
 
 def open_plan(plan: str | Path, split: str | None = None, revision: str | None = None) -> PlanFile:
-    """Opens a plan; one on the Hub is downloaded first, if it is not in the Hub's cache already.
+    """Opens the plan of a split: a file, or a dataset repository on the Hub, as "lab/mixtures".
 
-    Args:
-        plan (`str` or `Path`): file that `python -m data_builders.plans.export_plan` wrote, or the
-            id of a dataset repository on the Hub with one such file a split, as "lab/mixtures".
-        split (`str`, *optional*): the split that is wanted; needed where a repository has several.
-        revision (`str`, *optional*): branch, tag or commit of the repository.
-
-    Returns:
-        `PlanFile`: the plan of that split.
-
-    Raises:
-        CorpusError: neither the file nor the repository can be read, one of its tables is no plan,
-            or it has no such split, or several and none is named.
+    A repository has one file a split, of which one must be named where it has several; it is
+    downloaded first, at a branch, tag or commit, if it is not in the cache of the Hub already.
+    Raises `CorpusError` where neither the file nor the repository can be read, one of its tables is
+    no plan, or it has no such split, or several and none is named.
     """
     plans = [PlanFile(path) for path in _plan_paths(plan, revision)]
     found = [one for one in plans if split in (None, one.split)]
@@ -164,15 +191,7 @@ def open_plan(plan: str | Path, split: str | None = None, revision: str | None =
 
 
 def check_columns(where: str, names: Iterable[str]) -> None:
-    """Raises unless rows have all columns of a plan.
-
-    Args:
-        where (`str`): their origin, for the message.
-        names (`Iterable[str]`): their columns.
-
-    Raises:
-        CorpusError: some are missing; the message names them.
-    """
+    """Raises `CorpusError` unless the rows of some origin have all columns of a plan."""
     missing = sorted({*PLAN_FILE_FEATURES} - {*names} - OPTIONAL_COLUMNS)
     if missing:
         raise CorpusError(

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any, TypeVar
@@ -24,15 +23,16 @@ from data_builders.mixtures.dataset import MixtureDataset
 from data_builders.mixtures.noise import NoiseFolder
 from data_builders.mixtures.rendering import SpecRenderer
 from data_builders.mixtures.spec import MixtureSpec
+from data_builders.options import MixtureOptions
 from data_builders.plans.plan_files import (
+    SPEC_FEATURES,
     PlanFile,
     audio_fingerprint,
     check_columns,
     noise_fingerprint,
     open_plan,
 )
-from data_builders.plans.plan_table import SPEC_FEATURES
-from data_builders.schema import UTTERANCE_FEATURES, CorpusError
+from data_builders.schema import UTTERANCE_FEATURES, CorpusError, some_of
 
 # Up to this many mixtures, missing utterances are found when a plan is opened; in larger plans when
 # the first mixture is rendered.
@@ -49,65 +49,39 @@ Rows = TypeVar(
 )
 
 
-@dataclass(frozen=True)
-class CorpusFolders:
-    """Where the corpora of a plan lie on this machine; see `load_mixtures`.
-
-    Attributes:
-        corpus_dir (`str` or `Path`, *optional*): root with one folder a corpus, named like it.
-        corpus_dirs (`Mapping[str, str | Path]`, *optional*): folders by corpus name; these win.
-        noise_dir (`str` or `Path`, *optional*): folder of noise recordings.
-        cache_dir (`str` or `Path`, *optional*): see `load_corpus`.
-        strict (`bool`): see `load_corpus`.
-    """
-
-    corpus_dir: str | Path | None = None
-    corpus_dirs: Mapping[str, str | Path] | None = None
-    noise_dir: str | Path | None = None
-    cache_dir: str | Path | None = None
-    strict: bool = False
-
-
 class PlanPlayer:
-    """Stands in for a `MixturePlanner`: its mixtures are the rows of a plan.
+    """Stands in for a `MixturePlanner`: its mixtures are the rows of a plan, if one is given.
 
-    Args:
-        folders (`CorpusFolders`): where the corpora lie.
-        rows (`PlanFile`, *optional*): the mixtures; None for rows that come from elsewhere.
+    The options tell where the corpora and the noise lie, and how strict they are read.
     """
 
-    def __init__(self, folders: CorpusFolders, rows: PlanFile | None = None) -> None:
-        self._folders = folders
+    def __init__(
+        self,
+        options: MixtureOptions,
+        cache_dir: str | Path | None = None,
+        rows: PlanFile | None = None,
+    ) -> None:
+        self._options = options
+        self._cache_dir = cache_dir
         self._rows = rows
         self._corpora: dict[str, datasets.Dataset] = {}
         self._verified: set[str] = set()
         self._verified_noise: set[str] = set()
         self._labels: dict[str, int] = {}
-        nothing = datasets.Dataset(UTTERANCE_FEATURES.arrow_schema.empty_table())
-        self._utterances = UtteranceTable(nothing)
+        self._use(datasets.Dataset(UTTERANCE_FEATURES.arrow_schema.empty_table()))
 
-    @property
-    def targets(self) -> UtteranceTable:
-        """The utterances of all corpora that were needed so far; they serve in every role."""
-        return self._utterances
-
-    @property
-    def enrollments(self) -> UtteranceTable:
-        """See `targets`."""
-        return self._utterances
-
-    @property
-    def interferers(self) -> UtteranceTable:
-        """See `targets`."""
-        return self._utterances
+    def _use(self, utterances: datasets.Dataset) -> None:
+        """The utterances of all corpora that were needed so far serve in every role."""
+        self.targets = self.enrollments = UtteranceTable(utterances)
+        self.interferers: UtteranceTable | None = self.targets
 
     @cached_property
     def noise(self) -> NoiseFolder | None:
         """The recordings of the noise folder, if one was given."""
-        folders = self._folders
-        if folders.noise_dir is None:
+        folder = self._options.noise_folder
+        if folder is None:
             return None
-        return NoiseFolder(folders.noise_dir, folders.cache_dir, strict=folders.strict)
+        return NoiseFolder(folder, self._cache_dir, strict=self._options.strict_corpora)
 
     def label_of(self, emotion: str) -> int:
         """The label that the plan gives an emotion."""
@@ -122,17 +96,9 @@ class PlanPlayer:
         return np.array([rows.row(index)["num_samples"] for index in range(len(self)) if rows])
 
     def plan(self, epoch: int, index: int) -> MixtureSpec:
-        """Reads a mixture.
+        """Reads a mixture by epoch, 0 for evaluation, and index.
 
-        Args:
-            epoch (`int`): epoch, 0 for evaluation.
-            index (`int`): index of the mixture, 0 to `len(self) - 1`.
-
-        Returns:
-            `MixtureSpec`: its spec, see `spec`.
-
-        Raises:
-            ValueError: the plan does not reach that epoch.
+        Raises `ValueError` where the plan does not reach that epoch; otherwise see `spec`.
         """
         if self._rows is None or not 0 <= index < len(self):
             raise IndexError(f"index {index} is out of range: {len(self)} mixtures")
@@ -146,14 +112,8 @@ class PlanPlayer:
     def spec(self, row: Mapping[str, Any]) -> MixtureSpec:
         """Restores the spec of a row, after its utterances were found and verified.
 
-        Args:
-            row (`Mapping[str, Any]`): values by the names of `PLAN_FILE_FEATURES`.
-
-        Returns:
-            `MixtureSpec`: of utterances in `targets`.
-
-        Raises:
-            CorpusError: an utterance is missing or another one, or its corpus cannot be read.
+        The row has values by the names of `PLAN_FILE_FEATURES`. Raises `CorpusError` where an
+        utterance is missing or another one, or its corpus cannot be read.
         """
         names = [utterance["utterance_id"] for utterance in row["utterances"]]
         if not self._verified.issuperset(names):
@@ -173,13 +133,9 @@ class PlanPlayer:
         return spec
 
     def require(self, utterances: Mapping[str, str]) -> None:
-        """Reads the corpora of utterances and looks for these.
+        """Reads the corpora of utterances, given by id, and looks for these.
 
-        Args:
-            utterances (`Mapping[str, str]`): utterance id to the name of its corpus.
-
-        Raises:
-            CorpusError: a corpus cannot be read, or lacks some of them; the message names them.
+        Raises `CorpusError` where a corpus cannot be read, or lacks some of them.
         """
         self._read_corpora(set(utterances.values()))
         names = pa.array(sorted(utterances), pa.string())
@@ -189,32 +145,22 @@ class PlanPlayer:
         return pc.is_in(utterance_ids, value_set=self.targets.utterance_ids.column)
 
     def _read_corpora(self, names: set[str]) -> None:
-        folders = self._folders
         for name in sorted(names - self._corpora.keys()):
-            (corpus,) = read_corpora(
-                name,
-                folders.corpus_dir,
-                folders.corpus_dirs,
-                folders.cache_dir,
-                strict=folders.strict,
-            )
+            (corpus,) = read_corpora(name, self._options, self._cache_dir)
             corpus = corpus.select_columns(list(UTTERANCE_FEATURES))
             # The same corpus with other options may have given some of its utterances before.
             known = self._is_known(corpus.with_format("arrow")[:]["utterance_id"])
             self._corpora[name] = corpus.select(np.flatnonzero(~known.to_numpy()))
-            everything = datasets.concatenate_datasets(list(self._corpora.values()))
-            self._utterances = UtteranceTable(everything)
+            self._use(datasets.concatenate_datasets(list(self._corpora.values())))
             self._verified.clear()
 
     @staticmethod
     def _refuse_missing(missing: Sequence[str]) -> None:
         if missing:
-            more = len(missing) - MAX_REPORTED_UTTERANCES
             raise CorpusError(
                 f"{len(missing)} utterances of the plan are not in the corpora: "
-                f"{', '.join(missing[:MAX_REPORTED_UTTERANCES])}"
-                + (f" and {more} more" if more > 0 else "")
-                + "; complete the copies, or check corpus_dir and corpus_dirs"
+                f"{some_of(missing, MAX_REPORTED_UTTERANCES)}; complete the copies, or check "
+                f"corpus_dir and corpus_dirs"
             )
 
     def _check_target(self, row: Mapping[str, Any]) -> None:
@@ -230,7 +176,7 @@ class PlanPlayer:
                 )
 
     def _verify(self, recorded: Mapping[str, Any]) -> None:
-        table, row = self._utterances, self._utterances.row_of_id[recorded["utterance_id"]]
+        table, row = self.targets, self.targets.row_of_id[recorded["utterance_id"]]
         path = table.paths[row]
         differs = ""
         if table.num_samples[row] != recorded["num_samples"]:
@@ -264,24 +210,10 @@ class RowRenderer(ABC):
 
     @abstractmethod
     def render_row(self, row: Mapping[str, Any]) -> dict[str, Any]:
-        """Renders one row.
-
-        Args:
-            row (`Mapping[str, Any]`): values by column.
-
-        Returns:
-            `dict[str, Any]`: the example, see `MixtureDataset.render`.
-        """
+        """Renders one row, given by column, into an example, see `MixtureDataset.render`."""
 
     def render_batch(self, batch: Mapping[str, Sequence[Any]]) -> dict[str, list[Any]]:
-        """Renders several rows.
-
-        Args:
-            batch (`Mapping[str, Sequence[Any]]`): column to values.
-
-        Returns:
-            `dict[str, list[Any]]`: field of the examples to values.
-        """
+        """Renders several rows, given by column, into the fields of the examples."""
         names = list(batch)
         rows = zip(*batch.values(), strict=True)
         examples = [self.render_row(dict(zip(names, row, strict=True))) for row in rows]
@@ -292,16 +224,16 @@ class PlanRowRenderer(RowRenderer):
     """Renders rows of a plan; other processes read the corpora by themselves.
 
     Args:
-        folders (`CorpusFolders`): where the corpora lie.
+        *folders: options and cache folder of a `PlanPlayer`.
     """
 
-    def __init__(self, folders: CorpusFolders) -> None:
+    def __init__(self, *folders: Any) -> None:
         self._folders = folders
-        self._player = PlanPlayer(folders)
+        self._player = PlanPlayer(*folders)
         self._renderer = SpecRenderer(self._player)
 
-    def __reduce__(self) -> tuple[type[PlanRowRenderer], tuple[CorpusFolders]]:
-        return PlanRowRenderer, (self._folders,)
+    def __reduce__(self) -> tuple[type[PlanRowRenderer], tuple[Any, ...]]:
+        return PlanRowRenderer, self._folders
 
     def render_row(self, row: Mapping[str, Any]) -> dict[str, Any]:
         """See `RowRenderer.render_row`; the columns are `PLAN_FILE_FEATURES`."""
@@ -341,8 +273,7 @@ def load_mixtures_from_plan(
             utterance is missing (plans of over 100,000 mixtures tell when the first is rendered).
     """
     rows = open_plan(plan, split, revision)
-    folders = CorpusFolders(corpus_dir, corpus_dirs, noise_dir, cache_dir, strict)
-    player = PlanPlayer(folders, rows)
+    player = PlanPlayer(_options(corpus_dir, corpus_dirs, noise_dir, strict), cache_dir, rows)
     if len(rows) <= MAX_ROWS_CHECKED_AT_ONCE:
         player.require(rows.utterances())
     return MixtureDataset(player, train=rows.split == "train")
@@ -377,8 +308,18 @@ def render_plan_rows(
             {name: render_plan_rows(one, *folders, strict=strict) for name, one in rows.items()}
         )
     check_columns("rows", rows.column_names or [])
-    renderer = PlanRowRenderer(CorpusFolders(corpus_dir, corpus_dirs, noise_dir, cache_dir, strict))
+    renderer = PlanRowRenderer(_options(corpus_dir, corpus_dirs, noise_dir, strict), cache_dir)
     if isinstance(rows, datasets.Dataset):
         return rows.with_transform(renderer.render_batch)
     # One part a row group instead of one a file, which DataLoader workers share out.
     return rows.reshard().map(renderer.render_row, remove_columns=rows.column_names)
+
+
+def _options(
+    corpus_dir: str | Path | None,
+    corpus_dirs: Mapping[str, str | Path] | None,
+    noise_dir: str | Path | None,
+    strict: bool,
+) -> MixtureOptions:
+    folders: dict[str, Any] = {"corpus_dir": corpus_dir, "corpus_dirs": corpus_dirs}
+    return MixtureOptions(**folders, noise_dir=noise_dir, strict_corpora=strict)  # type: ignore[arg-type]

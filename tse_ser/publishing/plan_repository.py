@@ -15,8 +15,7 @@ import pyarrow.parquet as pq
 from huggingface_hub import DatasetCardData
 
 from data_builders.corpora import parse_corpus_name
-from data_builders.plans.plan_files import PlanFile
-from data_builders.plans.plan_table import PLAN_FILE_FEATURES
+from data_builders.plans.plan_files import PLAN_FILE_FEATURES, PlanFile
 from data_builders.schema import EMOTIONS, SAMPLING_RATE, CorpusError
 from tse_ser.publishing.cards import render
 from tse_ser.publishing.corpora import Corpus, find_corpora, listed

@@ -271,13 +271,7 @@ def read_sources(data_args: RecipeOptions) -> dict[str, dict[str, Any]]:
     Returns:
         `dict[str, dict]`: `UTTERANCE_FEATURES` of each utterance.
     """
-    corpora = read_corpora(
-        data_args.targets,
-        data_args.corpus_dir,
-        data_args.corpus_dirs,
-        data_args.cache_dir,
-        strict=data_args.strict_corpora,
-    )
+    corpora = read_corpora(data_args.targets, data_args, data_args.cache_dir)
     return {row["utterance_id"]: row for corpus in corpora for row in corpus.to_list()}
 
 
