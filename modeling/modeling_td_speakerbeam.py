@@ -201,7 +201,7 @@ class TdSpeakerBeamForSpeechExtraction(
     def __init__(self, config: TdSpeakerBeamConfig):
         super().__init__(config)
         self.encoder = FilterBank(config, config.encoder_activation)
-        self.mask_estimator: nn.Module
+        self.mask_estimator: TemporalConvNetwork | RecurrentNetwork
         if config.mask_estimator == "lstm":
             self.mask_estimator = RecurrentNetwork(config)
         else:

@@ -5,6 +5,8 @@ Kolbaek et al. 2017 and Zmolikova et al. 2019 estimate masks of a spectrum this 
 fewer hours: `docs/experiments.md` compares the two.
 """
 
+from typing import cast
+
 import torch
 from torch import Tensor, nn
 from transformers.modeling_layers import GradientCheckpointingLayer
@@ -73,7 +75,7 @@ def run_lstm(lstm: nn.LSTM, frames: Tensor) -> Tensor:
     is_missing = device_type == "cpu" and dtype == torch.float16
     is_enabled = torch.is_autocast_enabled(device_type) and not is_missing
     with torch.autocast(device_type, dtype=dtype, enabled=is_enabled):
-        return lstm(frames if is_enabled else frames.to(lstm.weight_hh_l0))[0]
+        return lstm(frames if is_enabled else frames.to(cast(Tensor, lstm.weight_hh_l0)))[0]
 
 
 def turned_frames(frames: Tensor, frame_mask: Tensor | None) -> Tensor:

@@ -33,8 +33,9 @@ def test_the_cosine_and_the_sine_of_a_frequency_have_one_mask() -> None:
 def test_open_masks_give_the_mixture_back() -> None:
     model = tiny_extractor(**LSTM_FIELDS)
     with torch.no_grad():
-        model.mask_estimator.output_conv.weight.zero_()
-        model.mask_estimator.output_conv.bias.fill_(40.0)
+        output_conv = model.mask_estimator.output_conv
+        output_conv.weight.zero_()
+        output_conv.bias = torch.nn.Parameter(torch.full_like(output_conv.weight[:, 0, 0], 40.0))
         mixture = torch.randn(2, 800)
         extracted = model(mixture, speaker_embeddings=torch.randn(2, 80)).extracted_values
     inside = slice(16, -16)  # the windows do not add up at the ends
