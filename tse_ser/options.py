@@ -198,15 +198,8 @@ def read_training_options(argv: Sequence[str] | None = None) -> TrainingOptions:
     return options
 
 
-def check_interferers(data: DataOptions) -> None:
-    """Raises where a noisy condition has nobody to interfere.
-
-    Args:
-        data (`DataOptions`): what is heard.
-
-    Raises:
-        OptionError: no interferers are named.
-    """
+def _check_interferers(data: DataOptions) -> None:
+    """Raises where a noisy condition has nobody to interfere."""
     drawn = getattr(data, "librimix_subset", None) is None
     if data.condition == "noisy" and drawn and not data.interferers:
         raise OptionError(
@@ -233,7 +226,7 @@ def with_sources(data: Data) -> Data:
 
 
 def _check_stage(data: RecipeOptions, stage: Stage) -> None:
-    check_interferers(data)
+    _check_interferers(data)
     if data.librimix_subset is not None and stage != "extraction":
         raise OptionError(
             f"librimix_subset is for stage 'extraction', as LibriMix has no emotions: stage is "
@@ -311,7 +304,7 @@ class EvaluationOptions(DataOptions):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check_interferers(self)
+        _check_interferers(self)
         if self.condition == "denoised" and self.denoised_dir is None:
             raise OptionError(
                 "condition 'denoised' needs --denoised_dir, a folder written by "

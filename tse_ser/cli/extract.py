@@ -51,22 +51,22 @@ def extract(arguments: argparse.Namespace) -> int:
     input_dir, output_dir = arguments.input.expanduser(), arguments.output.expanduser()
     if not input_dir.is_dir():
         raise CommandError(f"--input {input_dir} is no folder: name the folder of the recordings")
-    files = find_recordings(input_dir, output_dir)
-    check_outputs(files, input_dir, output_dir, arguments.enrollment or [])
+    files = _find_recordings(input_dir, output_dir)
+    _check_outputs(files, input_dir, output_dir, arguments.enrollment or [])
     recognize = load_pipeline(arguments.model, arguments.device)
     voice, warnings = speaker_of(
         recognize, arguments.enrollment, arguments.voice, arguments.channel
     )
     settings = {
-        "model": model_digest(recognize.model),
-        "voice": files_digest([arguments.voice] if arguments.voice else arguments.enrollment),
+        "model": _model_digest(recognize.model),
+        "voice": _files_digest([arguments.voice] if arguments.voice else arguments.enrollment),
         "channel": str(arguments.channel),
     }
     output_dir.mkdir(parents=True, exist_ok=True)
     with only_run_in(output_dir):
-        check_settings(output_dir, settings)
+        _check_settings(output_dir, settings)
         with ResultsTable(output_dir / RESULTS_NAME, labels_of(recognize)) as table:
-            forget_changed(table, files, input_dir, output_dir)
+            _forget_changed(table, files, input_dir, output_dir)
             if arguments.retry_failed:
                 table.forget(table.failed)
             missing = [name for name in files if name not in table]
@@ -84,19 +84,9 @@ def extract(arguments: argparse.Namespace) -> int:
     return num_failed
 
 
-def find_recordings(input_dir: Path, output_dir: Path) -> list[str]:
-    """The recordings below a folder, hidden files and what this command writes left out.
-
-    Args:
-        input_dir (`Path`): where to look.
-        output_dir (`Path`): skipped, as it may lie inside.
-
-    Returns:
-        `list[str]`: paths relative to the folder, sorted.
-
-    Raises:
-        CommandError: there are none, or two would be written to one file.
-    """
+def _find_recordings(input_dir: Path, output_dir: Path) -> list[str]:
+    """The recordings below a folder, relative and sorted, without hidden files and what this
+    command writes."""
     found = []
     for folder, folders, names in os.walk(input_dir):
         folders[:] = [
@@ -113,39 +103,29 @@ def find_recordings(input_dir: Path, output_dir: Path) -> list[str]:
         raise CommandError(f"--input {input_dir} holds no recordings (wav, flac, ogg, mp3)")
     outputs: dict[str, str] = {}
     for name in sorted(found):
-        other = outputs.setdefault(output_name(name), name)
+        other = outputs.setdefault(_output_name(name), name)
         if other != name:
             raise CommandError(
-                f"{other} and {name} would both become {output_name(name)}: rename one of them"
+                f"{other} and {name} would both become {_output_name(name)}: rename one of them"
             )
     return sorted(found)
 
 
-def check_outputs(
+def _check_outputs(
     files: Sequence[str], input_dir: Path, output_dir: Path, more_inputs: Sequence[Path]
 ) -> None:
-    """Refuses to write over anything that is read.
-
-    Args:
-        files (`Sequence[str]`): the recordings, relative to `input_dir`.
-        input_dir (`Path`): folder of the recordings.
-        output_dir (`Path`): folder of the results.
-        more_inputs (`Sequence[Path]`): the enrollments.
-
-    Raises:
-        CommandError: an output is an input.
-    """
+    """Refuses to write over a recording or an enrollment that is read."""
     inputs = {(input_dir / name).resolve() for name in files}
     inputs |= {path.expanduser().resolve() for path in more_inputs}
     for name in files:
-        if (output_dir / output_name(name)).resolve() in inputs:
+        if (output_dir / _output_name(name)).resolve() in inputs:
             raise CommandError(
-                f"--output {output_dir}: {output_name(name)} there is a recording that would be "
+                f"--output {output_dir}: {_output_name(name)} there is a recording that would be "
                 "overwritten: name another folder, it must not be --input"
             )
 
 
-def output_name(name: str) -> str:
+def _output_name(name: str) -> str:
     """The name of the extracted speech: that of the recording, ending in .wav."""
     return name if name.lower().endswith(".wav") else f"{name}.wav"
 
@@ -156,29 +136,22 @@ def file_stamp(path: Path) -> str:
     return f"{state.st_size}:{state.st_mtime_ns}"
 
 
-def forget_changed(
+def _forget_changed(
     table: ResultsTable, files: Sequence[str], input_dir: Path, output_dir: Path
 ) -> None:
-    """Takes rows away whose recording was replaced, or whose speech is gone.
-
-    Args:
-        table (`ResultsTable`): rows of earlier runs.
-        files (`Sequence[str]`): the recordings that are there.
-        input_dir (`Path`): folder of the recordings.
-        output_dir (`Path`): folder of the results.
-    """
+    """Takes rows away whose recording was replaced, or whose speech is gone."""
     changed = {
         name
         for name in files
         if name in table
         and (
             table.value(name, "stamp") != file_stamp(input_dir / name)
-            or (name not in table.failed and not (output_dir / output_name(name)).is_file())
+            or (name not in table.failed and not (output_dir / _output_name(name)).is_file())
         )
     }
     for name in changed - table.failed:
         # Ours, and first of all: what lies there without a row is somebody else's.
-        (output_dir / output_name(name)).unlink(missing_ok=True)
+        (output_dir / _output_name(name)).unlink(missing_ok=True)
     table.forget(changed)
 
 
@@ -208,7 +181,7 @@ def extract_file(
     Raises:
         OSError: the output cannot be written, which concerns all recordings.
     """
-    output = output_dir / output_name(name)
+    output = output_dir / _output_name(name)
     stamp = file_stamp(recording["mixture"])
     if output.exists():
         table.add_failed(
@@ -224,20 +197,13 @@ def extract_file(
     extracted = result.pop("extracted")
     partial = write_partial_speech(output, extracted["array"], extracted["sampling_rate"])
     result["warnings"] = [*warnings, *result["warnings"]]
-    table.add_done(name, output_name(name), result, stamp)
+    table.add_done(name, _output_name(name), result, stamp)
     partial.replace(output)
 
 
-def check_settings(output_dir: Path, settings: dict[str, str]) -> None:
-    """Records what results depend on in the folder, or checks that it is as in the earlier run.
-
-    Args:
-        output_dir (`Path`): folder of the results.
-        settings (`dict[str, str]`): what the results depend on, and its digest.
-
-    Raises:
-        CommandError: the folder holds results of another model, voice or channel.
-    """
+def _check_settings(output_dir: Path, settings: dict[str, str]) -> None:
+    """Records what results depend on in the folder, or refuses those of another model, voice or
+    channel."""
     path = output_dir / SETTINGS_NAME
     if not path.is_file():
         partial = path.with_suffix(".partial")
@@ -256,7 +222,7 @@ def check_settings(output_dir: Path, settings: dict[str, str]) -> None:
             )
 
 
-def model_digest(model: torch.nn.Module) -> str:
+def _model_digest(model: torch.nn.Module) -> str:
     """What tells models apart wherever they lie: a digest of their parameters."""
     digest = hashlib.sha256()
     for name, tensor in sorted(model.state_dict().items()):
@@ -265,7 +231,7 @@ def model_digest(model: torch.nn.Module) -> str:
     return digest.hexdigest()
 
 
-def files_digest(paths: Sequence[Path]) -> str:
+def _files_digest(paths: Sequence[Path]) -> str:
     """A digest of the recordings of a speaker, or of the voice that was made from them."""
     digests = [hashlib.sha256(path.expanduser().read_bytes()).hexdigest() for path in paths]
     return hashlib.sha256(" ".join(digests).encode()).hexdigest()

@@ -59,15 +59,11 @@ def predict(arguments: argparse.Namespace) -> None:
     if arguments.json:
         print(json.dumps({"mixture": str(arguments.mixture), **result}, indent=2))
     else:
-        print_lines(result)
+        _print_lines(result)
 
 
-def print_lines(result: dict[str, Any]) -> None:
-    """The result for people: the answer, an emotion a line, then a window a line.
-
-    Args:
-        result (`dict`): the pipeline's details, with `extracted` as a file's name.
-    """
+def _print_lines(result: dict[str, Any]) -> None:
+    """The result for people: the answer, an emotion a line, then a window a line."""
     if result["answer"] != result["emotions"][0]["label"]:
         print(f"answer: {result['answer']}")
     width = max(len(emotion["label"]) for emotion in result["emotions"])

@@ -71,13 +71,8 @@ def extractor_config(model: Any) -> TdSpeakerBeamConfig:
     return getattr(model, "extractor", model).config
 
 
-def example_inputs(model: PreTrainedModel, speaker: str, masks: bool) -> dict[str, Tensor]:
-    """
-    Inputs of the graph in their order, of two padded rows.
-
-    Raises:
-        ValueError: the graph cannot hold what makes the embedding of an enrollment.
-    """
+def _example_inputs(model: PreTrainedModel, speaker: str, masks: bool) -> dict[str, Tensor]:
+    """Inputs of the graph in their order, of two padded rows; refuses what a graph cannot hold."""
     config = extractor_config(model)
     is_projection = config.auxiliary_type == "projection"
     generator = torch.Generator().manual_seed(0)
@@ -131,7 +126,7 @@ def export_onnx(
     missing = [name for name in NEEDED_PACKAGES if importlib.util.find_spec(name) is None]
     if missing:
         raise ValueError(f"{' and '.join(missing)} must be installed: pip install 'tse-ser[onnx]'.")
-    inputs = example_inputs(model, speaker, masks)
+    inputs = _example_inputs(model, speaker, masks)
     graph = OnnxGraph(with_constant_slopes(model), list(inputs)).eval()
     with torch.no_grad(), warnings.catch_warnings():
         # About names of axes that are the same by design.

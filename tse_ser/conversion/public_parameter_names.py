@@ -119,13 +119,8 @@ ESPNET_GROUP_NORM_NAMES = replace(
 )
 
 
-def public_name(name: str, public: PublicNames, config: TdSpeakerBeamConfig) -> str:
-    """
-    The public name of one of our parameters.
-
-    Raises:
-        ValueError: the public form has no such parameter.
-    """
+def _public_name(name: str, public: PublicNames, config: TdSpeakerBeamConfig) -> str:
+    """The public name of one of our parameters."""
     if name in public.parameters:
         return public.parameters[name]
     found = NETWORK_PARAMETER.match(name)
@@ -185,5 +180,5 @@ def name_map(public: PublicNames, config: TdSpeakerBeamConfig) -> dict[str, str 
     """
     with torch.device("meta"):
         ours = TdSpeakerBeamForSpeechExtraction(config).state_dict()
-    names: dict[str, str | None] = {public_name(name, public, config): name for name in ours}
-    return names | {public_name(name, public, config): None for name in unread_parameters(config)}
+    names: dict[str, str | None] = {_public_name(name, public, config): name for name in ours}
+    return names | {_public_name(name, public, config): None for name in unread_parameters(config)}

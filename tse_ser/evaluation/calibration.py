@@ -131,7 +131,7 @@ def calibrate(options: EvaluationOptions, false_alarm_rate: float) -> dict[str, 
     temperature = find_temperature(probabilities, labels) if finds else saved["temperature"]
     after = at_temperature(probabilities, temperature)
     errors = [expected_calibration_error(each, labels) for each in (probabilities, after)]
-    alike, unlike = enrollment_similarities(recognize, present)
+    alike, unlike = _enrollment_similarities(recognize, present)
     return {
         "split": options.split,
         "fold": options.fold,
@@ -192,18 +192,10 @@ def ask_all(
     return answers
 
 
-def enrollment_similarities(
+def _enrollment_similarities(
     recognize: TargetSpeakerEmotionPipeline, answers: Sequence[Mapping[str, Any]]
 ) -> tuple[list[float], list[float]]:
-    """The lowest cosine inside two enrollments, of one speaker and of two.
-
-    Args:
-        recognize (`TargetSpeakerEmotionPipeline`): the model.
-        answers (sequence of mappings): from `ask_all`.
-
-    Returns:
-        Those of one voice, and those of two.
-    """
+    """The lowest cosine inside two enrollments, of one speaker and of two: two lists."""
     by_speaker: dict[str, list[np.ndarray]] = {}
     for answer in answers:
         own = by_speaker.setdefault(answer["speaker_id"], [])

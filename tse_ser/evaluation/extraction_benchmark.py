@@ -66,7 +66,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     path = arguments.output_dir / RESULTS_NAME
     results = pd.DataFrame(rows)
     results.to_parquet(path.with_suffix(".parquet"), index=False)
-    table = to_table(results)
+    table = _to_table(results)
     path.with_suffix(".md").write_text(table, encoding="utf-8")
     plot(results, path.with_suffix(".png"))
     print(table)
@@ -179,16 +179,9 @@ def _level_db(waveform: np.ndarray) -> float:
     return 10 * float(np.log10(np.mean(np.square(waveform, dtype=np.float64)) + 1e-12))
 
 
-def mean_interval(rows: pd.DataFrame, column: str) -> Interval | None:
-    """Mean of a column with its interval over speakers, who are drawn anew.
-
-    Args:
-        rows (`DataFrame`): a row a mixture.
-        column (`str`): the value; rows without it are left out.
-
-    Returns:
-        `Interval` or `None`: where fewer than two speakers are known.
-    """
+def _mean_interval(rows: pd.DataFrame, column: str) -> Interval | None:
+    """Mean of a column with its interval over speakers, who are drawn anew; rows without it are
+    left out."""
     values = rows[["speaker_id", column]].dropna().rename(columns={column: "value"})
     return speaker_interval(values.assign(label=""), np.random.default_rng(SEED), by_class=False)
 
@@ -211,15 +204,8 @@ def share_flagged(rows: pd.DataFrame) -> float | None:
     return float((absent < present.quantile(FALSE_ALARM_RATE)).mean())
 
 
-def to_table(results: pd.DataFrame) -> str:
-    """The results in Markdown.
-
-    Args:
-        results (`DataFrame`): a row a mixture.
-
-    Returns:
-        `str`: a row for each extractor and set.
-    """
+def _to_table(results: pd.DataFrame) -> str:
+    """The results in Markdown, a row for each extractor and set."""
     lines = []
     for (extractor, set_name), rows in results.groupby(["extractor", "set"], sort=False):
         at_0_db = rows[rows["condition"] == "0 dB"]
@@ -232,7 +218,7 @@ def to_table(results: pd.DataFrame) -> str:
                 "Voices": set_name,
                 "Mixtures": len(at_0_db),
                 "Speakers": at_0_db["speaker_id"].nunique(),
-                "SI-SDRi at 0 dB (dB)": _with_interval(mean_interval(at_0_db, "si_sdri_db")),
+                "SI-SDRi at 0 dB (dB)": _with_interval(_mean_interval(at_0_db, "si_sdri_db")),
                 "same gender": _number(genders.get("same")),
                 "different": _number(genders.get("different")),
                 "wrong voice (%)": _number(100 * (at_0_db["si_sdri_db"] < 0).mean()),
@@ -277,7 +263,7 @@ def plot(results: pd.DataFrame, path: Path) -> None:
     for number, extractor in enumerate(extractors):
         own = at_0_db[at_0_db["extractor"] == extractor]
         for place, set_name in enumerate(sets):
-            value = mean_interval(own[own["set"] == set_name], "si_sdri_db")
+            value = _mean_interval(own[own["set"] == set_name], "si_sdri_db")
             if value is None:
                 continue
             errors = [[value.estimate - value.low], [value.high - value.estimate]]

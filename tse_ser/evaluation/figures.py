@@ -89,7 +89,7 @@ def study_figures(results: Results) -> Iterator[tuple[str, Figure]]:
     ):
         if not curves.empty:
             yield name, _plot_accuracy_curves(curves, x_label, title + mark)
-    for step, histories in step_histories(results.path.parent).items():
+    for step, histories in _step_histories(results.path.parent).items():
         yield f"learning_curves_{step}", _plot_learning_curves(histories, title=step)
 
 
@@ -142,15 +142,9 @@ def si_sdri_curves(results: Results, num_bins: int = NUM_BINS) -> pd.DataFrame:
     return pd.DataFrame(points)
 
 
-def step_histories(folder: Path) -> dict[str, list[list[dict[str, float]]]]:
-    """What trainings logged.
-
-    Args:
-        folder (`Path`): of the study.
-
-    Returns:
-        `log_history` of each training, by step name; a step has one a fold and seed.
-    """
+def _step_histories(folder: Path) -> dict[str, list[list[dict[str, float]]]]:
+    """`log_history` of each training below a study's folder, by step name; a step has one a
+    fold and seed."""
     histories: dict[str, list[list[dict[str, float]]]] = {}
     for run in sorted(folder.glob("steps/*/*/")):
         states = [*run.glob("trainer_state.json"), *run.glob("checkpoint-*/trainer_state.json")]

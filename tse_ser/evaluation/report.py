@@ -64,7 +64,7 @@ def write_report(
         {
             "suffix": f": {results.facts['study']}" if len(every) > 1 else "",
             "figures": [
-                (name.replace("_", " "), svg_markup(figure, f"study{study}figure{index}"))
+                (name.replace("_", " "), _svg_markup(figure, f"study{study}figure{index}"))
                 for index, (name, figure) in enumerate(study_figures(results))
             ],
             **_heard(results, num_audio, places),
@@ -85,16 +85,9 @@ def write_report(
     output.write_text(page, encoding="utf-8")
 
 
-def svg_markup(figure: Figure, prefix: str) -> Markup:
-    """A drawing as inline SVG whose ink follows the page's colour.
-
-    Args:
-        figure (`Figure`): what is drawn; it is closed.
-        prefix (`str`): letters and digits that no other drawing of the page has, for its ids.
-
-    Returns:
-        `Markup`: an `<svg>` element.
-    """
+def _svg_markup(figure: Figure, prefix: str) -> Markup:
+    """A drawing as inline SVG whose ink follows the page's colour, with ids of its own; it is
+    closed."""
     buffer = io.StringIO()
     # Nothing about the time or the program, so that the same results give the same page.
     facts = dict.fromkeys(("Creator", "Date", "Format", "Type"))
@@ -107,15 +100,8 @@ def svg_markup(figure: Figure, prefix: str) -> Markup:
     return Markup(text.replace(INK, "currentColor"))
 
 
-def flac_source(waveform: np.ndarray) -> str:
-    """A waveform as a data URI, 16-bit FLAC.
-
-    Args:
-        waveform (`np.ndarray` of shape `(num_samples,)`): at 16 kHz, between -1 and 1.
-
-    Returns:
-        `str`: the `src` of an audio element.
-    """
+def _flac_source(waveform: np.ndarray) -> str:
+    """A waveform of `(num_samples,)` at 16 kHz as a data URI of 16-bit FLAC."""
     buffer = io.BytesIO()
     soundfile.write(buffer, waveform, SAMPLING_RATE, format="FLAC", subtype="PCM_16")
     return f"data:audio/flac;base64,{base64.b64encode(buffer.getvalue()).decode('ascii')}"
@@ -160,7 +146,7 @@ def _example(example: Example) -> dict[str, Any]:
     }
     captions |= {"target": f"Target: {example.true_emotion}", "enrollment": "Enrollment"}
     clips = [
-        {"caption": caption, "source": flac_source(gains[name] * example.waveforms[name])}
+        {"caption": caption, "source": _flac_source(gains[name] * example.waveforms[name])}
         for name, caption in captions.items()
     ]
     return {"title": example.title, "clips": clips}

@@ -146,24 +146,15 @@ def collect_results(study_file: str | Path, output: str | Path) -> None:
         json.loads(path.read_text(encoding="utf-8"))
         for path in sorted(study_file.parent.glob("steps/*/*/training_facts.json"))
     ]
-    rows = [row for key, test in tests.items() for row in utterance_rows(study, key[0], test)]
+    rows = [row for key, test in tests.items() for row in _utterance_rows(study, key[0], test)]
     facts = study_facts(study, tests, trainings)
-    write_results(rows, facts, output)
+    _write_results(rows, facts, output)
 
 
-def utterance_rows(
+def _utterance_rows(
     study: Mapping[str, Any], name: str, test: Mapping[str, Any]
 ) -> Iterator[dict[str, Any]]:
-    """The rows of one test.
-
-    Args:
-        study (mapping): `study` and the labels in `tests`.
-        name (`str`): of the test.
-        test (mapping): what `evaluate_checkpoint` wrote.
-
-    Yields:
-        `dict`: fields of `UTTERANCE_SCHEMA`; what is unknown is missing.
-    """
+    """The rows of one test, in the fields of `UTTERANCE_SCHEMA`; what is unknown is missing."""
     labels = {**study["tests"][name]}
     labels["tables"] = ", ".join(labels.get("tables", ())) or None
     common = {"study": study["study"], "test": name, **dict.fromkeys(LABELS), **labels}
@@ -210,14 +201,8 @@ def study_facts(
     return facts
 
 
-def write_results(rows: Sequence[Mapping[str, Any]], facts: Mapping[str, Any], path: Path) -> None:
-    """Writes the two files of a study; each is there whole or not at all.
-
-    Args:
-        rows (sequence of mappings): fields of `UTTERANCE_SCHEMA`.
-        facts (mapping): see `Results`.
-        path (`Path`): the Parquet file.
-    """
+def _write_results(rows: Sequence[Mapping[str, Any]], facts: Mapping[str, Any], path: Path) -> None:
+    """Writes the two files of a study; each is there whole or not at all."""
     path.parent.mkdir(parents=True, exist_ok=True)
     table = pa.Table.from_pylist(list(rows), schema=UTTERANCE_SCHEMA)
     partial = path.with_suffix(".partial")

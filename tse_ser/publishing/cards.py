@@ -231,7 +231,7 @@ def render_card(facts: CardFacts) -> str:
     used = {result.protocol for result in facts.results}
     protocols = {name: words for name, words in PROTOCOLS.items() if name in used}
     return render(
-        f"{facts.model_type}.md.jinja", card_metadata(facts), facts=facts, protocols=protocols
+        f"{facts.model_type}.md.jinja", _card_metadata(facts), facts=facts, protocols=protocols
     )
 
 
@@ -268,15 +268,8 @@ def render(
     return text
 
 
-def card_metadata(facts: CardFacts) -> ModelCardData:
-    """The head of a model's card.
-
-    Args:
-        facts (`CardFacts`): all that it says.
-
-    Returns:
-        `ModelCardData`: with the `model-index` of this model's own numbers.
-    """
+def _card_metadata(facts: CardFacts) -> ModelCardData:
+    """The head of a model's card, with the `model-index` of this model's own numbers."""
     measured = [one for result in facts.results for one in result.eval_results(facts.pipeline_tag)]
     return ModelCardData(
         license=facts.license.id,

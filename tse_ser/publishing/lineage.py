@@ -195,7 +195,7 @@ class _Reader:
 
     def _stages(self, model_dir: Path, later: tuple[Path, ...] = ()) -> list[dict[str, Any]]:
         """Facts of the folder's model and of those before it, the earliest first."""
-        facts = read_facts(model_dir)
+        facts = _read_facts(model_dir)
         before: list[dict[str, Any]] = facts.pop(EARLIER_KEY, None) or []
         if not before:
             model = facts.get("model", {})
@@ -246,18 +246,8 @@ class _Reader:
             )
 
 
-def read_facts(model_dir: Path) -> dict[str, Any]:
-    """The facts that a training, or a conversion, left beside a model.
-
-    Args:
-        model_dir (`Path`): folder of the model.
-
-    Returns:
-        `dict[str, Any]`: as written.
-
-    Raises:
-        PublishingError: there are none, or they cannot be read.
-    """
+def _read_facts(model_dir: Path) -> dict[str, Any]:
+    """The facts that a training, or a conversion, left beside a model, as written."""
     for name in (FACTS_NAME, CONVERSION_FACTS_NAME):
         path = model_dir / name
         if path.is_file():

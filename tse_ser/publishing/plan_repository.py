@@ -191,22 +191,12 @@ def _render_card(
         has_noise=len(speech) < len(corpora),
         license=terms,
         columns=PLAN_FILE_FEATURES,
-        classes=read_classes(plans),
+        classes=_read_classes(plans),
     )
 
 
-def read_classes(plans: Sequence[Plan]) -> tuple[str, ...]:
-    """The emotions that have a label, in the order of the labels.
-
-    Args:
-        plans (`Sequence[Plan]`): the splits.
-
-    Returns:
-        `tuple[str, ...]`: the classes.
-
-    Raises:
-        PublishingError: the splits have different ones.
-    """
+def _read_classes(plans: Sequence[Plan]) -> tuple[str, ...]:
+    """The emotions that have a label, in the order of the labels; the same in all splits."""
     found = {tuple(plan.options.get("emotions") or EMOTIONS) for plan in plans}
     if len(found) > 1:
         raise PublishingError(

@@ -72,14 +72,7 @@ def build_folder(output_dir: Path, repo_type: str, fill: Callable[[Path], None])
 
 
 def list_files(folder: Path) -> list[str]:
-    """Every file below a folder.
-
-    Args:
-        folder (`Path`): folder of a repository.
-
-    Returns:
-        `list[str]`: paths from the folder with slashes, sorted.
-    """
+    """Every file below a folder: paths from there with slashes, sorted."""
     files = (path for path in folder.rglob("*") if path.is_symlink() or path.is_file())
     return sorted(path.relative_to(folder).as_posix() for path in files)
 
@@ -205,7 +198,7 @@ def upload(
         # Not `upload_folder`, which may commit in several parts.
         return api.create_commit(
             repo_id,
-            operations=operations_for(folder, there, repo_type),
+            operations=_operations_for(folder, there, repo_type),
             commit_message=commit_message,
             repo_type=repo_type,
             revision=revision,
@@ -223,19 +216,10 @@ def upload(
         ) from error
 
 
-def operations_for(
+def _operations_for(
     folder: Path, there: list[str], repo_type: str
 ) -> list[CommitOperationAdd | CommitOperationDelete]:
-    """What a commit does: it adds the folder's files and ends those of an earlier upload.
-
-    Args:
-        folder (`Path`): folder of a repository.
-        there (`list[str]`): files that the repository has.
-        repo_type (`str`): "model" or "dataset".
-
-    Returns:
-        `list[CommitOperationAdd | CommitOperationDelete]`: for `create_commit`.
-    """
+    """What a commit does: it adds the folder's files and deletes those of an earlier upload."""
     names = list_files(folder)
     # What the owner put there by hand stays, programs among it.
     gone = [

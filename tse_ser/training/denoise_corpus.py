@@ -175,7 +175,7 @@ def denoise_corpus(data_args: RecipeOptions, denoise_args: DenoiseArguments) -> 
     with state.main_process_first():
         claim_folder(output_dir, data_args, denoise_args)
         jobs = plan_jobs(data_args, denoise_args.mixtures_per_utterance)
-        sources = read_sources(data_args)
+        sources = _read_sources(data_args)
     if metadata_path.is_file():
         return metadata_path
     model = load_pretrained(AutoModel, denoise_args, "extractor_name_or_path")
@@ -191,12 +191,12 @@ def denoise_corpus(data_args: RecipeOptions, denoise_args: DenoiseArguments) -> 
         total=total, desc="denoising", unit="mixture", disable=not state.is_main_process
     ) as bar:
         for job in jobs:
-            for example in extracted_examples(model, job, output_dir, denoise_args, state):
+            for example in _extracted_examples(model, job, output_dir, denoise_args, state):
                 rows.append(metadata_row(example, job, sources))
                 bar.update()
     gathered = gather_object(rows)
     if state.is_main_process:
-        write_metadata(gathered, metadata_path)
+        _write_metadata(gathered, metadata_path)
     state.wait_for_everyone()
     return metadata_path
 
@@ -262,15 +262,8 @@ def plan_jobs(data_args: RecipeOptions, mixtures_per_utterance: int) -> list[Job
     return jobs
 
 
-def read_sources(data_args: RecipeOptions) -> dict[str, dict[str, Any]]:
-    """The rows of the target corpora by utterance id.
-
-    Args:
-        data_args (`RecipeOptions`): names and folders of the corpora.
-
-    Returns:
-        `dict[str, dict]`: `UTTERANCE_FEATURES` of each utterance.
-    """
+def _read_sources(data_args: RecipeOptions) -> dict[str, dict[str, Any]]:
+    """The rows of the target corpora by utterance id."""
     corpora = read_corpora(data_args.targets, data_args, data_args.cache_dir)
     return {row["utterance_id"]: row for corpus in corpora for row in corpus.to_list()}
 
@@ -291,26 +284,16 @@ def audio_name(utterance_id: str, epoch: int) -> str:
 
 
 @torch.inference_mode()
-def extracted_examples(
+def _extracted_examples(
     model: PreTrainedModel,
     job: Job,
     output_dir: Path,
     denoise_args: DenoiseArguments,
     state: PartialState,
 ) -> Iterator[dict[str, Any]]:
-    """Extracts this process's share of a job and writes the files that are not there.
-
-    Args:
-        model (`PreTrainedModel`): in evaluation mode, on its device.
-        job (`Job`): split and epoch.
-        output_dir (`Path`): folder of the set.
-        denoise_args (`DenoiseArguments`): batch size and workers.
-        state (`PartialState`): which process this is.
-
-    Yields:
-        `dict[str, Any]`: the example with "file" (path within the set) and "extracted" (float32
-        of shape `(num_samples,)`).
-    """
+    """Extracts this process's share of a job and writes the files that are not there; yields
+    each example with "file" (its path within the set) and "extracted" (float32 of shape
+    `(num_samples,)`)."""
     job.dataset.set_epoch(job.epoch)
     # Whole mixtures: what is written is cut when a classifier hears it.
     feature_extractor = TseSerFeatureExtractor(
@@ -332,23 +315,16 @@ def extracted_examples(
             batch = {key: value.to(model.device) for key, value in collate(missing).items()}
             extracted = model(**batch).extracted_values.float().cpu().numpy()
             for example, waveform in zip(missing, extracted, strict=True):
-                waveform = at_level_of(waveform[: len(example["mixture"])], example["mixture"])
+                waveform = _at_level_of(waveform[: len(example["mixture"])], example["mixture"])
                 write_audio(output_dir / example["file"], waveform)
         for example in examples:
             example["extracted"] = read_audio(output_dir / example["file"])
             yield example
 
 
-def at_level_of(waveform: np.ndarray, reference: np.ndarray) -> np.ndarray:
-    """Scales a waveform to the root mean square of another: SI-SNR leaves the level open.
-
-    Args:
-        waveform (`np.ndarray` of shape `(num_samples,)`): extracted speech.
-        reference (`np.ndarray` of shape `(num_samples,)`): the mixture it came from.
-
-    Returns:
-        `np.ndarray` of shape `(num_samples,)`: float32 speech.
-    """
+def _at_level_of(waveform: np.ndarray, reference: np.ndarray) -> np.ndarray:
+    """Scales a waveform to the root mean square of another, in float32: SI-SNR leaves the level
+    open."""
     level = np.sqrt(np.mean(np.square(waveform, dtype=np.float64)))
     wanted = np.sqrt(np.mean(np.square(reference, dtype=np.float64)))
     return (waveform * (wanted / max(level, 1e-12))).astype(np.float32)
@@ -360,7 +336,7 @@ def metadata_row(
     """The row of one extracted mixture.
 
     Args:
-        example (`dict[str, Any]`): what `extracted_examples` yields.
+        example (`dict[str, Any]`): what `_extracted_examples` yields.
         job (`Job`): split and epoch.
         sources (`dict`): rows of the target corpora by utterance id.
 
@@ -390,13 +366,8 @@ def si_sdr_db(estimate: np.ndarray, target: np.ndarray) -> float:
     return si_snr(*pair).item()
 
 
-def write_metadata(rows: list[dict[str, Any]], path: Path) -> None:
-    """Writes the rows in a fixed order; the file appears whole or not at all.
-
-    Args:
-        rows (`list[dict]`): rows of all processes.
-        path (`Path`): the metadata file.
-    """
+def _write_metadata(rows: list[dict[str, Any]], path: Path) -> None:
+    """Writes the rows of all processes in a fixed order; the file appears whole or not at all."""
     rows = sorted(rows, key=lambda row: (row["split"], row["path"]))
     partial = path.with_suffix(".partial")
     datasets.Dataset.from_list(rows, features=DENOISED_FEATURES).to_parquet(str(partial))

@@ -47,7 +47,7 @@ def load_datasets(
 
 def _load_examples(data: RecipeOptions, split: str) -> Examples:
     if data.librimix_subset is not None:
-        return load_librimix(data, train=split == "train")
+        return _load_librimix(data, train=split == "train")
     # Under best_on_test, the test session takes the place of the validation's.
     chosen_on = "test" if data.protocol == "best_on_test" and split == "validation" else split
     dataset = load_mixtures(split=chosen_on, **data.of_split(split).keywords())
@@ -59,22 +59,10 @@ def _load_examples(data: RecipeOptions, split: str) -> Examples:
     return MixtureDataset(dataset.planner, data.fresh_mixtures)
 
 
-def load_librimix(data: RecipeOptions, *, train: bool) -> Examples:
+def _load_librimix(data: RecipeOptions, *, train: bool) -> Examples:
     """Mixtures of LibriMix's published metadata ("min", 16 kHz), each speaker once the target.
-
-    With `noise_dir`, the folder of the WHAM noise, the noise of the metadata is in them.
-
-    Args:
-        data (`RecipeOptions`): subsets, folders, crops and seed.
-        train (`bool`): the subset of training, with new enrollments and crops in every epoch, or
-            that of the validation.
-
-    Returns:
-        `Dataset`: the examples, at most as many as the recipe asks for.
-
-    Raises:
-        CorpusError: metadata or LibriSpeech are not where they should be.
-    """
+    In training, enrollments and crops are new in every epoch. With `noise_dir`, the folder of
+    the WHAM noise, the noise of the metadata is in them."""
     subset = data.librimix_subset if train else data.librimix_eval_subset
     assert subset is not None  # or the mixtures would be drawn
     num_speakers, _ = data.speaker_range()

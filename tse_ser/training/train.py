@@ -83,7 +83,7 @@ def run_program(name: str, run: Callable[[], None], go_on: str) -> int:
     except (OptionError, CheckpointError, CorpusError) as error:
         code, problem = CANNOT, f"error: {error}"
     except Exception as error:
-        if not is_full_disk(error):
+        if not _is_full_disk(error):
             raise
         code, problem = CANNOT, f"error: the disk is full: free some space; {go_on}"
     if problem:
@@ -91,15 +91,8 @@ def run_program(name: str, run: Callable[[], None], go_on: str) -> int:
     return code
 
 
-def is_full_disk(error: BaseException) -> bool:
-    """Whether an error is that of a full disk.
-
-    Args:
-        error (`BaseException`): what was raised while something was written.
-
-    Returns:
-        `bool`: whether it is.
-    """
+def _is_full_disk(error: BaseException) -> bool:
+    """Whether an error that was raised while something was written is that of a full disk."""
     if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
         return True
     return any(words in str(error) for words in FULL_DISK_WORDS)
@@ -123,7 +116,7 @@ def train(argv: Sequence[str] | None = None) -> None:
         checkpoint = find_resume(training_args)
         set_seed(training_args.seed)
         model = build_model(options.model, training_args.stage, options.data.classes)
-        check_rate(model)
+        _check_rate(model)
         datasets = load_datasets(options.data, training_args)
         trainer = build_trainer(model, options, *datasets)
         warn_if_optimistic(options.data.protocol)
@@ -166,15 +159,8 @@ def claimed(training_args: TseSerTrainingArguments) -> Iterator[None]:
         lock.release()
 
 
-def check_rate(model: PreTrainedModel) -> None:
-    """Raises where a model is made for another rate than that of the mixtures.
-
-    Args:
-        model (`PreTrainedModel`): of the stage.
-
-    Raises:
-        OptionError: it is.
-    """
+def _check_rate(model: PreTrainedModel) -> None:
+    """Raises where a model is made for another rate than that of the mixtures."""
     if model.config.sampling_rate != SAMPLING_RATE:
         raise OptionError(
             f"the model is made for {model.config.sampling_rate} Hz, the mixtures have "
