@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -16,19 +17,20 @@ from transformers import PreTrainedConfig, PreTrainedModel
 from modeling import EXTRACTORS
 from tse_ser import resources
 from tse_ser.conversion.checkpoint_card import PIPELINE_TAGS, TITLES, usage
-from tse_ser.publishing.corpora import Corpus, find_corpora, known_facts
+from tse_ser.publishing.corpora import Corpus, find_corpora, known_facts, titles
 from tse_ser.publishing.errors import PublishingError
 from tse_ser.publishing.licenses import UNKNOWN, License, LicensedPart, choose_license
-from tse_ser.publishing.lineage import Lineage, published_facts, read_lineage
+from tse_ser.publishing.lineage import FACTS_NAME, Lineage, published_facts, read_lineage
 from tse_ser.publishing.options import PublishingOptions, Samples
 from tse_ser.publishing.repository import CARD_NAME
 from tse_ser.publishing.results import Result, read_results
 from tse_ser.publishing.training_description import (
     PROTOCOLS,
-    Stage,
     corpora_of,
-    describe_stage,
     is_conversion,
+    number,
+    snr_words,
+    span,
     targets_of,
 )
 
@@ -74,7 +76,7 @@ class CardFacts:
         languages (`tuple[str, ...]`): of the target speakers, ISO 639-1 codes.
         corpora (`tuple[Corpus, ...]`): that it heard, in this training or an earlier one.
         parts (`tuple[LicensedPart, ...]`): parts with weights of others.
-        stages (`tuple[Stage, ...]`): trainings, the earliest first.
+        stages (`tuple[str, ...]`): trainings in words, the earliest first.
         base_models (`tuple[str, ...]`): hub ids.
         results (`tuple[Result, ...]`): empty only where the model was not evaluated.
         samples (`Samples`, *optional*): recordings in the repository.
@@ -94,7 +96,7 @@ class CardFacts:
     languages: tuple[str, ...]
     corpora: tuple[Corpus, ...]
     parts: tuple[LicensedPart, ...]
-    stages: tuple[Stage, ...]
+    stages: tuple[str, ...]
     base_models: tuple[str, ...]
     results: tuple[Result, ...]
     samples: Samples | None
@@ -252,8 +254,41 @@ def render(
     Raises:
         PublishingError: something is left unfilled, or the metadata are none.
     """
+    text = _templates().get_template(template).render(metadata=metadata.to_yaml(), **context)
+    text = re.sub(r"\n{3,}", "\n\n", text).strip() + "\n"
+    check_card(text, needed)
+    return text
+
+
+def describe_stage(facts: Mapping[str, Any]) -> str:
+    """The facts of a training, or of a conversion, as Markdown.
+
+    Args:
+        facts (`Mapping[str, Any]`): what `training_facts.json` or `conversion_facts.json` holds.
+
+    Returns:
+        `str`: a title, and a line a fact.
+
+    Raises:
+        PublishingError: a fact is missing; the message names it.
+    """
+    named = dict.fromkeys(corpora_of(facts))
+    with_options = [name for name in named if ":" in name]
+    try:
+        text = _templates().get_template("stage.md.jinja")
+        return text.render(stage=facts, with_options=with_options, protocols=PROTOCOLS).strip()
+    except jinja2.UndefinedError as error:
+        lacking = str(error).rpartition("attribute ")[2]
+        raise PublishingError(
+            f"{FACTS_NAME} lacks {lacking}: train with the current train.py, or add the fact by "
+            "hand"
+        ) from error
+
+
+@cache
+def _templates() -> jinja2.Environment:
     # `ModelCard.from_template` knows neither templates that extend each other nor strict names.
-    environment = jinja2.Environment(
+    templates = jinja2.Environment(
         loader=jinja2.FileSystemLoader(resources.folder("model_cards")),
         undefined=jinja2.StrictUndefined,
         trim_blocks=True,
@@ -261,11 +296,9 @@ def render(
         keep_trailing_newline=True,
         autoescape=False,
     )
-    environment.filters["figure"] = _figure
-    text = environment.get_template(template).render(metadata=metadata.to_yaml(), **context)
-    text = re.sub(r"\n{3,}", "\n\n", text).strip() + "\n"
-    check_card(text, needed)
-    return text
+    templates.filters |= {"figure": _figure, "number": number}
+    templates.globals |= {"corpora": titles, "snr_words": snr_words, "span": span}
+    return templates
 
 
 def _card_metadata(facts: CardFacts) -> ModelCardData:
