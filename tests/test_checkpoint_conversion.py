@@ -283,11 +283,11 @@ def test_the_command_takes_every_form_of_an_asteroid_checkpoint(
         assert torch.equal(model.state_dict()[name], value), name
     assert "audio at 8000 Hz" in card
     if form == "packed pth":
-        assert card.startswith("---\nlicense: cc-by-sa-4.0\n")
+        assert "license: cc-by-sa-4.0\n" in card
         assert "base_model: lab/extractor\n" in card
     else:
         # Nothing says under which licence it is.
-        assert card.startswith("---\nlicense: unknown\n")
+        assert "license: unknown\n" in card
         assert "ask its authors" in card
 
 
@@ -312,7 +312,7 @@ def test_the_command_puts_a_shiftser_head_on_its_encoder(tmp_path: Path) -> None
     model = ShiftCnnForEmotionClassification.from_pretrained(tmp_path / "converted")
     for name, value in head.state_dict().items():
         assert torch.equal(model.head.state_dict()[name], value), name
-    assert card.startswith("---\nlicense: mit\n")
+    assert "license: mit\n" in card
 
 
 @pytest.mark.parametrize(

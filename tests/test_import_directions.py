@@ -23,7 +23,7 @@ PROJECT_IMPORTS: dict[str, set[str]] = {
     "deploy": set(),
 }
 # Modules of tse_ser that stand in no room: every room may import them.
-SHARED = {"tse_ser.machine", "tse_ser.options", "tse_ser.resources", "tse_ser.saving"}
+SHARED = {f"tse_ser.{name}" for name in ("machine", "options", "paper", "resources", "saving")}
 # Which rooms of tse_ser each room may import besides its own. The command names the programs that
 # it hands its words to, and imports none itself.
 INNER_IMPORTS: dict[str, set[str]] = {
@@ -60,7 +60,7 @@ LIBRARIES = {
         "yaml",
     },
     "tse_ser/evaluation/metrics": {"evaluate", "datasets", "numpy"},
-    "deploy": {"transformers", "torch", "numpy", "gradio", "soundfile"},
+    "deploy": {"transformers", "torch", "numpy", "gradio", "soundfile", "PIL"},
 }
 
 

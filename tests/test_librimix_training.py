@@ -118,7 +118,7 @@ def test_folders_limits_and_noise_are_as_the_recipe_says(corpora: Path, tmp_path
     indices = [train_set[place]["spec"]["index"] for place in range(4)]
     assert indices == [0, 4, 9, 13]  # of 18
     assert np.isfinite(train_set[0]["noise_snr_db"])
-    with pytest.raises(IndexError, match="index 4 is out of range: 4 examples"):
+    with pytest.raises(IndexError):
         train_set[4]
 
 

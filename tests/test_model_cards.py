@@ -43,7 +43,6 @@ from tse_ser.publishing.lineage import (
 )
 from tse_ser.publishing.options import Samples
 from tse_ser.publishing.results import (
-    PAPER_RESULTS,
     Result,
     as_result,
     paper_figures,
@@ -52,7 +51,6 @@ from tse_ser.publishing.results import (
 from tse_ser.publishing.training_description import corpora_of
 from tse_ser.training.facts import write_facts
 
-PAPER = json.loads(PAPER_RESULTS.read_text(encoding="utf-8"))
 GOLDEN = Path(__file__).with_name("cards") / "tse_ser.md"
 # Under licences that contradict each other: the card of such a model states its own terms.
 RAVDESS = ["--targets", "ravdess", "--interferers", "ravdess", "emodb", "asterisk"]
@@ -68,7 +66,7 @@ CONVERTED = {
 
 
 def result(**changed: Any) -> Result:
-    return as_result(cell_of("../model", **changed), PAPER, has_emotions=True)
+    return as_result(cell_of("../model", **changed), has_emotions=True)
 
 
 def card_facts(**changed: Any) -> CardFacts:
@@ -538,8 +536,8 @@ def test_a_study_says_what_its_tests_are_called(tmp_path: Path) -> None:
 
 
 def test_the_papers_figure_is_that_of_the_same_row() -> None:
-    assert paper_figures(cell_of("x", tables=[]), PAPER) == {}
-    assert paper_figures(cell_of("x", tables=["IV"], method="another"), PAPER) == {}
+    assert paper_figures(cell_of("x", tables=[])) == {}
+    assert paper_figures(cell_of("x", tables=["IV"], method="another")) == {}
     same = cell_of(
         "x",
         tables=["V"],
@@ -550,8 +548,8 @@ def test_the_papers_figure_is_that_of_the_same_row() -> None:
         gender_state="same",
     )
     expected = {"wa_percent": 55.09, "ua_percent": 55.95, "si_sdri_db": 1.09}
-    assert paper_figures(same, PAPER) == expected
-    assert "same gender" in as_result(same, PAPER, has_emotions=True).test_set
+    assert paper_figures(same) == expected
+    assert "same gender" in as_result(same, has_emotions=True).test_set
 
 
 def test_samples_are_shared_under_licences_that_allow_it() -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 import shlex
 import subprocess
@@ -14,9 +13,11 @@ import pytest
 import yaml
 from documented_programs import check_command
 
+from tse_ser.paper import paper_results
+
 REPOSITORY = Path(__file__).resolve().parent.parent
 STUDIES = REPOSITORY / "studies"
-PAPER = json.loads((REPOSITORY / "tse_ser" / "evaluation" / "paper_results.json").read_text())
+PAPER = paper_results()
 BEYOND = ["--configfile", "studies/paper/beyond.yaml"]
 PROGRAM = re.compile(r"(?:train\.py|-m tse_ser\.\S+) .*")
 

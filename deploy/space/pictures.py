@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import base64
+import io
 import math
-import struct
-import zlib
 from functools import cache
 from html import escape
 
 import numpy as np
 import torch
+from PIL import Image
 
 WINDOW_SECONDS = 0.032
 HOP_SECONDS = 0.008
@@ -120,23 +120,11 @@ def indexed_png(levels: np.ndarray) -> bytes:
     Returns:
         The file.
     """
-    height, width = levels.shape
-    # Every row begins with the number of its filter: none.
-    rows = np.concatenate([np.zeros((height, 1), np.uint8), levels], axis=1).tobytes()
-    header = struct.pack(">IIBBBBB", width, height, 8, 3, 0, 0, 0)
-    chunks = [
-        (b"IHDR", header),
-        (b"PLTE", colour_map().tobytes()),
-        (b"IDAT", zlib.compress(rows)),
-        (b"IEND", b""),
-    ]
-    return b"\x89PNG\r\n\x1a\n" + b"".join(
-        struct.pack(">I", len(content))
-        + name
-        + content
-        + struct.pack(">I", zlib.crc32(name + content))
-        for name, content in chunks
-    )
+    picture = Image.fromarray(levels)
+    picture.putpalette(colour_map().tobytes())
+    file = io.BytesIO()
+    picture.save(file, "PNG")
+    return file.getvalue()
 
 
 @cache

@@ -3,8 +3,10 @@
 import json
 from pathlib import Path
 
+from huggingface_hub import ModelCard, ModelCardData
 from transformers import PreTrainedConfig, PreTrainedModel
 
+from tse_ser import resources
 from tse_ser.saving import CONVERSION_FACTS_NAME
 
 UNKNOWN_LICENSE = "unknown"
@@ -75,36 +77,26 @@ def write_card(
         license_id: the source's licence as the Hub writes it, such as `cc-by-4.0`.
         source_model: Hub id of the source, where it has one.
     """
-    model_type = model.config.model_type
-    title = TITLES[model_type]
-    origin = f"[{source_model}](https://huggingface.co/{source_model})" if source_model else form
-    licence = (
-        "The source states no licence: ask its authors before you use or share these weights."
-        if license_id == UNKNOWN_LICENSE
-        else f"The weights keep the licence of their source, **{license_id}**. Wherever you share "
-        "them, name its\nauthors and say that the format was changed."
+    metadata = ModelCardData(
+        license=license_id,
+        library_name="transformers",
+        pipeline_tag=PIPELINE_TAGS[model.config.model_type],
+        base_model=source_model,
     )
-    metadata = ["---", f"license: {license_id}", "library_name: transformers"]
-    metadata.append(f"pipeline_tag: {PIPELINE_TAGS[model_type]}")
-    if source_model:
-        metadata.append(f"base_model: {source_model}")
-    parameters = sum(parameter.numel() for parameter in model.parameters())
-    text = f"""
-# {title}, converted from {form}
-
-The parameters of `{checkpoint_name}` ({origin}) under the names of this package; nothing was
-trained. {parameters:,} parameters, audio at {model.config.sampling_rate} Hz, one channel.
-
-```python
-{usage(model.config, output_dir.name)}```
-
-## Licence
-
-{licence}
-"""
-    (output_dir / "README.md").write_text(
-        "\n".join([*metadata, "---", text.rstrip()]) + "\n", encoding="utf-8"
+    template = resources.folder("model_cards") / "converted.md.jinja"
+    card = ModelCard.from_template(
+        metadata,
+        template_path=str(template),
+        title=TITLES[model.config.model_type],
+        form=form,
+        checkpoint=checkpoint_name,
+        source_model=source_model,
+        num_parameters=sum(parameter.numel() for parameter in model.parameters()),
+        sampling_rate=model.config.sampling_rate,
+        usage=usage(model.config, output_dir.name),
+        license=None if license_id == UNKNOWN_LICENSE else license_id,
     )
+    (output_dir / "README.md").write_text(f"{card}".rstrip() + "\n", encoding="utf-8")
     facts = {
         "form": form,
         "checkpoint": checkpoint_name,

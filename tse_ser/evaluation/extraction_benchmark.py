@@ -257,29 +257,19 @@ def plot(results: pd.DataFrame, path: Path) -> None:
     from matplotlib import pyplot
 
     at_0_db = results[results["condition"] == "0 dB"]
-    sets, extractors = at_0_db["set"].unique(), at_0_db["extractor"].unique()
+    groups = at_0_db.groupby(["set", "extractor"], sort=False)
+    found = {pair: _mean_interval(rows, "si_sdri_db") for pair, rows in groups}
+    low, means, high = (
+        pd.Series({key: getattr(one, end, np.nan) for key, one in found.items()}).unstack(
+            sort=False
+        )
+        for end in ("low", "estimate", "high")
+    )
     figure, axes = pyplot.subplots(figsize=(8, 4), layout="constrained")
-    width = 0.8 / len(extractors)
-    for number, extractor in enumerate(extractors):
-        own = at_0_db[at_0_db["extractor"] == extractor]
-        for place, set_name in enumerate(sets):
-            value = _mean_interval(own[own["set"] == set_name], "si_sdri_db")
-            if value is None:
-                continue
-            errors = [[value.estimate - value.low], [value.high - value.estimate]]
-            axes.bar(
-                place + (number - (len(extractors) - 1) / 2) * width,
-                value.estimate,
-                width,
-                yerr=errors,
-                color=f"C{number}",
-                label=extractor if place == 0 else None,
-                capsize=3,
-            )
+    errors = np.stack([(means - low).T, (high - means).T], axis=1)
+    means.plot.bar(ax=axes, yerr=errors, width=0.8, capsize=3, rot=0)
     axes.axhline(0, color="black", linewidth=0.8)
-    axes.set_xticks(range(len(sets)), sets)
     axes.set_ylabel("SI-SDRi at 0 dB (dB)")
-    axes.legend()
     figure.savefig(path, dpi=120)
     pyplot.close(figure)
 

@@ -28,7 +28,7 @@ from tse_ser.evaluation.examples import Example, add_places, extract_examples, p
 from tse_ser.evaluation.figures import INK, study_figures
 from tse_ser.evaluation.results import Results, read_results
 from tse_ser.evaluation.tables import build_section
-from tse_ser.publishing.corpora import base_name, find_corpora
+from tse_ser.publishing.corpora import find_corpora
 
 TEMPLATE = "report_template.html"
 PEAK = 0.9
@@ -126,7 +126,7 @@ def _heard(
             f"{results.path} has no joint model beside it: leave out --audio, or give the file in "
             "the folder that the study ran in."
         )
-    licensed = find_corpora(sorted(corpora), {base_name(name): base_name(name) for name in corpora})
+    licensed = find_corpora(sorted(corpora), None)
     return {
         "examples": [_example(example) for example in examples],
         "licences": [f"{corpus.title}: {corpus.license_words}" for corpus in licensed],

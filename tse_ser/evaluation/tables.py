@@ -12,7 +12,6 @@ Parquet file, of the same name, are put below its tables.
 from __future__ import annotations
 
 import argparse
-import json
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -31,13 +30,12 @@ from tse_ser.evaluation.bootstrap import (
     utterance_values,
 )
 from tse_ser.evaluation.results import Results, read_results
+from tse_ser.paper import BEST_ON_TEST, PROTOCOLS, known_label, paper_results, row_key
 
-PAPER_RESULTS = Path(__file__).with_name("paper_results.json")
-PROTOCOLS = {
-    "validated": "trained on all sessions but two, selected on one, tested on the other",
-    "paper": "trained on all sessions but the tested one, last epoch",
-    "best_on_test": "trained on all sessions but the tested one; the best epochs on that session, "
-    "one for WA and one for UA: optimistic",
+# Tables take WA from an epoch of its own, which no card does.
+PROTOCOL_WORDS = PROTOCOLS | {
+    BEST_ON_TEST: "trained on all sessions but the tested one; the best epochs on that session, "
+    "one for WA and one for UA: optimistic"
 }
 HEADINGS = {
     "system": "System",
@@ -61,8 +59,6 @@ USUAL_TEXT = (
     "Against the usual: points of UA over the same system with neutral voices, where the condition "
     "is an emotion, else on the tables' mixtures."
 )
-# What a name in Table VI says of the gender state, which Table V has a column for.
-GENDER_SUFFIX = re.compile(r" \((same|different)\)$")
 
 
 @dataclass(frozen=True)
@@ -108,7 +104,7 @@ def build_section(results: Results) -> Section:
     Returns:
         `Section`: the tables that have a row.
     """
-    paper = json.loads(PAPER_RESULTS.read_text(encoding="utf-8"))
+    paper = paper_results()
     mark = " (optimistic)" if results.facts["optimistic"] else ""
     tables = [_accuracy_table(results, name, table) for name, table in paper["tables"].items()]
     tables += [
@@ -297,10 +293,11 @@ def _caption(results: Results) -> str:
         " Several runs: mean ± standard deviation over folds and seeds."
         * (len(facts["folds"]) * len(facts["seeds"]) > 1)
     )  # fmt: skip
+    protocol = PROTOCOL_WORDS.get(facts["protocol"], "see the study")
     folds, seeds = (", ".join(map(str, facts[name])) for name in ("folds", "seeds"))
     return (
         f"Targets: {', '.join(facts['targets'])}; interferers: {', '.join(facts['interferers'])}. "
-        f"Protocol `{facts['protocol']}` ({PROTOCOLS.get(facts['protocol'], 'see the study')}); "
+        f"Protocol `{facts['protocol']}` ({protocol}); "
         f"folds {folds}; seeds {seeds}. {', '.join(facts['machines'])}; "
         f"{facts['training_minutes']:.0f} minutes of training, "
         f"{facts['scoring_minutes']:.1f} minutes of scoring.{spread}"
@@ -332,26 +329,18 @@ def _matched(
     columns = table["columns"]
     rows: dict[tuple[str, ...], Mapping[str, Any]] = {}
     for row in [*table["rows"], *runs.to_dict("records")]:
-        rows.setdefault(_key(row, columns), row)
+        rows.setdefault(row_key(row, columns), row)
     return [(row, _of_row(runs, key, columns)) for key, row in rows.items()]
 
 
 def _of_row(runs: pd.DataFrame, key: tuple[str, ...], columns: Sequence[str]) -> pd.DataFrame:
     """The runs that belong to a row."""
-    found = [_key(run, columns) == key for run in runs.to_dict("records")]
+    found = [row_key(run, columns) == key for run in runs.to_dict("records")]
     return runs[np.array(found, dtype=bool)]
 
 
-def _key(row: Mapping[str, Any], columns: Sequence[str]) -> tuple[str, ...]:
-    """The labels that a row goes by, whatever their case."""
-    labels = [str(_known(row.get(column))).casefold() for column in columns]
-    return tuple(
-        GENDER_SUFFIX.sub("", label) if "gender_state" in columns else label for label in labels
-    )
-
-
 def _labels(row: Mapping[str, Any], columns: Sequence[str]) -> dict[str, str]:
-    return {HEADINGS[column]: str(_known(row.get(column))) for column in columns}
+    return {HEADINGS[column]: known_label(row.get(column)) for column in columns}
 
 
 def _runs_of_row(
@@ -363,7 +352,7 @@ def _runs_of_row(
         runs = results.runs[results.runs["ua"].notna()]
     else:
         runs = _extractions(results) if name == "extraction" else _in_table(results, name)
-    return _of_row(runs, _key(side, columns), columns)
+    return _of_row(runs, row_key(side, columns), columns)
 
 
 def _papers_difference(
@@ -374,8 +363,8 @@ def _papers_difference(
         if "table" not in side:
             return ""
         table = _paper_table(paper, side["table"])
-        wanted = _key(side, table["columns"])
-        (row,) = (row for row in table["rows"] if _key(row, table["columns"]) == wanted)
+        wanted = row_key(side, table["columns"])
+        (row,) = (row for row in table["rows"] if row_key(row, table["columns"]) == wanted)
         figures.append(row["si_sdri_db" if in_decibels else "ua_percent"])
     return f"{figures[0] - figures[1]:+.2f}"
 
@@ -456,10 +445,6 @@ def _summary(values: pd.Series) -> str:
 
 def _number(value: float | None) -> str:
     return "" if value is None else f"{value:.2f}"
-
-
-def _known(value: Any) -> Any:
-    return "" if value is None or value != value else value
 
 
 def _condition_order(group: tuple[tuple[str, ...], pd.DataFrame]) -> tuple[Any, ...]:

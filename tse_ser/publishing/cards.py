@@ -17,6 +17,7 @@ from transformers import PreTrainedConfig, PreTrainedModel
 from modeling import EXTRACTORS
 from tse_ser import resources
 from tse_ser.conversion.checkpoint_card import PIPELINE_TAGS, TITLES, usage
+from tse_ser.paper import PROTOCOLS
 from tse_ser.publishing.corpora import Corpus, find_corpora, known_facts, titles
 from tse_ser.publishing.errors import PublishingError
 from tse_ser.publishing.licenses import UNKNOWN, License, LicensedPart, choose_license
@@ -25,7 +26,6 @@ from tse_ser.publishing.options import PublishingOptions, Samples
 from tse_ser.publishing.repository import CARD_NAME
 from tse_ser.publishing.results import Result, read_results
 from tse_ser.publishing.training_description import (
-    PROTOCOLS,
     corpora_of,
     is_conversion,
     number,
@@ -230,7 +230,7 @@ def render_card(facts: CardFacts) -> str:
     Raises:
         PublishingError: something is left unfilled, or the metadata are none.
     """
-    used = {result.protocol for result in facts.results}
+    used = {result.published["protocol"] for result in facts.results}
     protocols = {name: words for name, words in PROTOCOLS.items() if name in used}
     return render(
         f"{facts.model_type}.md.jinja", _card_metadata(facts), facts=facts, protocols=protocols

@@ -88,18 +88,18 @@ def listed(names: str | Iterable[str] | None) -> list[str]:
 
 def titles(names: str | Iterable[str] | None) -> str:
     """Corpora by their titles, those that are not known by their names."""
-    given = listed(names)
-    corpora = find_corpora(given, {base_name(name): base_name(name) for name in given})
-    return ", ".join(corpus.title for corpus in corpora)
+    return ", ".join(corpus.title for corpus in find_corpora(listed(names), None))
 
 
-def find_corpora(names: Iterable[str], descriptions: Mapping[str, str]) -> tuple[Corpus, ...]:
+def find_corpora(
+    names: Iterable[str], descriptions: Mapping[str, str] | None
+) -> tuple[Corpus, ...]:
     """The corpora that a training or a plan names.
 
     Args:
         names (`Iterable[str]`): with or without options; repeated ones count once.
-        descriptions (`Mapping[str, str]`): what the user says of corpora that are not known here,
-            such as `folder`, by `base_name`.
+        descriptions (`Mapping[str, str]`, *optional*): what the user says of corpora that are not
+            known here, such as `folder`, by `base_name`; without, they are called by their names.
 
     Returns:
         `tuple[Corpus, ...]`: in the order of their first mention.
@@ -111,12 +111,14 @@ def find_corpora(names: Iterable[str], descriptions: Mapping[str, str]) -> tuple
     return tuple(_find(name, is_own, descriptions) for name, is_own in wanted)
 
 
-def _find(name: str, is_own: bool, descriptions: Mapping[str, str]) -> Corpus:
+def _find(name: str, is_own: bool, descriptions: Mapping[str, str] | None) -> Corpus:
     # Whatever somebody calls a folder, what is in it comes under no other corpus's terms.
     facts = None if is_own else known_facts()["corpora"].get(name)
     if facts is not None:
         fields = {**facts, "languages": tuple(facts["languages"])}
         return Corpus(name=name, license_id=fields.pop("license"), **fields)
+    if descriptions is None:
+        return Corpus(name=name, title=name, license_id=UNKNOWN)
     if name not in descriptions:
         raise PublishingError(
             f"{name}: nothing is known of these recordings here: say what they are by "

@@ -5,11 +5,12 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
 from data_builders.corpora import known_options
+from data_builders.options import RecipeOptions
 from tse_ser.publishing.corpora import known_facts
 from tse_ser.publishing.errors import PublishingError
 from tse_ser.saving import CONVERSION_FACTS_NAME
@@ -28,23 +29,14 @@ PLAIN_FACTS = (
 )
 MODEL_FACTS = ("trainable_encoder_layers", "extraction_loss_weight", "classification_loss_weight")
 MACHINE_FACTS = ("cpu", "cores", "gpu")
-DATA_FACTS = (
-    *("fold", "protocol", "condition", "emotions", "num_speakers", "gender_state"),
-    *("interferer_draw", "interferer_emotions", "interferer_languages", "snr_distribution"),
-    *("snr_range_db", "snr_mean_std_db", "eval_snr_range_db", "segment_seconds"),
-    *("eval_segment_seconds", "enrollment_seconds", "enrollment_emotion", "trim_silence"),
-    *("lowpass_hz", "speed_factors", "noise_snr_range_db", "reverberation", "rt60_range_seconds"),
-    *("noise_share", "reverberation_share", "clean_share", "absent_share", "mixing_seed"),
-    *("fresh_mixtures", "equalizer_db", "random_lowpass_share", "max_examples"),
-    *("max_train_examples", "max_eval_examples", "librimix_subset", "librimix_eval_subset"),
-    "strict_corpora",
-)
 # Options of the data that name folders; whether there was noise, and a recipe, is told.
 PRIVATE_DATA = (
     *("corpus_dir", "corpus_dirs", "cache_dir", "denoised_dir"),
     *("librimix_metadata_dir", "librispeech_dir"),
 )
 CORPUS_NAMES = ("targets", "interferers")
+NAMED_OTHERWISE = {*PRIVATE_DATA, *CORPUS_NAMES, "noise_dir", "config"}
+DATA_FACTS = tuple(one.name for one in fields(RecipeOptions) if one.name not in NAMED_OTHERWISE)
 # Words and numbers as options, versions and processors have them; no path has only these.
 PLAIN_TEXT = re.compile(r"[^/\\~]*")
 

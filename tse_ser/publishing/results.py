@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import filecmp
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,12 +11,12 @@ from typing import Any
 from huggingface_hub import EvalResult
 
 from modeling import EXTRACTORS
+from tse_ser.paper import BEST_ON_TEST, paper_results, row_key
 from tse_ser.publishing.corpora import base_name, find_corpora, listed, titles
 from tse_ser.publishing.errors import PublishingError
-from tse_ser.publishing.lineage import plain_values, read_json
-from tse_ser.publishing.training_description import BEST_ON_TEST, snr_words
+from tse_ser.publishing.lineage import DATA_FACTS, plain_values, read_json
+from tse_ser.publishing.training_description import snr_words
 
-PAPER_RESULTS = Path(__file__).resolve().parent.parent / "evaluation" / "paper_results.json"
 TASK_NAMES = {
     "audio-classification": "Speech emotion recognition",
     "audio-to-audio": "Target speaker extraction",
@@ -26,26 +26,11 @@ CELL_KEYS = {"checkpoint", "condition", "num_examples", "ua", "wa", "si_sdri_db"
 # What of a cell goes to the Hub: no folder of this machine, and no row of a single utterance, which
 # would name what stands in a licensed corpus. Of corpora the name alone: options may hold paths.
 PUBLISHED = (
-    *(
-        "name",
-        "system",
-        "model",
-        "method",
-        "train_set",
-        "test_set",
-        "condition",
-        "split",
-        "fold",
-        "seed",
-    ),
-    *("condition_label", "condition_value", "protocol", "optimistic", "gender_state"),
-    *("num_speakers", "snr_distribution", "snr_range_db", "snr_mean_std_db"),
-    *("interferer_emotions", "interferer_languages", "enrollment_seconds", "enrollment_emotion"),
-    *("trim_silence", "noise_snr_range_db", "reverberation", "rt60_range_seconds", "absent_share"),
-    *("clean_share", "noise_share", "reverberation_share", "lowpass_hz", "speed_factors"),
-    *("interferer_draw", "segment_seconds"),
-    *("mixing_seed", "max_examples", "classes", "num_examples", "wa", "ua", "per_class_recall"),
-    *("confusion", "si_sdr_mixture_db", "si_sdr_extracted_db", "si_sdri_db", "detection"),
+    *("name", "system", "model", "method", "train_set", "test_set", "condition", "split", "fold"),
+    *("seed", "condition_label", "condition_value", "protocol", "optimistic"),
+    *DATA_FACTS,
+    *("classes", "num_examples", "wa", "ua", "per_class_recall", "confusion"),
+    *("si_sdr_mixture_db", "si_sdr_extracted_db", "si_sdri_db", "detection"),
     *("by_interferer_corpus", "by_gender_state", "minutes", "machine", "versions"),
 )
 
@@ -55,27 +40,17 @@ class Result:
     """One test of the model.
 
     Attributes:
-        name (`str`): what the study calls it.
         test_set (`str`): what the model heard, in words: speech, interferers, gender state, SNR.
         dataset_id (`str`): the corpus, by its Hub id where it has one.
-        split (`str`): "test" or another.
-        fold (`int`): from 1.
-        protocol (`str`): how the epoch was chosen.
-        num_examples (`int`): utterances.
         ua_percent (`float`, *optional*): mean of the recalls of the classes.
         wa_percent (`float`, *optional*): share of utterances that are right.
         si_sdri_db (`float`, *optional*): improvement of the SI-SDR.
         paper (`Mapping[str, float]`): what the paper has of these three in the same row.
-        published (`Mapping[str, Any]`): what goes to the Hub as data.
+        published (`Mapping[str, Any]`): what goes to the Hub as data, `PUBLISHED` of the cell.
     """
 
-    name: str
     test_set: str
     dataset_id: str
-    split: str
-    fold: int
-    protocol: str
-    num_examples: int
     ua_percent: float | None
     wa_percent: float | None
     si_sdri_db: float | None
@@ -85,7 +60,7 @@ class Result:
     @property
     def optimistic(self) -> bool:
         """Whether the epoch was chosen on the test session."""
-        return self.protocol == BEST_ON_TEST
+        return bool(self.published["protocol"] == BEST_ON_TEST)
 
     def eval_results(self, pipeline_tag: str) -> list[EvalResult]:
         """The numbers of this model, and no others, for the `model-index` of its card.
@@ -106,9 +81,9 @@ class Result:
                 task_type=pipeline_tag,
                 task_name=TASK_NAMES[pipeline_tag],
                 dataset_type=self.dataset_id,
-                dataset_name=f"{self.test_set}, fold {self.fold}",
-                dataset_config=self.name,
-                dataset_split=self.split,
+                dataset_name=f"{self.test_set}, fold {self.published['fold']}",
+                dataset_config=str(self.published.get("name") or self.published["condition"]),
+                dataset_split=self.published["split"],
                 metric_type=metric_type,
                 metric_name=name + ", best epoch on the test set: optimistic" * self.optimistic,
                 metric_value=value,
@@ -151,16 +126,14 @@ def read_results(source: Path, model_dir: Path, model_type: str) -> tuple[Result
             + (f" (but with {', '.join(found[:5])})" if found else "")
             + ": measure it with tse-ser evaluate --output, or say --not_evaluated"
         )
-    paper = read_json(PAPER_RESULTS)
-    return tuple(as_result(cell, paper, has_emotions=not extracts_only) for cell in own)
+    return tuple(as_result(cell, has_emotions=not extracts_only) for cell in own)
 
 
-def as_result(cell: Mapping[str, Any], paper: Mapping[str, Any], *, has_emotions: bool) -> Result:
+def as_result(cell: Mapping[str, Any], *, has_emotions: bool) -> Result:
     """One cell as a test of the model.
 
     Args:
         cell (`Mapping[str, Any]`): what evaluation wrote.
-        paper (`Mapping[str, Any]`): `tse_ser/evaluation/paper_results.json`.
         has_emotions (`bool`): whether UA and WA are this model's own.
 
     Returns:
@@ -171,43 +144,35 @@ def as_result(cell: Mapping[str, Any], paper: Mapping[str, Any], *, has_emotions
     published = {key: cell[key] for key in PUBLISHED if key in cell and (own_wa or key != "wa")}
     for role in ("targets", "interferers"):
         published[role] = [base_name(name) for name in listed(cell.get(role))]
-    (corpus,) = _corpora(listed(cell["targets"])[:1])
+    (corpus,) = find_corpora(listed(cell["targets"])[:1], None)
     si_sdri_db = cell["si_sdri_db"]
     return Result(
-        name=str(cell.get("name") or cell["condition"]),
         test_set=_test_set(cell),
         dataset_id=corpus.hub_id or corpus.name,
-        split=cell["split"],
-        fold=cell["fold"],
-        protocol=cell["protocol"],
-        num_examples=cell["num_examples"],
         ua_percent=_percent(cell["ua"]) if has_emotions else None,
         wa_percent=_percent(cell["wa"]) if has_emotions and own_wa else None,
         si_sdri_db=None if si_sdri_db is None else round(si_sdri_db, 2),
-        paper=paper_figures(cell, paper),
+        paper=paper_figures(cell),
         published=plain_values(published),
     )
 
 
-def paper_figures(cell: Mapping[str, Any], paper: Mapping[str, Any]) -> dict[str, float]:
+def paper_figures(cell: Mapping[str, Any]) -> dict[str, float]:
     """What the paper reports in the row that a cell belongs to.
 
     Args:
         cell (`Mapping[str, Any]`): with `tables` and the columns that tell its row.
-        paper (`Mapping[str, Any]`): `tse_ser/evaluation/paper_results.json`.
 
     Returns:
         `dict[str, float]`: of `ua_percent`, `wa_percent` and `si_sdri_db` what there is.
     """
     figures: dict[str, float] = {}
+    paper = paper_results()
     tables = [paper["tables"][name] for name in cell.get("tables") or () if name in paper["tables"]]
     for table in [*tables, *([paper["extraction"]] if tables else [])]:
+        wanted = row_key(cell, table["columns"])
         for row in table["rows"]:
-            # As in the tables, where the case does not matter.
-            if all(
-                str(cell.get(column)).lower() == str(row.get(column)).lower()
-                for column in table["columns"]
-            ):
+            if row_key(row, table["columns"]) == wanted:
                 figures |= {name: row[name] for name in FIGURES if name in row}
     return figures
 
@@ -229,10 +194,6 @@ def _test_set(cell: Mapping[str, Any]) -> str:
     }
     words = [f"{targets} with {titles(cell['interferers'])} at {snr_words(cell)}"]
     return ", ".join([*words, *(name for name, is_so in more.items() if is_so), *low_passed])
-
-
-def _corpora(names: Sequence[str]) -> Sequence[Any]:
-    return find_corpora(names, {base_name(name): base_name(name) for name in names})
 
 
 def _labelled(path: Path) -> Any:

@@ -7,13 +7,6 @@ from typing import Any
 
 from tse_ser.publishing.corpora import listed
 
-PROTOCOLS = {
-    "validated": "trained on all sessions but two, selected on one, tested on the other",
-    "paper": "trained on all sessions but the tested one, last epoch",
-    "best_on_test": "trained on all sessions but the tested one; the best epoch on that session: "
-    "optimistic",
-}
-BEST_ON_TEST = "best_on_test"
 NOISE = "noise"
 
 

@@ -39,7 +39,7 @@ from data_builders.option_reader import OptionError, option, read_options, settl
 from data_builders.options import RecipeOptions
 from data_builders.schema import SAMPLING_RATE, CorpusError
 from modeling import TseSerFeatureExtractor
-from modeling.signal_losses import si_snr
+from tse_ser.evaluation.metrics.si_sdr.si_sdr import scale_invariant_sdr
 from tse_ser.training.build_model import load_pretrained
 from tse_ser.training.collator import TseSerCollator
 from tse_ser.training.train import run_program
@@ -343,7 +343,7 @@ def metadata_row(
     Returns:
         `dict[str, Any]`: `DENOISED_FEATURES`.
     """
-    extracted_db = si_sdr_db(example["extracted"], example["target"])
+    extracted_db = scale_invariant_sdr(example["extracted"], example["target"])
     duration_seconds = len(example["extracted"]) / SAMPLING_RATE
     return {
         **sources[example["utterance_id"]],
@@ -356,14 +356,8 @@ def metadata_row(
         "split": job.split,
         "source_utterance_id": example["utterance_id"],
         "si_sdr_db": extracted_db,
-        "si_sdri_db": extracted_db - si_sdr_db(example["mixture"], example["target"]),
+        "si_sdri_db": extracted_db - scale_invariant_sdr(example["mixture"], example["target"]),
     }
-
-
-def si_sdr_db(estimate: np.ndarray, target: np.ndarray) -> float:
-    """SI-SDR of one waveform in dB, in float64; the zero-mean form, which equals SI-SNR."""
-    pair = [torch.from_numpy(signal.astype(np.float64))[None] for signal in (estimate, target)]
-    return si_snr(*pair).item()
 
 
 def _write_metadata(rows: list[dict[str, Any]], path: Path) -> None:

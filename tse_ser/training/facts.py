@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -43,10 +43,8 @@ def training_facts(
     state: TrainerState,
     *,
     minutes: float,
-    num_examples: Mapping[str, int],
-    num_parameters: Mapping[str, int],
-    machine: Mapping[str, Any],
     best_on_test: Mapping[str, Any] | None = None,
+    **measured: Any,
 ) -> dict[str, Any]:
     """Collects the facts of a finished training.
 
@@ -54,11 +52,10 @@ def training_facts(
         options (`TrainingOptions`): model, data and optimisation.
         state (`TrainerState`): with the log history.
         minutes (`float`): wall time of training in this and the resumed runs before it.
-        num_examples (`Mapping[str, int]`): targets by split.
-        num_parameters (`Mapping[str, int]`): all and trainable parameters.
-        machine (`Mapping[str, Any]`): processor, cores and GPU.
         best_on_test (`Mapping[str, Any]`, *optional*): the epochs that were chosen on the test
             session, see `tse_ser.training.best_on_test`.
+        **measured: `num_examples` (targets by split), `num_parameters` (all and trained) and
+            `machine` (processor, cores and GPU), as they are written.
 
     Returns:
         `dict[str, Any]`: plain values, ready for JSON.
@@ -71,19 +68,17 @@ def training_facts(
         "data": data_facts(options.data),
         "training": {key: getattr(value, "value", value) for key, value in training.items()},
         "num_processes": options.training.world_size,
-        "num_examples": dict(num_examples),
-        "num_parameters": dict(num_parameters),
+        **measured,
         "minutes": round(minutes, 2),
         "epochs": state.epoch,
         "steps": state.global_step,
         "best_step": state.best_global_step,
         "best_metric": state.best_metric,
-        "first_log": _first(state, "loss"),
-        "last_log": _last(state, "loss"),
-        "last_validation": _last(state, "eval_loss"),
+        "first_log": _first(state.log_history, "loss"),
+        "last_log": _first(state.log_history[::-1], "loss"),
+        "last_validation": _first(state.log_history[::-1], "eval_loss"),
         "optimistic": best_on_test is not None,
-        "best_on_test": None if best_on_test is None else dict(best_on_test),
-        "machine": dict(machine),
+        "best_on_test": best_on_test,
         "versions": describe_versions(),
     }
 
@@ -113,9 +108,5 @@ def write_facts(facts: Mapping[str, Any], output_dir: str | Path) -> Path:
     return path
 
 
-def _first(state: TrainerState, key: str) -> dict[str, float] | None:
-    return next((entry for entry in state.log_history if key in entry), None)
-
-
-def _last(state: TrainerState, key: str) -> dict[str, float] | None:
-    return next((entry for entry in reversed(state.log_history) if key in entry), None)
+def _first(history: Iterable[dict[str, float]], key: str) -> dict[str, float] | None:
+    return next((entry for entry in history if key in entry), None)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from torch.utils.data import Dataset
+from torch.utils.data import Dataset, Subset
 
 from data_builders import MixtureDataset, load_mixtures
 from data_builders.librimix.extraction import LibriMixExtractionDataset
@@ -84,29 +84,18 @@ def _load_librimix(data: RecipeOptions, *, train: bool) -> Examples:
     return examples if most is None or most >= len(examples) else SpreadExamples(examples, most)
 
 
-class SpreadExamples(Dataset[dict[str, Any]]):
-    """Some examples of LibriMix, evenly spread over all.
+class SpreadExamples(Subset[dict[str, Any]]):
+    """Some examples of LibriMix, so many of them evenly spread over all."""
 
-    Args:
-        examples (`LibriMixExtractionDataset`): all examples.
-        num_examples (`int`): how many of them, 1 at least.
-    """
+    dataset: LibriMixExtractionDataset
 
     def __init__(self, examples: LibriMixExtractionDataset, num_examples: int) -> None:
-        self.examples = examples
-        self.num_examples = num_examples
+        size = len(examples)
+        super().__init__(examples, [index * size // num_examples for index in range(num_examples)])
 
     def set_epoch(self, epoch: int) -> None:
         """See `LibriMixExtractionDataset.set_epoch`."""
-        self.examples.set_epoch(epoch)
-
-    def __len__(self) -> int:
-        return self.num_examples
-
-    def __getitem__(self, index: int) -> dict[str, Any]:
-        if not 0 <= index < self.num_examples:
-            raise IndexError(f"index {index} is out of range: {self.num_examples} examples")
-        return self.examples[index * len(self.examples) // self.num_examples]
+        self.dataset.set_epoch(epoch)
 
 
 def _folder(data: RecipeOptions, name: str) -> Path:
