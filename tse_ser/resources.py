@@ -53,13 +53,6 @@ def find(name: str | Path) -> Path:
 
 
 def find_in_words(words: Iterable[str]) -> list[str]:
-    """The words of a command line, with `find` applied to those that begin with such a folder.
-
-    Args:
-        words (`Iterable[str]`): such as "--config" and "recipes/generated/2_joint.yaml".
-
-    Returns:
-        `list[str]`: the words; all others as they were.
-    """
+    """The words of a command line, with `find` applied to those below `recipes/` and `studies/`."""
     starts = tuple(f"{one}/" for one in NAMED_BY_PATH)
     return [str(find(word)) if word.startswith(starts) else word for word in words]

@@ -306,12 +306,7 @@ def show_sample(chosen: str) -> tuple[dict[str, Any], dict[str, Any]]:
 
 
 def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
-    """
-    The command line.
-
-    Raises:
-        SystemExit: there is no model to show.
-    """
+    """The command line; ends the program where there is no model to show."""
     parser = argparse.ArgumentParser(description="A web page for a published model.")
     parser.add_argument(
         "--model",

@@ -20,16 +20,8 @@ MAX_TIME_STEPS = 6
 
 
 def probability_table(separated: dict[str, float], unseparated: dict[str, float]) -> str:
-    """
-    A table of bars, an emotion a row, with and without separation of the voice.
-
-    Args:
-        separated: probability of each emotion in the separated voice.
-        unseparated: the same emotions for the whole recording.
-
-    Returns:
-        HTML.
-    """
+    """HTML: a table of bars, an emotion a row, in the separated voice and in the whole
+    recording."""
     rows = "".join(
         f'<tr><th scope="row">{escape(emotion.capitalize())}</th>'
         f"{_bar(separated[emotion], 'separated', separated)}"
@@ -44,17 +36,8 @@ def probability_table(separated: dict[str, float], unseparated: dict[str, float]
 
 
 def spectrogram_figure(waveform: np.ndarray, sampling_rate: int, title: str) -> str:
-    """
-    A spectrogram with seconds below and kHz beside it, as wide as the page lets it be.
-
-    Args:
-        waveform: `(num_samples,)`.
-        sampling_rate: in Hz.
-        title: what is seen.
-
-    Returns:
-        HTML that needs no other file.
-    """
+    """HTML without other files: the spectrogram of a waveform of `(num_samples,)`, with seconds
+    below and kHz beside it, as wide as the page lets it be."""
     seconds, top_khz = len(waveform) / sampling_rate, sampling_rate / 2000
     picture = base64.b64encode(indexed_png(spectrogram(waveform, sampling_rate))).decode("ascii")
     across = "".join(
@@ -111,15 +94,7 @@ def time_ticks(seconds: float) -> list[float]:
 
 
 def indexed_png(levels: np.ndarray) -> bytes:
-    """
-    A PNG file in the colours of `colour_map`.
-
-    Args:
-        levels: uint8 of shape `(height, width)`.
-
-    Returns:
-        The file.
-    """
+    """A PNG file of uint8 levels of `(height, width)`, in the colours of `colour_map`."""
     picture = Image.fromarray(levels)
     picture.putpalette(colour_map().tobytes())
     file = io.BytesIO()

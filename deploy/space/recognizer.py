@@ -178,15 +178,8 @@ def as_int16(waveform: np.ndarray) -> np.ndarray:
 
 
 def find_example(model: str) -> tuple[str, str] | None:
-    """
-    The recording and the sample of a voice that a model may bring along.
-
-    Args:
-        model: folder or hub id.
-
-    Returns:
-        Their two files, or `None` where the model has none.
-    """
+    """Files of the recording and of the sample of a voice that a model may bring along; `None`
+    where it has none."""
     try:
         found = [cached_file(model, f"sample/{name}.wav") for name in ("mixture", "enrollment")]
     except OSError:
@@ -218,12 +211,7 @@ def with_voice(voices: dict[str, Tensor], name: str, embedding: Tensor) -> dict[
 
 
 def saved_voice(voices: dict[str, Tensor], name: str) -> Tensor:
-    """
-    One voice of a session.
-
-    Raises:
-        RecordingError: it is gone, as after an hour.
-    """
+    """One voice of a session; raises `RecordingError` where it is gone, as after an hour."""
     if name not in voices:
         raise RecordingError(
             f"The voice of {name} is no longer saved. Reload the page, and give a new sample."
@@ -232,12 +220,8 @@ def saved_voice(voices: dict[str, Tensor], name: str) -> Tensor:
 
 
 def checked_name(name: str) -> str:
-    """
-    A name without the spaces around it.
-
-    Raises:
-        RecordingError: nothing is left, or it is too long.
-    """
+    """A name without the spaces around it; raises `RecordingError` where nothing is left, or
+    too much."""
     name = " ".join(name.split())
     if not name:
         raise RecordingError("The voice needs a name. Type one, then save it.")

@@ -87,14 +87,7 @@ class OneLineParser(argparse.ArgumentParser):
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Runs one command.
-
-    Args:
-        argv (`Sequence[str]`, *optional*): arguments; those of the process by default.
-
-    Returns:
-        `int`: exit code, see `EXIT_CODES`.
-    """
+    """Runs one command; returns its exit code, see `EXIT_CODES`."""
     words = list(sys.argv[1:] if argv is None else argv)
     for stream in (sys.stdout, sys.stderr):
         # Names of files are bytes to the system, not always text.
@@ -104,24 +97,17 @@ def main(argv: Sequence[str] | None = None) -> int:
         if words and words[0] in PROGRAMS:
             return run_program(words[0], words[1:])
         arguments = build_parser().parse_args(words)
-        return run(arguments)
+        return _run(arguments)
     except (ValueError, OSError, RuntimeError) as error:
-        print(f"tse-ser: error: {describe(error)}", file=sys.stderr)
+        print(f"tse-ser: error: {_describe(error)}", file=sys.stderr)
         return CANNOT
     except KeyboardInterrupt:
         print("tse-ser: interrupted: extract goes on with the same command", file=sys.stderr)
         return INTERRUPTED
 
 
-def describe(error: Exception) -> str:
-    """What went wrong, in one line that names the file.
-
-    Args:
-        error (`Exception`): what was raised.
-
-    Returns:
-        `str`: the line.
-    """
+def _describe(error: Exception) -> str:
+    """What went wrong, in one line that names the file."""
     if isinstance(error, OSError) and error.strerror:
         place = f"{error.filename}: " if error.filename else ""
         hint = {
@@ -133,15 +119,8 @@ def describe(error: Exception) -> str:
     return " ".join(str(error).split()) or type(error).__name__
 
 
-def run(arguments: argparse.Namespace) -> int:
-    """Runs the command that the arguments name.
-
-    Args:
-        arguments (`argparse.Namespace`): what the parser gives.
-
-    Returns:
-        `int`: exit code.
-    """
+def _run(arguments: argparse.Namespace) -> int:
+    """Runs the command that the arguments name; returns its exit code."""
     # Imported here: torch takes seconds, which help and wrong flags need not wait for.
     from tse_ser.cli import enroll, extract, predict
 

@@ -31,16 +31,9 @@ def add_programs(commands: argparse._SubParsersAction[Any]) -> None:
 
 
 def run_program(name: str, words: Sequence[str]) -> int:
-    """Runs a program; it alone is imported.
-
-    Args:
-        name (`str`): of `PROGRAMS`.
-        words (`Sequence[str]`): its arguments; a recipe that the working folder does not have is
-            that of the package.
-
-    Returns:
-        `int`: exit code.
-    """
+    """Runs a program of `PROGRAMS`, which alone is imported, with the words after its name;
+    returns its exit code. A recipe that the working folder does not have is that of the
+    package."""
     module, _ = PROGRAMS[name]
     words = resources.find_in_words(words)
     sys.argv = [f"tse-ser {name}", *words]  # the name in usages and errors

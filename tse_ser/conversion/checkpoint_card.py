@@ -39,16 +39,7 @@ PIPELINE_TAGS = {
 
 
 def usage(config: PreTrainedConfig, name: str) -> str:
-    """
-    The lines of Python that use a model.
-
-    Args:
-        config: config of one of the three models.
-        name: its hub id or folder.
-
-    Returns:
-        `str`: the lines.
-    """
+    """The lines of Python that use a model, by its config and its hub id or folder."""
     # A projection without an encoder of its own takes what an outside speaker encoder heard.
     from_outside = (
         getattr(config, "auxiliary_type", None) == "projection"

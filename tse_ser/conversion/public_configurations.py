@@ -146,12 +146,8 @@ def espnet_config(config: Mapping[str, Any], sampling_rate: int = 16000) -> TdSp
 
 
 def has_group_norm(config: Mapping[str, Any]) -> bool:
-    """
-    Whether the blocks of an ESPnet extractor have torch's group norm.
-
-    Args:
-        config: ESPnet's training configuration.
-    """
+    """Whether the blocks of the extractor in ESPnet's training configuration have torch's group
+    norm."""
     return config.get("extractor_conf", {}).get("norm_type") == ESPNET_GROUP_NORM
 
 

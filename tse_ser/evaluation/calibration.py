@@ -251,12 +251,7 @@ def detection(
 
 
 def write_settings(folder: Path, result: Mapping[str, Any]) -> None:
-    """Puts what was found into a model's config.json.
-
-    Args:
-        folder (`Path`): of a saved model.
-        result (mapping): from `calibrate`.
-    """
+    """Puts what `calibrate` found into the config.json of a model's folder."""
     path = folder / "config.json"
     config = json.loads(path.read_text(encoding="utf-8"))
     config["temperature"] = round(result["temperature"], 4)
@@ -268,14 +263,8 @@ def write_settings(folder: Path, result: Mapping[str, Any]) -> None:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Reads the options, calibrates, prints the numbers, and writes them where asked.
-
-    Args:
-        argv (`Sequence[str]`, *optional*): arguments; those of the process by default.
-
-    Returns:
-        `int`: exit code, 2 where an option or a corpus cannot be used.
-    """
+    """Calibrates, prints the numbers, and writes them where asked; returns the exit code, 2
+    where an option or a corpus cannot be used."""
     parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     parser.add_argument("--false_alarm_rate", type=float, default=0.05)
     parser.add_argument("--write", action="store_true")

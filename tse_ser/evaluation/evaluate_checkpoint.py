@@ -281,14 +281,8 @@ def _write_results(path: Path, result: Mapping[str, Any]) -> None:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Reads the options, scores the checkpoint, prints the main numbers.
-
-    Args:
-        argv (`Sequence[str]`, *optional*): arguments; those of the process by default.
-
-    Returns:
-        `int`: exit code, 2 where an option or a corpus cannot be used.
-    """
+    """Scores the checkpoint and prints the main numbers; returns the exit code, 2 where an
+    option or a corpus cannot be used."""
     try:
         result = evaluate_checkpoint(**vars(read_evaluation_options(argv)))
     except (OptionError, CorpusError) as error:

@@ -170,11 +170,7 @@ def probabilities(outputs: Mapping[str, Any], emotions: Sequence[str]) -> dict[s
 
 
 def add_places(parser: argparse.ArgumentParser) -> None:
-    """Adds the options that say where the corpora lie.
-
-    Args:
-        parser (`argparse.ArgumentParser`): of a program that runs models.
-    """
+    """Adds the options that say where the corpora lie."""
     parser.add_argument("--corpus_dir", help="folder that holds a folder <name> for each corpus")
     parser.add_argument(
         "--corpus_dirs", nargs="+", help="folders of single corpora, as iemocap=/data/IEMOCAP"

@@ -24,14 +24,8 @@ without any audio. Repositories are private unless --public is given."""
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """Builds the folder of a repository, and shows or uploads it.
-
-    Args:
-        argv (`Sequence[str]`, *optional*): arguments; those of the process by default.
-
-    Raises:
-        PublishingError: something must not, or cannot, be published.
-    """
+    """Builds the folder of a repository, and shows or uploads it; raises `PublishingError`
+    where something must not, or cannot, be published."""
     logging.disable_progress_bar()  # that of reading and writing weights
     options = parse_options(argv)
     check_destination(options.repo_id, options.revision, options.create_pr)

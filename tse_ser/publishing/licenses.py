@@ -79,14 +79,8 @@ class LicensedPart:
 
 
 def conditions(license_id: str) -> frozenset[str]:
-    """What a licence asks for.
-
-    Args:
-        license_id (`str`): as the Hub writes it, or `research-only`.
-
-    Returns:
-        `frozenset[str]`: of "by", "nc", "sa", "nd" and "research"; empty for licences of code.
-    """
+    """What a licence asks for, of "by", "nc", "sa", "nd" and "research"; nothing, for licences
+    of code."""
     if license_id == OWN_TERMS:
         return frozenset({"research"})
     if license_id.startswith("cc-"):
@@ -95,14 +89,8 @@ def conditions(license_id: str) -> frozenset[str]:
 
 
 def is_known(license_id: str) -> bool:
-    """Whether it is known here what a licence asks for.
-
-    Args:
-        license_id (`str`): as the Hub writes it.
-
-    Returns:
-        `bool`: False for `unknown`, and for every identifier that is not listed here.
-    """
+    """Whether it is known here what a licence asks for: not of `unknown`, nor of any that is
+    not listed here."""
     listed = license_id in FREE or license_id in SAME_LICENSE or license_id == OWN_TERMS
     return listed or NAMED_CONDITIONS.fullmatch(license_id) is not None
 

@@ -251,17 +251,7 @@ def _read_facts(model_dir: Path) -> dict[str, Any]:
 
 
 def read_json(path: Path) -> Any:
-    """Reads a JSON file.
-
-    Args:
-        path (`Path`): the file.
-
-    Returns:
-        `Any`: its content.
-
-    Raises:
-        PublishingError: it cannot be read.
-    """
+    """The content of a JSON file; raises `PublishingError` where it cannot be read."""
     try:
         return json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:

@@ -78,14 +78,7 @@ def list_files(folder: Path) -> list[str]:
 
 
 def describe_tree(folder: Path) -> str:
-    """The files of a repository and their sizes, for reading.
-
-    Args:
-        folder (`Path`): folder of a repository.
-
-    Returns:
-        `str`: a line a file, and the sum.
-    """
+    """The files of a repository and their sizes, a line a file, and the sum."""
     sizes = {name: (folder / name).stat().st_size for name in list_files(folder)}
     lines = [f"{tqdm.format_sizeof(size, 'B'):>8}  {name}" for name, size in sizes.items()]
     total = tqdm.format_sizeof(sum(sizes.values()), "B")

@@ -63,14 +63,8 @@ class Result:
         return bool(self.published["protocol"] == BEST_ON_TEST)
 
     def eval_results(self, pipeline_tag: str) -> list[EvalResult]:
-        """The numbers of this model, and no others, for the `model-index` of its card.
-
-        Args:
-            pipeline_tag (`str`): the task.
-
-        Returns:
-            `list[EvalResult]`: UA, WA and SI-SDRi, as far as the test has them.
-        """
+        """The numbers of this model, and no others, for the `model-index` of its card: UA,
+        WA and SI-SDRi, as far as the test has them."""
         metrics = (
             ("recall", "UA (%), mean recall of the classes", self.ua_percent),
             ("accuracy", "WA (%), accuracy", self.wa_percent),

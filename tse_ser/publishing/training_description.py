@@ -45,14 +45,7 @@ def is_conversion(facts: Mapping[str, Any]) -> bool:
 
 
 def snr_words(options: Mapping[str, Any]) -> str:
-    """The law of the SNR between target and interferer, in a few words.
-
-    Args:
-        options (`Mapping[str, Any]`): `snr_distribution` and what goes with it.
-
-    Returns:
-        `str`: such as "0 dB" or "-5 to 5 dB".
-    """
+    """The law of the SNR between target and interferer, such as "0 dB" or "-5 to 5 dB"."""
     law = options.get("snr_distribution", "uniform")
     if law == "loudness":
         return "by LibriMix's law of loudness"

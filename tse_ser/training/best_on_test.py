@@ -61,13 +61,7 @@ class BestOnTest(TrainerCallback, ExportableState):
 
 
 def best_on_test_facts(callbacks: list[TrainerCallback]) -> dict[str, Any] | None:
-    """The facts of the choice, if a training chose on the test session.
-
-    Args:
-        callbacks (`list[TrainerCallback]`): those of the trainer; resuming replaces them.
-
-    Returns:
-        `dict[str, Any]` or `None`: see `BestOnTest.facts`.
-    """
+    """The facts of the choice (`BestOnTest.facts`), if a training chose on the test session;
+    `callbacks` are those of the trainer, which resuming replaces."""
     chosen = [callback.facts() for callback in callbacks if isinstance(callback, BestOnTest)]
     return chosen[0] if chosen else None

@@ -91,14 +91,8 @@ def check_run_shape(checkpoint: str, shape: Mapping[str, int]) -> None:
 
 
 def checkpoint_problem(folder: Path) -> str | None:
-    """What keeps a training from resuming from a folder.
-
-    Args:
-        folder (`Path`): the folder to look at.
-
-    Returns:
-        `str`: the first problem found, or `None` for a complete checkpoint.
-    """
+    """What keeps a training from resuming from a folder: the first problem, `None` for a
+    complete checkpoint."""
     if not folder.is_dir():
         return "there is no such folder"
     for name in CHECKPOINT_FILES:

@@ -80,14 +80,8 @@ class CostEstimator:
         self._sizes: dict[str, dict[str, tuple[int, int]]] = {}
 
     def cost(self, step: Mapping[str, Any]) -> Cost:
-        """The cost of one run.
-
-        Args:
-            step (mapping): `program`, "train" or "denoise"; `arguments` of its command; `folder`.
-
-        Returns:
-            `Cost`: what could be found out.
-        """
+        """What could be found out about one run of a step: its `program` ("train" or
+        "denoise"), the `arguments` of its command and its `folder`."""
         estimate = self._training if step["program"] == "train" else self._denoising
         return estimate([*step["arguments"], *self._places], step["folder"])
 

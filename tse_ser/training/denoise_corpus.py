@@ -108,14 +108,8 @@ class Job:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Reads the arguments and writes the set, and says in one line what went wrong.
-
-    Args:
-        argv (`Sequence[str]`, *optional*): arguments; those of the process by default.
-
-    Returns:
-        `int`: exit code, 0 where all is done, 2 where it cannot be, 130 where it was interrupted.
-    """
+    """Writes the set, and says in one line what went wrong; returns the exit code, 2 where it
+    cannot be, 130 where it was interrupted."""
     return run_program("tse-ser denoise", lambda: denoise(argv), GO_ON)
 
 

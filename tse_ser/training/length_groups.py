@@ -50,17 +50,8 @@ class LengthGroupedSampler(Sampler[int]):
 
 
 def lengths_of(dataset: Any) -> np.ndarray:
-    """The lengths that a dataset tells of its examples.
-
-    Args:
-        dataset (`Dataset`): examples.
-
-    Returns:
-        `np.ndarray` of shape `(num_examples,)`: samples.
-
-    Raises:
-        OptionError: it does not tell them.
-    """
+    """The samples of each example of a dataset, `(num_examples,)`; raises `OptionError` where
+    it does not tell them."""
     if not hasattr(dataset, "lengths"):
         raise OptionError(
             "train_sampling_strategy: 'group_by_length' needs mixtures drawn from corpora: set "

@@ -13,14 +13,8 @@ ENROLLMENT_FIELDS = ("enrollment_id", "enrollment_start", "enrollment_num_sample
 
 
 def can_be_kept(example: dict[str, Any]) -> bool:
-    """Whether an example says which enrollment it has, as those of drawn mixtures do.
-
-    Args:
-        example (`dict`): an example of the contract between data and models.
-
-    Returns:
-        `bool`: `False` for the examples of LibriMix.
-    """
+    """Whether an example says which enrollment it has: those of drawn mixtures do, those of
+    LibriMix do not."""
     return all(name in example.get("spec", {}) for name in ENROLLMENT_FIELDS)
 
 

@@ -52,14 +52,8 @@ FULL_DISK_WORDS = ("No space left on device", "inline_container.cc")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Trains, and says in one line what went wrong.
-
-    Args:
-        argv (`Sequence[str]`, *optional*): arguments; those of the process by default.
-
-    Returns:
-        `int`: exit code, 0 where all is done, 2 where it cannot be, 130 where it was interrupted.
-    """
+    """Trains, and says in one line what went wrong; returns the exit code, 2 where it cannot
+    be, 130 where it was interrupted."""
     return run_program("tse-ser train", lambda: train(argv), GO_ON)
 
 

@@ -138,14 +138,8 @@ class LossParts:
         self._count += 1
 
     def drain(self, trainer: Trainer) -> dict[str, float]:
-        """Means over the batches and over the processes; begins a new interval.
-
-        Args:
-            trainer (`Trainer`): whose processes are averaged; all of them must call.
-
-        Returns:
-            `dict[str, float]`: mean of each part that was added.
-        """
+        """Means of the added parts over the batches and over the trainer's processes, all
+        of which must call; begins a new interval."""
         if not self._sums:
             return {}
         names = sorted(self._sums)
