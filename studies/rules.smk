@@ -228,7 +228,13 @@ wildcard_constraints:
     seed=r"\d+|all",
 
 
-localrules: study, costs, results, tables, figures, report
+localrules: all, study, costs, results, tables, figures, report
+
+
+rule all:
+    default_target: True
+    input:
+        REPORT,
 
 
 rule train:

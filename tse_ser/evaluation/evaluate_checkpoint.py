@@ -54,13 +54,8 @@ from tse_ser.options import (
 )
 
 PLACES = (
-    "model",
-    "classifier",
-    "output",
-    "corpus_dir",
-    "corpus_dirs",
-    "cache_dir",
-    "denoised_dir",
+    *("model", "classifier", "output"),
+    *("corpus_dir", "corpus_dirs", "cache_dir", "denoised_dir"),
 )
 # Where a training under `best_on_test` keeps the epoch with the best WA; its own weights are those
 # of the epoch with the best UA.
@@ -236,10 +231,8 @@ def _score_best_wa(settings: EvaluationOptions) -> dict[str, Any]:
             f"Protocol 'best_on_test' takes WA from the epoch in {folder}, which is missing: "
             "train with --protocol best_on_test."
         )
-    if settings.classifier is None:
-        best = replace(settings, model=str(folder))
-    else:
-        best = replace(settings, classifier=str(folder))
+    chosen = "model" if settings.classifier is None else "classifier"
+    best = replace(settings, **{chosen: str(folder)})
     rows = _predict(load_model(best.model, best.classifier), best)
     return {
         "wa": score_predictions(rows, best.classes)["wa"],

@@ -174,15 +174,16 @@ def _differences_table(results: Results, paper: Mapping[str, Any]) -> Table:
     for difference in paper["differences"]:
         in_decibels = difference["unit"] == "dB"
         metric, factor = ("si_sdri_db", 1) if in_decibels else ("ua", 100)
-        sides = [difference["first"], difference["second"]]
-        first, second = (_runs_of_row(results, paper, side) for side in sides)
+        sides = [_side(results, paper, difference[name]) for name in ("first", "second")]
+        (first, second), papers = zip(*sides, strict=True)
         row = {"Difference": difference["text"], "Unit": difference["unit"], "Ours": ""}
         values = pd.DataFrame()
         if len(first) and len(second):
             row["Ours"] = f"{factor * (first[metric].mean() - second[metric].mean()):+.2f}"
             values = _paired(results, first, second, in_decibels=in_decibels)
         row |= _intervals(values, in_decibels=in_decibels)
-        row["Paper's †"] = _papers_difference(paper, sides, in_decibels=in_decibels)
+        figures = [one.get("si_sdri_db" if in_decibels else "ua_percent") for one in papers]
+        row["Paper's †"] = "" if None in figures else f"{figures[0] - figures[1]:+.2f}"
         # What the paper does not claim has a row where it was run.
         if row["Ours"] or row["Paper's †"]:
             rows.append(row)
@@ -343,35 +344,21 @@ def _labels(row: Mapping[str, Any], columns: Sequence[str]) -> dict[str, str]:
     return {HEADINGS[column]: known_label(row.get(column)) for column in columns}
 
 
-def _runs_of_row(
+def _side(
     results: Results, paper: Mapping[str, Any], side: Mapping[str, str]
-) -> pd.DataFrame:
+) -> tuple[pd.DataFrame, Mapping[str, Any]]:
+    """Our runs of one side of a difference, and the paper's row of it, empty where it has none."""
     name = side.get("table")
-    columns = [*side] if name is None else _paper_table(paper, name)["columns"]
     if name is None:
-        runs = results.runs[results.runs["ua"].notna()]
+        runs, columns, rows = results.runs[results.runs["ua"].notna()], [*side], []
     else:
-        runs = _extractions(results) if name == "extraction" else _in_table(results, name)
-    return _of_row(runs, row_key(side, columns), columns)
-
-
-def _papers_difference(
-    paper: Mapping[str, Any], sides: Sequence[Mapping[str, str]], *, in_decibels: bool
-) -> str:
-    figures = []
-    for side in sides:
-        if "table" not in side:
-            return ""
-        table = _paper_table(paper, side["table"])
-        wanted = row_key(side, table["columns"])
-        (row,) = (row for row in table["rows"] if row_key(row, table["columns"]) == wanted)
-        figures.append(row["si_sdri_db" if in_decibels else "ua_percent"])
-    return f"{figures[0] - figures[1]:+.2f}"
-
-
-def _paper_table(paper: Mapping[str, Any], name: str) -> Mapping[str, Any]:
-    table: Mapping[str, Any] = paper["extraction" if name == "extraction" else "tables"]
-    return table if name == "extraction" else table[name]
+        is_extraction = name == "extraction"
+        runs = _extractions(results) if is_extraction else _in_table(results, name)
+        table = paper["extraction"] if is_extraction else paper["tables"][name]
+        columns, rows = table["columns"], table["rows"]
+    wanted = row_key(side, columns)
+    papers = next((row for row in rows if row_key(row, columns) == wanted), {})
+    return _of_row(runs, wanted, columns), papers
 
 
 def _against_usual(results: Results, ours: pd.DataFrame) -> tuple[str, pd.DataFrame]:

@@ -138,19 +138,16 @@ def claimed(training_args: TseSerTrainingArguments) -> Iterator[None]:
     if training_args.process_index != 0:
         yield
         return
-    # The system lets go of it when the process ends, however that happens.
-    lock = FileLock(folder / LOCK_NAME, timeout=0)
     try:
-        lock.acquire()
+        # The system lets go of it when the process ends, however that happens.
+        held = FileLock(folder / LOCK_NAME, timeout=0).acquire()
     except Timeout as error:
         raise OptionError(
             f"--output_dir {folder}: another training writes into it: wait for its end, or name "
             f"another folder"
         ) from error
-    try:
+    with held:
         yield
-    finally:
-        lock.release()
 
 
 def _check_rate(model: PreTrainedModel) -> None:
@@ -263,11 +260,8 @@ def announce(trainer: TseSerTrainer, options: TrainingOptions, checkpoint: str |
 
 def count_parameters(trainer: TseSerTrainer) -> dict[str, int]:
     """Parameters of the model, and those of them that are trained."""
-    parameters = list(trainer.network.parameters())
-    return {
-        "all": sum(p.numel() for p in parameters),
-        "trained": sum(p.numel() for p in parameters if p.requires_grad),
-    }
+    network = trainer.network
+    return {"all": network.num_parameters(), "trained": network.num_parameters(only_trainable=True)}
 
 
 def save(trainer: TseSerTrainer, options: TrainingOptions) -> None:

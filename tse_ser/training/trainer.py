@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Sized
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -14,6 +14,7 @@ from torch.nn import functional as F
 from torch.utils.data import DataLoader
 from transformers import (
     EvalPrediction,
+    PreTrainedModel,
     Trainer,
     TrainerCallback,
     TrainerControl,
@@ -170,10 +171,9 @@ class TseSerTrainer(Trainer):
                 callback.logging_dir = f"{self.args.output_dir}/runs"
 
     @property
-    def network(self) -> nn.Module:
+    def network(self) -> PreTrainedModel:
         """The model without what several processes wrap it in."""
-        assert self.model is not None
-        return self.model
+        return cast(PreTrainedModel, self.model)
 
     @property
     def num_train_examples(self) -> int:
