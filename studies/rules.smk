@@ -228,13 +228,7 @@ wildcard_constraints:
     seed=r"\d+|all",
 
 
-localrules: all, study, costs, results, tables, figures, report
-
-
-rule all:
-    default_target: True
-    input:
-        REPORT,
+localrules: study, costs, results, tables, figures, report
 
 
 rule train:
