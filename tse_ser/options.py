@@ -31,6 +31,7 @@ from data_builders.options import DataOptions, RecipeOptions, read_split
 from data_builders.schema import EMOTIONS
 
 Data = TypeVar("Data", bound=DataOptions)
+Evaluation = TypeVar("Evaluation", bound="EvaluationOptions")
 Stage = Literal["extraction", "classification", "joint"]
 Condition = Literal["clean", "noisy", "denoised"]
 
@@ -316,11 +317,14 @@ class EvaluationOptions(DataOptions):
             )
 
 
-def read_evaluation_options(argv: Sequence[str] | None = None) -> EvaluationOptions:
+def read_evaluation_options(
+    argv: Sequence[str] | None = None, kind: type[Evaluation] = EvaluationOptions
+) -> Evaluation:
     """Reads the options of an evaluation.
 
     Args:
         argv (`Sequence[str]`, *optional*): arguments; those of the process if not given.
+        kind (`type`): `EvaluationOptions`, or what adds to them.
 
     Returns:
         `EvaluationOptions`: with `--config RECIPE`, on the mixtures that the recipe has of the
@@ -330,14 +334,12 @@ def read_evaluation_options(argv: Sequence[str] | None = None) -> EvaluationOpti
         OptionError: an unknown flag, a value that does not fit, or options that exclude each other.
     """
     parser = OptionParser(
-        [EvaluationOptions],
-        prog="tse-ser evaluate",
-        description="Score one checkpoint on one test condition.",
+        [kind], prog="tse-ser evaluate", description="Score one checkpoint on one test condition."
     )
     parser.add_argument("--config", help="Recipe whose data are scored; flags win.")
     flags = parser.flags(argv)
     config = flags.pop("config", None)
-    return read_split(config, flags.get("split", "test"), flags, EvaluationOptions)
+    return read_split(config, flags.get("split", kind.split), flags, kind)
 
 
 def data_facts(data: DataOptions) -> dict[str, Any]:

@@ -43,7 +43,7 @@ LIMITS = Limits()
 class RequestError(ValueError):
     """A request, or an item of one, that cannot be answered; the message names the fix."""
 
-    def __init__(self, status: int, message: str):
+    def __init__(self, message: str, status: int = BAD_REQUEST):
         super().__init__(message)
         self.status = status
 
@@ -115,7 +115,7 @@ class EndpointHandler:
             return error.answer()
         except ValueError as error:  # the pipeline's word on audio that it cannot use
             status = STATUS_OF_REASON.get(getattr(error, "reason", ""), UNUSABLE_AUDIO)
-            return RequestError(status, f"{name}: {error}").answer()
+            return RequestError(f"{name}: {error}", status).answer()
         if isinstance(result, dict) and "extracted" in result:
             result["extracted"] = _as_json(**result["extracted"])
         return result
@@ -128,37 +128,33 @@ class EndpointHandler:
         for key in item:
             if key not in ITEM_KEYS:
                 raise RequestError(
-                    BAD_REQUEST,
-                    f"{name} has the key {_short(key)}: use mixture, enrollment, voice.",
+                    f"{name} has the key {_short(key)}: use mixture, enrollment, voice."
                 )
         if item.get("mixture") is None:
-            raise RequestError(BAD_REQUEST, f"{name} has no mixture: add one, {AUDIO}.")
+            raise RequestError(f"{name} has no mixture: add one, {AUDIO}.")
         if item.get("enrollment") is None:
             if item.get("voice") is not None:
                 voice = item["voice"]
             if voice is None:
                 raise RequestError(
-                    BAD_REQUEST,
                     f"{name} has no enrollment: add one, the target speaker alone, or send the "
-                    "audio in place of the object to make it its own enrollment.",
+                    "audio in place of the object to make it its own enrollment."
                 )
             known = self._known(voice)
             return {"mixture": self._audio(f"{name}.mixture", item["mixture"]), "voice": known}
         if item.get("voice") is not None:
-            raise RequestError(BAD_REQUEST, f"{name} has enrollment and voice: send one of them.")
+            raise RequestError(f"{name} has enrollment and voice: send one of them.")
         return {key: self._audio(f"{name}.{key}", item[key]) for key in ("mixture", "enrollment")}
 
     def _known(self, voice: Any) -> str:
         if not isinstance(voice, str):
-            raise RequestError(
-                BAD_REQUEST, f"voice is of type {type(voice).__name__}: send a speaker's name."
-            )
+            raise RequestError(f"voice is of type {type(voice).__name__}: send a speaker's name.")
         if voice not in self._recognize.voices:
             # Who is enrolled is nobody's business but theirs: no list of names here.
             raise RequestError(
-                NOT_FOUND,
                 f"Nobody is enrolled as {_short(voice)}: send an enrollment instead, or put the "
                 "voice's file into voices/ of the model's folder.",
+                NOT_FOUND,
             )
         return voice
 
@@ -175,17 +171,16 @@ def check_inputs(data: Any, limits: Limits) -> Any:
     """
     if not isinstance(data, dict) or data.get("inputs") is None:
         raise RequestError(
-            BAD_REQUEST,
             'The request has no "inputs": send {"inputs": {"mixture": ..., "enrollment": ...}}, or '
-            "audio with its Content-Type.",
+            "audio with its Content-Type."
         )
     inputs = data["inputs"]
     items = inputs if isinstance(inputs, list) else [inputs]
     if not items:
-        raise RequestError(BAD_REQUEST, '"inputs" is an empty list: send at least one item.')
+        raise RequestError('"inputs" is an empty list: send at least one item.')
     if len(items) > limits.max_items:
         raise RequestError(
-            TOO_LARGE, f"{len(items)} inputs: send at most {limits.max_items} a request."
+            f"{len(items)} inputs: send at most {limits.max_items} a request.", TOO_LARGE
         )
     parts = [
         part for item in items for part in (item.values() if isinstance(item, dict) else [item])
@@ -193,9 +188,9 @@ def check_inputs(data: Any, limits: Limits) -> Any:
     size = sum(len(part) for part in parts if isinstance(part, (str, bytes, bytearray)))
     if size > limits.max_request_bytes:
         raise RequestError(
-            TOO_LARGE,
             f"The audio of the request takes {size} bytes: send at most "
             f"{limits.max_request_bytes}, in several requests or as flac.",
+            TOO_LARGE,
         )
     return inputs
 
@@ -211,22 +206,19 @@ def check_parameters(parameters: Any) -> dict[str, Any]:
         return {}
     if not isinstance(parameters, dict):
         raise RequestError(
-            BAD_REQUEST,
             f'"parameters" is of type {type(parameters).__name__}: send an object, such as '
-            '{"top_k": 2}.',
+            '{"top_k": 2}.'
         )
     for key in parameters:
         if key not in PARAMETERS:
-            raise RequestError(
-                BAD_REQUEST, f"Unknown parameter {_short(key)}: use {', '.join(PARAMETERS)}."
-            )
+            raise RequestError(f"Unknown parameter {_short(key)}: use {', '.join(PARAMETERS)}.")
     given = {key: value for key, value in parameters.items() if value is not None}
     top_k = given.get("top_k", 1)
     if isinstance(top_k, bool) or not isinstance(top_k, int) or top_k < 1:
-        raise RequestError(BAD_REQUEST, "top_k must be a whole number of 1 or more.")
+        raise RequestError("top_k must be a whole number of 1 or more.")
     for key in ("details", "return_extracted"):
         if not isinstance(given.get(key, False), bool):
-            raise RequestError(BAD_REQUEST, f"{key} must be true or false.")
+            raise RequestError(f"{key} must be true or false.")
     if "channel" in given:
         given["channel"] = _channel(given["channel"])
     if "window_seconds" in given:
@@ -239,9 +231,7 @@ def _channel(value: Any) -> int | str:
     text = str(value)
     is_number = text.isascii() and text.isdecimal() and len(text) < 4
     if isinstance(value, bool) or not (is_number or text in ("mean", "louder")):
-        raise RequestError(
-            BAD_REQUEST, 'channel must be a whole number of 0 or more, "mean" or "louder".'
-        )
+        raise RequestError('channel must be a whole number of 0 or more, "mean" or "louder".')
     return int(text) if is_number else text
 
 
@@ -252,7 +242,7 @@ def _seconds(value: Any) -> float:
     except (TypeError, ValueError, OverflowError):
         seconds = math.nan
     if not (math.isfinite(seconds) and seconds > 0):
-        raise RequestError(BAD_REQUEST, "window_seconds must be a positive number of seconds.")
+        raise RequestError("window_seconds must be a positive number of seconds.")
     return seconds
 
 
@@ -265,32 +255,31 @@ def audio_bytes(name: str, audio: Any, limits: Limits) -> bytes:
             the start of no audio file.
     """
     if not isinstance(audio, (str, bytes, bytearray)):
-        raise RequestError(BAD_REQUEST, f"{name} is of type {type(audio).__name__}: send {AUDIO}.")
+        raise RequestError(f"{name} is of type {type(audio).__name__}: send {AUDIO}.")
     # Four characters of base64 are three bytes: what is too large is not decoded first.
     at_least = len(audio) * 3 // 4 - 2 if isinstance(audio, str) else len(audio)
     if at_least > limits.max_audio_bytes:
         raise RequestError(
-            TOO_LARGE,
             f"{name} has over {limits.max_audio_bytes} bytes: send a shorter stretch, or flac.",
+            TOO_LARGE,
         )
     if isinstance(audio, str):
         try:
             audio = base64.b64decode(audio, validate=True)
         except ValueError:
             raise RequestError(
-                BAD_REQUEST,
                 f"{name} is no base64 (A-Z, a-z, 0-9, +, /, = without line breaks): send {AUDIO}. "
-                "Paths and URLs are never opened.",
+                "Paths and URLs are never opened."
             ) from None
     if not audio:
-        raise RequestError(BAD_REQUEST, f"{name} is empty: send {AUDIO}.")
+        raise RequestError(f"{name} is empty: send {AUDIO}.")
     content = bytes(audio)
     is_mp3_frame = len(content) > 1 and content[0] == 0xFF and content[1] & 0xE0 == 0xE0
     if not (content.startswith(FILE_STARTS) or is_mp3_frame):
         raise RequestError(
-            NO_AUDIO,
             f"{name} has {len(content)} bytes that are no audio file: send {AUDIO}. Paths and URLs "
             "are never opened.",
+            NO_AUDIO,
         )
     return content
 

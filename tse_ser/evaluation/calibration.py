@@ -12,21 +12,20 @@ found on, and finds nothing. Data and fold as in `evaluate_checkpoint`.
 
 from __future__ import annotations
 
-import argparse
 import itertools
 import json
 import math
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from torch.utils.data import Dataset
 from tqdm import tqdm
 
-from data_builders.option_reader import OptionError
+from data_builders.option_reader import OptionError, option
 from data_builders.schema import CorpusError
 from modeling import (
     TargetSpeakerEmotionPipeline,
@@ -41,6 +40,17 @@ NUM_BINS = 10
 # less sure than its training did, and not surer. (The shipped model they would, and wrongly.)
 TEMPERATURES = np.geomspace(1.0, 4.0, 1001)
 SETTINGS = ("temperature", "presence_threshold", "one_voice_threshold")
+
+
+@dataclass(kw_only=True)
+class CalibrationOptions(EvaluationOptions):
+    """What is calibrated on what."""
+
+    split: Literal["train", "validation", "test"] = option("validation", "What is measured.")
+    false_alarm_rate: float = option(
+        0.05, "Share of what is as it should be that may be flagged.", at_least=0, at_most=1
+    )
+    write: bool = option(False, "Put what was found into the model's config.")
 
 
 def expected_calibration_error(
@@ -265,17 +275,11 @@ def write_settings(folder: Path, result: Mapping[str, Any]) -> None:
 def main(argv: Sequence[str] | None = None) -> int:
     """Calibrates, prints the numbers, and writes them where asked; returns the exit code, 2
     where an option or a corpus cannot be used."""
-    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
-    parser.add_argument("--false_alarm_rate", type=float, default=0.05)
-    parser.add_argument("--write", action="store_true")
-    own, rest = parser.parse_known_args(argv)
-    if "--split" not in " ".join(rest):
-        rest += ["--split", "validation"]
     try:
-        options = read_evaluation_options(rest)
-        if own.write and options.split != "validation":
+        options = read_evaluation_options(argv, CalibrationOptions)
+        if options.write and options.split != "validation":
             raise OptionError("write: settings are found on the validation split alone")
-        result = calibrate(options, own.false_alarm_rate)
+        result = calibrate(options, options.false_alarm_rate)
     except (OptionError, CorpusError) as error:
         print(f"calibration: error: {error}", file=sys.stderr)
         return 2
@@ -283,7 +287,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     print(text)
     if options.output is not None:
         Path(options.output).write_text(f"{text}\n", encoding="utf-8")
-    if own.write:
+    if options.write:
         write_settings(Path(options.model), result)
     return 0
 
