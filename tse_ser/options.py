@@ -165,17 +165,11 @@ class TseSerTrainingArguments(TrainingArguments):
 
 
 class TrainingOptions(NamedTuple):
-    """What `train.py` runs on.
+    """What `train.py` runs on."""
 
-    Attributes:
-        model (`ModelOptions`): where the model comes from.
-        data (`RecipeOptions`): what it hears.
-        training (`TseSerTrainingArguments`): how it is trained, with the protocol applied.
-    """
-
-    model: ModelOptions
-    data: RecipeOptions
-    training: TseSerTrainingArguments
+    model: ModelOptions  # where the model comes from
+    data: RecipeOptions  # what it hears
+    training: TseSerTrainingArguments  # how it is trained, with the protocol applied
 
 
 def read_training_options(argv: Sequence[str] | None = None) -> TrainingOptions:

@@ -42,30 +42,16 @@ class RecordingError(ValueError):
 
 @dataclass(frozen=True)
 class Recognition:
-    """
-    What was recognised in one recording.
+    """What was recognised in one recording."""
 
-    Args:
-        answer: an emotion, or what is said in its place.
-        separated: probability of each emotion in the separated voice, by its name.
-        unseparated: the same for the whole recording, nobody separated.
-        mixture (`np.ndarray` of shape `(num_samples,)`): the recording as the model heard it, in
-            -1..1.
-        voice (`np.ndarray` of shape `(num_samples,)`): the separated voice, as loud as it is in the
-            recording.
-        sampling_rate: of both, in Hz.
-        speech_seconds: how much this person speaks.
-        warnings: what a visitor should know, in whole sentences.
-    """
-
-    answer: str
-    separated: dict[str, float]
-    unseparated: dict[str, float]
-    mixture: np.ndarray
-    voice: np.ndarray
-    sampling_rate: int
-    speech_seconds: float
-    warnings: tuple[str, ...] = ()
+    answer: str  # an emotion, or what is said in its place
+    separated: dict[str, float]  # probability of each emotion in the separated voice, by its name
+    unseparated: dict[str, float]  # the same for the whole recording, nobody separated
+    mixture: np.ndarray  # `(num_samples,)`, the recording as the model heard it, in -1..1
+    voice: np.ndarray  # `(num_samples,)`, the separated voice, as loud as it is in the recording
+    sampling_rate: int  # of both, in Hz
+    speech_seconds: float  # how much this person speaks
+    warnings: tuple[str, ...] = ()  # what a visitor should know, in whole sentences
 
 
 class Recognizer:

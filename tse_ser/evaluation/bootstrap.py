@@ -23,16 +23,11 @@ UNIT = ["fold", "label", "unit", "speaker_id"]
 
 @dataclass(frozen=True)
 class Interval:
-    """An estimate with its bootstrap interval, in the unit of the values.
+    """An estimate with its bootstrap interval, in the unit of the values."""
 
-    Attributes:
-        estimate (`float`): of the utterances as they are.
-        low, high (`float`): ends of the interval.
-    """
-
-    estimate: float
+    estimate: float  # of the utterances as they are
     low: float
-    high: float
+    high: float  # ends of the interval
 
 
 def utterance_values(utterances: pd.DataFrame, column: str) -> pd.DataFrame:

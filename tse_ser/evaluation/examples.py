@@ -24,25 +24,17 @@ PLACES = ("corpus_dir", "corpus_dirs", "cache_dir")
 
 @dataclass(frozen=True)
 class Example:
-    """One test mixture, what was extracted from it, and the emotions heard.
+    """One test mixture, what was extracted from it, and the emotions heard."""
 
-    Args:
-        waveforms (`dict[str, np.ndarray]`): `mixture`, `extracted`, `target` of shape
-            `(num_samples,)` and `enrollment`, at 16 kHz; the extracted one is scaled to fit the
-            target best.
-        si_sdr_db (`dict[str, float]`): of `mixture` and `extracted`.
-        heard (`dict[str, dict[str, float]]`): probability of each emotion, most likely first, that
-        the
-            model's classifier hears in `mixture` and `extracted`.
-        true_emotion (`str`): of the target.
-        title (`str`): what was mixed.
-    """
-
+    # `mixture`, `extracted`, `target` of shape `(num_samples,)` and `enrollment`, at 16 kHz; the
+    # extracted one is scaled to fit the target best
     waveforms: dict[str, np.ndarray]
-    si_sdr_db: dict[str, float]
+    si_sdr_db: dict[str, float]  # of `mixture` and `extracted`
+    # probability of each emotion, most likely first, that the model's classifier hears in
+    # `mixture` and `extracted`
     heard: dict[str, dict[str, float]]
-    true_emotion: str
-    title: str
+    true_emotion: str  # of the target
+    title: str  # what was mixed
 
 
 def find_test(results: Results, **labels: str) -> tuple[Path, dict[str, Any]] | None:

@@ -63,36 +63,22 @@ USUAL_TEXT = (
 
 @dataclass(frozen=True)
 class Table:
-    """A table as words.
+    """A table as words."""
 
-    Attributes:
-        name (`str`): short name, such as "table_ii".
-        title (`str`): what it shows.
-        frame (`DataFrame`): words; empty where nothing is known.
-        text_columns (`int`): the first so many columns are words, the others numbers.
-    """
-
-    name: str
-    title: str
-    frame: pd.DataFrame
-    text_columns: int
+    name: str  # short name, such as "table_ii"
+    title: str  # what it shows
+    frame: pd.DataFrame  # words; empty where nothing is known
+    text_columns: int  # the first so many columns are words, the others numbers
 
 
 @dataclass(frozen=True)
 class Section:
-    """The tables of one study.
+    """The tables of one study."""
 
-    Attributes:
-        title (`str`): heading.
-        paragraphs (`list[str]`): what was done, and how to read it.
-        tables (`list[Table]`): in order.
-        notes (`str`): Markdown that stands below them.
-    """
-
-    title: str
-    paragraphs: list[str]
-    tables: list[Table]
-    notes: str = ""
+    title: str  # heading
+    paragraphs: list[str]  # what was done, and how to read it
+    tables: list[Table]  # in order
+    notes: str = ""  # Markdown that stands below them
 
 
 def build_section(results: Results) -> Section:

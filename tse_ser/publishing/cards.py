@@ -61,47 +61,26 @@ CODE_BLOCK = re.compile(r"^```.*?^```", re.MULTILINE | re.DOTALL)
 
 @dataclass(frozen=True, kw_only=True)
 class CardFacts:
-    """All that a card says; each field is filled.
+    """All that a card says; each field is filled."""
 
-    Attributes:
-        repo_id (`str`): where the model goes.
-        model_type (`str`): "td_speakerbeam", "shift_cnn" or "tse_ser"; names the template.
-        title (`str`): heading.
-        extractor (`str`): what its extractor is called; the classifier's own name without one.
-        usage (`str`): lines of Python.
-        num_parameters (`int`): of the model.
-        sampling_rate (`int`): in Hz.
-        labels (`tuple[str, ...]`): emotions; empty of an extractor.
-        license (`License`): of the weights.
-        languages (`tuple[str, ...]`): of the target speakers, ISO 639-1 codes.
-        corpora (`tuple[Corpus, ...]`): that it heard, in this training or an earlier one.
-        parts (`tuple[LicensedPart, ...]`): parts with weights of others.
-        stages (`tuple[str, ...]`): trainings in words, the earliest first.
-        base_models (`tuple[str, ...]`): hub ids.
-        results (`tuple[Result, ...]`): empty only where the model was not evaluated.
-        samples (`Samples`, *optional*): recordings in the repository.
-        dtype (`str`, *optional*): what the weights were rounded to, after they were measured.
-        benchmark (`str`): table of the extraction benchmark; empty where it did not run.
-    """
-
-    repo_id: str
-    model_type: str
-    title: str
-    extractor: str
-    usage: str
-    num_parameters: int
-    sampling_rate: int
-    labels: tuple[str, ...]
-    license: License
-    languages: tuple[str, ...]
-    corpora: tuple[Corpus, ...]
-    parts: tuple[LicensedPart, ...]
-    stages: tuple[str, ...]
-    base_models: tuple[str, ...]
-    results: tuple[Result, ...]
-    samples: Samples | None
-    dtype: str | None = None
-    benchmark: str = ""
+    repo_id: str  # where the model goes
+    model_type: str  # "td_speakerbeam", "shift_cnn" or "tse_ser"; names the template
+    title: str  # heading
+    extractor: str  # what its extractor is called; the classifier's own name without one
+    usage: str  # lines of Python
+    num_parameters: int  # of the model
+    sampling_rate: int  # in Hz
+    labels: tuple[str, ...]  # emotions; empty of an extractor
+    license: License  # of the weights
+    languages: tuple[str, ...]  # of the target speakers, ISO 639-1 codes
+    corpora: tuple[Corpus, ...]  # that it heard, in this training or an earlier one
+    parts: tuple[LicensedPart, ...]  # parts with weights of others
+    stages: tuple[str, ...]  # trainings in words, the earliest first
+    base_models: tuple[str, ...]  # hub ids
+    results: tuple[Result, ...]  # empty only where the model was not evaluated
+    samples: Samples | None  # recordings in the repository
+    dtype: str | None = None  # what the weights were rounded to, after they were measured
+    benchmark: str = ""  # table of the extraction benchmark; empty where it did not run
 
     @property
     def pipeline_tag(self) -> str:

@@ -21,27 +21,16 @@ DATA_FILE = Path(__file__).with_name("corpora.json")
 
 @dataclass(frozen=True)
 class Corpus:
-    """A corpus, as a card names it.
+    """A corpus, as a card names it."""
 
-    Attributes:
-        name (`str`): its name in recipes.
-        title (`str`): what it is called.
-        license_id (`str`): its licence as the Hub writes it, `research-only` or `unknown`.
-        url (`str`, *optional*): where it, or its terms, are found.
-        languages (`tuple[str, ...]`): ISO 639-1 codes.
-        speech (`str`): who speaks, in a few words.
-        credit (`str`, *optional*): whom to name.
-        hub_id (`str`, *optional*): the corpus as a dataset of the Hub.
-    """
-
-    name: str
-    title: str
-    license_id: str
-    url: str | None = None
-    languages: tuple[str, ...] = ()
-    speech: str = ""
-    credit: str | None = None
-    hub_id: str | None = None
+    name: str  # its name in recipes
+    title: str  # what it is called
+    license_id: str  # its licence as the Hub writes it, `research-only` or `unknown`
+    url: str | None = None  # where it, or its terms, are found
+    languages: tuple[str, ...] = ()  # ISO 639-1 codes
+    speech: str = ""  # who speaks, in a few words
+    credit: str | None = None  # whom to name
+    hub_id: str | None = None  # the corpus as a dataset of the Hub
 
     @property
     def link(self) -> str:

@@ -47,17 +47,11 @@ WORDS = {
 
 @dataclass(frozen=True)
 class License:
-    """A licence as the Hub writes it.
+    """A licence as the Hub writes it."""
 
-    Attributes:
-        id (`str`): identifier, such as `cc-by-4.0`, or `other`.
-        name (`str`, *optional*): name of an `other` licence.
-        link (`str`, *optional*): where the text of an `other` licence is.
-    """
-
-    id: str
-    name: str | None = None
-    link: str | None = None
+    id: str  # identifier, such as `cc-by-4.0`, or `other`
+    name: str | None = None  # name of an `other` licence
+    link: str | None = None  # where the text of an `other` licence is
 
     def __str__(self) -> str:
         return self.id if self.name is None else f"{self.name} ({self.link})"
@@ -65,17 +59,11 @@ class License:
 
 @dataclass(frozen=True)
 class LicensedPart:
-    """Something that went into a model or a plan.
+    """Something that went into a model or a plan."""
 
-    Attributes:
-        title (`str`): what it is.
-        license_id (`str`): its licence as the Hub writes it, `research-only` or `unknown`.
-        url (`str`, *optional*): where its terms are.
-    """
-
-    title: str
-    license_id: str
-    url: str | None = None
+    title: str  # what it is
+    license_id: str  # its licence as the Hub writes it, `research-only` or `unknown`
+    url: str | None = None  # where its terms are
 
 
 def conditions(license_id: str) -> frozenset[str]:

@@ -43,16 +43,12 @@ PLAIN_TEXT = re.compile(r"[^/\\~]*")
 
 @dataclass(frozen=True)
 class Lineage:
-    """What led to a model.
+    """What led to a model."""
 
-    Attributes:
-        stages (`tuple[dict, ...]`): the facts of each training or conversion, as written, the
-            earliest first, the model's own last.
-        base_models (`tuple[str, ...]`): hub ids of the models that others made.
-    """
-
+    # the facts of each training or conversion, as written, the earliest first, the model's own
+    # last
     stages: tuple[dict[str, Any], ...]
-    base_models: tuple[str, ...]
+    base_models: tuple[str, ...]  # hub ids of the models that others made
 
 
 def read_lineage(

@@ -15,19 +15,12 @@ SHAREABLE_CONDITIONS = frozenset({"by", "sa", "nc"})
 
 @dataclass(frozen=True)
 class Samples:
-    """Two recordings and the terms under which they may be shared.
+    """Two recordings and the terms under which they may be shared."""
 
-    Attributes:
-        mixture (`Path`): audio file of a mixture.
-        enrollment (`Path`): audio file of the target speaker alone.
-        license_id (`str`): a Creative Commons licence that allows adaptations, such as `cc0-1.0`.
-        credit (`str`, *optional*): whom to name; needed unless the licence is CC0.
-    """
-
-    mixture: Path
-    enrollment: Path
-    license_id: str
-    credit: str | None = None
+    mixture: Path  # audio file of a mixture
+    enrollment: Path  # audio file of the target speaker alone
+    license_id: str  # a Creative Commons licence that allows adaptations, such as `cc0-1.0`
+    credit: str | None = None  # whom to name; needed unless the licence is CC0
 
     def __post_init__(self) -> None:
         asked = conditions(self.license_id)

@@ -31,29 +31,17 @@ SIZES = ((1_000, "n<1K"), (10_000, "1K<n<10K"), (100_000, "10K<n<100K"), (1_000_
 
 @dataclass(frozen=True)
 class Plan:
-    """A plan file.
+    """A plan file."""
 
-    Attributes:
-        path (`Path`): the file.
-        split (`str`): "train", "validation" or "test".
-        num_epochs (`int`): epochs in it.
-        options (`Mapping[str, Any]`): what the mixtures were drawn with.
-        num_mixtures (`int`): rows.
-        hours (`float`): duration of all mixtures.
-        num_speakers (`int`): target speakers.
-        emotions (`Mapping[str, int]`): mixtures by the target's emotion.
-        corpora (`tuple[str, ...]`): names of the corpora it needs.
-    """
-
-    path: Path
-    split: str
-    num_epochs: int
-    options: Mapping[str, Any]
-    num_mixtures: int
-    hours: float
-    num_speakers: int
-    emotions: Mapping[str, int]
-    corpora: tuple[str, ...]
+    path: Path  # the file
+    split: str  # "train", "validation" or "test"
+    num_epochs: int  # epochs in it
+    options: Mapping[str, Any]  # what the mixtures were drawn with
+    num_mixtures: int  # rows
+    hours: float  # duration of all mixtures
+    num_speakers: int  # target speakers
+    emotions: Mapping[str, int]  # mixtures by the target's emotion
+    corpora: tuple[str, ...]  # names of the corpora it needs
 
     @property
     def drawing(self) -> str:

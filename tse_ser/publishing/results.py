@@ -37,25 +37,15 @@ PUBLISHED = (
 
 @dataclass(frozen=True, kw_only=True)
 class Result:
-    """One test of the model.
+    """One test of the model."""
 
-    Attributes:
-        test_set (`str`): what the model heard, in words: speech, interferers, gender state, SNR.
-        dataset_id (`str`): the corpus, by its Hub id where it has one.
-        ua_percent (`float`, *optional*): mean of the recalls of the classes.
-        wa_percent (`float`, *optional*): share of utterances that are right.
-        si_sdri_db (`float`, *optional*): improvement of the SI-SDR.
-        paper (`Mapping[str, float]`): what the paper has of these three in the same row.
-        published (`Mapping[str, Any]`): what goes to the Hub as data, `PUBLISHED` of the cell.
-    """
-
-    test_set: str
-    dataset_id: str
-    ua_percent: float | None
-    wa_percent: float | None
-    si_sdri_db: float | None
-    paper: Mapping[str, float]
-    published: Mapping[str, Any]
+    test_set: str  # what the model heard, in words: speech, interferers, gender state, SNR
+    dataset_id: str  # the corpus, by its Hub id where it has one
+    ua_percent: float | None  # mean of the recalls of the classes
+    wa_percent: float | None  # share of utterances that are right
+    si_sdri_db: float | None  # improvement of the SI-SDR
+    paper: Mapping[str, float]  # what the paper has of these three in the same row
+    published: Mapping[str, Any]  # what goes to the Hub as data, `PUBLISHED` of the cell
 
     @property
     def optimistic(self) -> bool:

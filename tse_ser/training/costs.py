@@ -49,17 +49,11 @@ PARTS = {
 
 @dataclass
 class Cost:
-    """What one run of a step costs; NaN where it cannot be known.
+    """What one run of a step costs; NaN where it cannot be known."""
 
-    Attributes:
-        updates (`float`): optimizer steps; 0 for what trains nothing.
-        hours (`float`): of audio that is heard in training, or extracted.
-        gigabytes (`float`): of models, checkpoints and audio.
-    """
-
-    updates: float = UNKNOWN
-    hours: float = UNKNOWN
-    gigabytes: float = UNKNOWN
+    updates: float = UNKNOWN  # optimizer steps; 0 for what trains nothing
+    hours: float = UNKNOWN  # of audio that is heard in training, or extracted
+    gigabytes: float = UNKNOWN  # of models, checkpoints and audio
 
 
 class CostEstimator:
