@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -69,7 +69,12 @@ def read_lineage(
         PublishingError: facts are missing, or a model that the training started from cannot be
             found.
     """
-    return _Reader(earlier_stages, base_models).read(model_dir)
+    found = _stages(model_dir, {path.name: path for path in earlier_stages}, base_models)
+    unique = {json.dumps(stage, sort_keys=True): stage for _, stage in found}
+    noted = [
+        name for folder, stage in found for name in _made_by_others(folder, stage, base_models)
+    ]
+    return Lineage(tuple(unique.values()), tuple(dict.fromkeys([*base_models, *noted])))
 
 
 def published_facts(facts: Mapping[str, Any]) -> dict[str, Any]:
@@ -92,17 +97,13 @@ def published_facts(facts: Mapping[str, Any]) -> dict[str, Any]:
     told: dict[str, Any] = {}
     if "recipe" in facts:
         recipes = facts["recipe"]
-        told["recipe"] = (
-            [_last_name(one) for one in recipes]
-            if isinstance(recipes, list)
-            else _last_name(recipes)
-        )
+        several = isinstance(recipes, list)
+        told["recipe"] = list(map(_last_name, recipes)) if several else _last_name(recipes)
     if "model" in facts:
         model = facts["model"]
         named = [key for key in (*STAGE_ARGUMENTS, "encoder_name_or_path") if key in model]
-        told["model"] = {key: _model_name(model[key]) for key in named} | _listed(
-            model, MODEL_FACTS
-        )
+        told["model"] = {key: _model_name(model[key]) for key in named}
+        told["model"] |= _listed(model, MODEL_FACTS)
     if "data" in facts:
         data = facts["data"]
         told["data"] = {key: _corpus_names(data[key]) for key in CORPUS_NAMES if key in data}
@@ -170,68 +171,54 @@ def _corpus_names(names: str | Sequence[str] | None) -> Any:
     return ":".join([_last_name(corpus) or "", *[",".join(options)] * bool(options)])
 
 
-class _Reader:
-    def __init__(self, earlier_stages: Iterable[Path], base_models: Sequence[str]) -> None:
-        self._earlier = {path.name: path for path in earlier_stages}
-        self._given = tuple(base_models)
-        self._base_models: list[str] = list(base_models)
-
-    def read(self, model_dir: Path) -> Lineage:
-        stages = self._stages(model_dir)
-        unique = {json.dumps(stage, sort_keys=True): stage for stage in stages}
-        return Lineage(tuple(unique.values()), tuple(dict.fromkeys(self._base_models)))
-
-    def _stages(self, model_dir: Path, later: tuple[Path, ...] = ()) -> list[dict[str, Any]]:
-        """Facts of the folder's model and of those before it, the earliest first."""
-        facts = _read_facts(model_dir)
-        before: list[dict[str, Any]] = facts.pop(EARLIER_KEY, None) or []
-        if not before:
-            model = facts.get("model", {})
-            for argument in STAGE_ARGUMENTS:
-                if model.get(argument):
-                    before += self._started_from(
-                        model_dir, argument, model[argument], (*later, model_dir.resolve())
-                    )
-        for stage in [*before, facts]:
-            self._note_encoder(model_dir, stage)
-        return [*before, facts]
-
-    def _started_from(
-        self, model_dir: Path, argument: str, name: str, later: tuple[Path, ...]
-    ) -> list[dict[str, Any]]:
-        folder = self._earlier.get(Path(name).name, Path(name))
-        if folder.resolve() in later:
+def _stages(
+    model_dir: Path,
+    moved: Mapping[str, Path],
+    given: Sequence[str],
+    later: tuple[Path, ...] = (),
+) -> list[tuple[Path, dict[str, Any]]]:
+    """Facts of the model and of those before it, the earliest first, each with its folder."""
+    facts = _read_facts(model_dir)
+    before: list[dict[str, Any]] = facts.pop(EARLIER_KEY, None) or []
+    found = [(model_dir, stage) for stage in before]
+    for argument in () if before else STAGE_ARGUMENTS:
+        name = facts.get("model", {}).get(argument)
+        if not name:
+            continue
+        folder = moved.get(Path(name).name, Path(name))
+        if folder.resolve() in (*later, model_dir.resolve()):
             raise PublishingError(
                 f"{model_dir / FACTS_NAME}: the training went on in the folder that it started "
                 f"from, {folder}, and wrote over the facts of the training before: keep those, "
                 f"put them into a folder called {folder.name!r}, and name it by --earlier_stages"
             )
         if folder.is_dir():
-            return self._stages(folder, later)
-        if name in self._given:
-            return []
-        raise PublishingError(
-            f"{model_dir / FACTS_NAME}: `{argument}` is {name}, which is no folder here: name the "
-            f"folder of that training by --earlier_stages (it has to be called "
-            f"{Path(name).name!r}), or, for a model of the Hub, its id by --base_model"
-        )
-
-    def _note_encoder(self, model_dir: Path, facts: Mapping[str, Any]) -> None:
-        """The speech encoder below a classifier, where the facts give its hub id."""
-        if facts.get("source_model"):
-            self._base_models.append(facts["source_model"])
-        name = facts.get("model", {}).get("encoder_name_or_path")
-        if not name:
-            return
-        if name in known_facts()["speech_encoders"] and not Path(name).is_dir():
-            self._base_models.append(name)
-        elif not self._given:
-            # A name such as encoders/hubert may be a model of the Hub, or a folder that is gone.
+            found += _stages(folder, moved, given, (*later, model_dir.resolve()))
+        elif name not in given:
             raise PublishingError(
-                f"{model_dir / FACTS_NAME}: the speech encoder came from {_model_name(name)}, "
-                "which is no model of the Hub that is known here: name the model that it is by "
-                "--base_model, for example --base_model openai/whisper-tiny.en"
+                f"{model_dir / FACTS_NAME}: `{argument}` is {name}, which is no folder here: name "
+                f"the folder of that training by --earlier_stages (it has to be called "
+                f"{Path(name).name!r}), or, for a model of the Hub, its id by --base_model"
             )
+    return [*found, (model_dir, facts)]
+
+
+def _made_by_others(
+    model_dir: Path, facts: Mapping[str, Any], given: Sequence[str]
+) -> Iterator[str]:
+    """Hub ids of a converted checkpoint, and of the speech encoder below a classifier."""
+    if facts.get("source_model"):
+        yield facts["source_model"]
+    name = facts.get("model", {}).get("encoder_name_or_path")
+    if name in known_facts()["speech_encoders"] and not Path(name).is_dir():
+        yield name
+    elif name and not given:
+        # A name such as encoders/hubert may be a model of the Hub, or a folder that is gone.
+        raise PublishingError(
+            f"{model_dir / FACTS_NAME}: the speech encoder came from {_model_name(name)}, "
+            "which is no model of the Hub that is known here: name the model that it is by "
+            "--base_model, for example --base_model openai/whisper-tiny.en"
+        )
 
 
 def _read_facts(model_dir: Path) -> dict[str, Any]:

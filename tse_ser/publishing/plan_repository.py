@@ -35,7 +35,6 @@ class Plan:
 
     path: Path  # the file
     split: str  # "train", "validation" or "test"
-    num_epochs: int  # epochs in it
     options: Mapping[str, Any]  # what the mixtures were drawn with
     num_mixtures: int  # rows
     hours: float  # duration of all mixtures
@@ -76,7 +75,6 @@ def read_plan(path: Path) -> Plan:
     return Plan(
         path=path,
         split=facts["split"],
-        num_epochs=facts["num_epochs"],
         options=options,
         num_mixtures=table.num_rows,
         hours=samples / SAMPLING_RATE / 3600,
