@@ -37,14 +37,8 @@ def folder(name: str) -> Path:
 
 
 def find(name: str | Path) -> Path:
-    """The file that a user names, or the package's own of that name.
-
-    Args:
-        name (`str` or `Path`): as typed, or as a recipe gives it.
-
-    Returns:
-        `Path`: the same path, unless nothing is there and the package has a file of that name.
-    """
+    """The file that a user names, as typed or as a recipe gives it; the package's own of that
+    name where there is none."""
     path = Path(name)
     if path.exists() or path.parts[:1] not in [(one,) for one in NAMED_BY_PATH]:
         return path

@@ -164,23 +164,10 @@ def extract_file(
     table: ResultsTable,
     warnings: Sequence[dict[str, Any]] = (),
 ) -> None:
-    """Extracts from one recording: its row, then its speech under its name.
-
-    In this order, a run that is cut off leaves a row without speech, which is done again, and no
-    speech without a row, which would pass for a file of somebody else.
-
-    Args:
-        name (`str`): path relative to `input_dir`.
-        recording (`dict`): the pipeline's input: its file as `mixture`, and the `voice`.
-        output_dir (`Path`): folder of the results.
-        recognize (`TargetSpeakerEmotionPipeline`): the model.
-        channel (`int` or `str`): of recordings with several.
-        table (`ResultsTable`): gets the row.
-        warnings (`Sequence[dict]`): about the enrollment.
-
-    Raises:
-        OSError: the output cannot be written, which concerns all recordings.
-    """
+    """Extracts from one recording: its row, then its speech under its name. In this order, a
+    run that is cut off leaves a row without speech, which is done again, and no speech without
+    a row, which would pass for a file of somebody else. Raises `OSError` where the output
+    cannot be written, which concerns all recordings."""
     output = output_dir / _output_name(name)
     stamp = file_stamp(recording["mixture"])
     if output.exists():

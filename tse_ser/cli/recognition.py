@@ -90,16 +90,8 @@ def speaker_of(
 
 
 def check_output(output: Path, inputs: Iterable[Path | None], *, overwrite: bool) -> None:
-    """Refuses to write over what somebody needs.
-
-    Args:
-        output (`Path`): file to write.
-        inputs (`Iterable[Path]`): files that are read.
-        overwrite (`bool`): whether any other file may be replaced.
-
-    Raises:
-        CommandError: the output is an input, a folder, or a file that is there already.
-    """
+    """Refuses to write over an input, a folder or, without `overwrite`, a file that is there
+    already; raises `CommandError`."""
     for path in inputs:
         if path is not None and output.resolve() == path.expanduser().resolve():
             raise CommandError(f"--output {output} is an input, which it would destroy")

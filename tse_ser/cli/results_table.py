@@ -67,11 +67,7 @@ class ResultsTable:
         return self._rows[name][self.columns.index(column)]
 
     def forget(self, names: Collection[str]) -> None:
-        """Takes the rows of recordings away.
-
-        Args:
-            names (`Collection[str]`): their paths within the input.
-        """
+        """Takes the rows of recordings away, by their paths within the input."""
         if not names:
             return
         self._file.close()
@@ -79,14 +75,9 @@ class ResultsTable:
         self._file = self._rewritten()
 
     def add_done(self, name: str, output: str, result: Mapping[str, Any], stamp: str) -> None:
-        """Adds the row of a recording.
-
-        Args:
-            name (`str`): its path within the input.
-            output (`str`): path of the extracted speech within the output.
-            result (`Mapping`): the pipeline's details.
-            stamp (`str`): what tells this state of the recording from a later one.
-        """
+        """Adds the row of a recording: its path within the input, that of the extracted
+        speech within the output, the pipeline's details, and what tells this state of the
+        recording from a later one."""
         values: dict[str, Any] = {
             **{column: result.get(column) for column in COLUMNS},
             "warnings": " ".join(warning["code"] for warning in result["warnings"]),
@@ -102,13 +93,8 @@ class ResultsTable:
         self._add([_as_text(values.get(column)) for column in self.columns])
 
     def add_failed(self, name: str, reason: str, stamp: str) -> None:
-        """Adds the row of a recording that could not be used.
-
-        Args:
-            name (`str`): its path within the input.
-            reason (`str`): why, and what to do.
-            stamp (`str`): what tells this state of the recording from a later one.
-        """
+        """Adds the row of a recording that could not be used: why, and what to do; `stamp`
+        as in `add_done`."""
         row = [name, FAILED, " ".join(reason.split()), stamp]
         self._add(row + [""] * (len(self.columns) - len(row)))
 

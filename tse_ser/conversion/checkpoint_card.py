@@ -57,17 +57,9 @@ def write_card(
     license_id: str,
     source_model: str | None,
 ) -> None:
-    """
-    Write `README.md` and the facts of the conversion beside a converted model.
-
-    Args:
-        model: the model that lies in the folder.
-        output_dir: the folder.
-        form: whose form the checkpoint had, as "ESPnet".
-        checkpoint_name: its file name.
-        license_id: the source's licence as the Hub writes it, such as `cc-by-4.0`.
-        source_model: Hub id of the source, where it has one.
-    """
+    """Writes `README.md` and the facts of the conversion beside a converted model. `form` is
+    whose form the checkpoint had, as "ESPnet"; `license_id` the source's licence as the Hub
+    writes it; `source_model` the Hub id of the source, where it has one."""
     metadata = ModelCardData(
         license=license_id,
         library_name="transformers",

@@ -31,31 +31,17 @@ class Interval:
 
 
 def utterance_values(utterances: pd.DataFrame, column: str) -> pd.DataFrame:
-    """A value of every test utterance, averaged over seeds.
-
-    Args:
-        utterances (`DataFrame`): rows of one system on one test set, see
-            `tse_ser.evaluation.results`.
-        column (`str`): the value, such as "correct" or "si_sdri_db"; rows without it are left out.
-
-    Returns:
-        `DataFrame`: columns `fold`, `label`, `unit`, `speaker_id` and `value`, by fold.
-    """
+    """A value of every test utterance, averaged over seeds: of the rows of one system on one
+    test set (`tse_ser.evaluation.results`) that have it in `column`, such as "correct" or
+    "si_sdri_db". Columns `fold`, `label`, `unit`, `speaker_id` and `value`, by fold."""
     known = utterances[utterances[column].notna()].sort_values("fold", kind="stable")
     values = known.astype({column: float}).groupby(UNIT, sort=False, dropna=False)[column].mean()
     return values.rename("value").reset_index()
 
 
 def paired_differences(first: pd.DataFrame, second: pd.DataFrame) -> pd.DataFrame:
-    """`first` minus `second`, utterance by utterance.
-
-    Args:
-        first, second (`DataFrame`): what `utterance_values` gives.
-
-    Returns:
-        `DataFrame`: the same columns; empty where the two are not of the same utterances, which
-        cannot be paired.
-    """
+    """`first` minus `second`, both of `utterance_values`, utterance by utterance: the same
+    columns; empty where the two are not of the same utterances, which cannot be paired."""
     keys = ["fold", "label", "unit"]
     both = first.merge(second[[*keys, "value"]], on=keys, suffixes=("", "_second"))
     if not len(first) == len(second) == len(both):
@@ -126,16 +112,8 @@ def speaker_interval(
 
 
 def resampled_means(values: np.ndarray, rng: np.random.Generator, num_samples: int) -> np.ndarray:
-    """Means of samples drawn with replacement, as many as there are values.
-
-    Args:
-        values (`np.ndarray` of shape `(num_values,)`): what is drawn from.
-        rng (`np.random.Generator`): draws.
-        num_samples (`int`): samples.
-
-    Returns:
-        `np.ndarray` of shape `(num_samples,)`: their means.
-    """
+    """Means, `(num_samples,)`, of samples drawn with replacement from values `(num_values,)`,
+    each as many as there are values."""
     # How often each distinct value is drawn is all that a mean depends on: for correctness that is
     # two numbers a sample, not one an utterance.
     distinct, counts = np.unique(values, return_counts=True)

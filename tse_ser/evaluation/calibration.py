@@ -95,15 +95,8 @@ def log_loss(probabilities: np.ndarray, labels: np.ndarray) -> float:
 
 
 def find_temperature(probabilities: np.ndarray, labels: np.ndarray) -> float:
-    """The temperature with the least log loss.
-
-    Args:
-        probabilities (`np.ndarray` of shape `(num_examples, num_labels)`): at temperature 1.
-        labels (`np.ndarray` of shape `(num_examples,)`): the true emotions.
-
-    Returns:
-        `float`: 1 to 4.
-    """
+    """The temperature, 1 to 4, at which the probabilities `(num_examples, num_labels)` of
+    temperature 1 have the least log loss."""
     losses = [log_loss(at_temperature(probabilities, each), labels) for each in TEMPERATURES]
     return float(TEMPERATURES[int(np.argmin(losses))])
 

@@ -107,14 +107,8 @@ def run_demo(path: Path, index: int = 0) -> None:
 
 
 def order_of_systems(results: Results) -> list[str]:
-    """How far a study has the paper's order of systems.
-
-    Args:
-        results: of the study.
-
-    Returns:
-        A line a system with its UA, and whether it is better than the one before it.
-    """
+    """How far a study has the paper's order of systems: a line a system with its UA, and
+    whether it is better than the one before it."""
     lines = ["The paper's order, from the worst to the best (UA on the test utterances):"]
     before, values_before = "", pd.DataFrame()
     for name, labels in ORDER.items():

@@ -169,15 +169,8 @@ def classes_of(model: PreTrainedModel, settings: EvaluationOptions) -> tuple[str
 
 
 def load_condition(settings: EvaluationOptions) -> Dataset[dict[str, Any]]:
-    """The examples that a model is scored on; `mixture` is what it hears.
-
-    Args:
-        settings (`EvaluationOptions`): without interference in `clean` and `denoised`, whose
-            `mixture` is the utterance itself.
-
-    Returns:
-        `MixtureDataset`: the plan of epoch 0.
-    """
+    """The examples that a model is scored on, the plan of epoch 0; `mixture` is what it hears:
+    the utterance itself in the conditions `clean` and `denoised`."""
     return load_mixtures(split=settings.split, **settings.keywords())
 
 

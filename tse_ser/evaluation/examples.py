@@ -72,15 +72,8 @@ def checkpoint(path: Path, name: str) -> str | None:
 def settings_of(
     path: Path, test: Mapping[str, Any], places: Mapping[str, Any]
 ) -> EvaluationOptions:
-    """The settings of a test, with the folders of this machine.
-
-    Args:
-        path, test: what `find_test` gives.
-        places (mapping): of `corpus_dir`, `corpus_dirs` and `cache_dir`, what is needed.
-
-    Returns:
-        `EvaluationOptions`: what was scored on what.
-    """
+    """The settings of a test that `find_test` gave, with the folders of this machine: of
+    `corpus_dir`, `corpus_dirs` and `cache_dir` what is needed."""
     names = {field.name for field in fields(EvaluationOptions)}
     classifier = test["classifier_checkpoint"]
     return EvaluationOptions(
@@ -114,15 +107,7 @@ def extract_examples(
 
 
 def extract_example(model: PreTrainedModel, example: Mapping[str, Any]) -> Example:
-    """Runs a combined model on one mixture.
-
-    Args:
-        model (`PreTrainedModel`): extractor and classifier.
-        example (mapping): of the contract between data and models.
-
-    Returns:
-        `Example`: what came out.
-    """
+    """Runs a combined model on one example of the contract between data and models."""
     emotions = emotions_of(model)
     outputs = run_model(model, [example])
     bypassed = run_model(cast(PreTrainedModel, model.classifier), [example])

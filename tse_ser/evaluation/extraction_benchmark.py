@@ -187,15 +187,8 @@ def _mean_interval(rows: pd.DataFrame, column: str) -> Interval | None:
 
 
 def share_flagged(rows: pd.DataFrame) -> float | None:
-    """Absent targets that a threshold on the speaker similarity finds.
-
-    Args:
-        rows (`DataFrame`): of one extractor and set; the threshold is that which flags 5 % of the
-            targets in mixtures at 0 dB.
-
-    Returns:
-        `float` or `None`: the share, where the extractor embeds speech.
-    """
+    """Share of the absent targets that lie below the similarity which flags 5 % of the targets
+    in mixtures at 0 dB, of one extractor and set; `None` where the extractor embeds no speech."""
     known = rows.dropna(subset="speaker_similarity")
     present = known.loc[known["condition"] == "0 dB", "speaker_similarity"]
     absent = known.loc[known["condition"] == "absent", "speaker_similarity"]

@@ -94,14 +94,8 @@ def study_figures(results: Results) -> Iterator[tuple[str, Figure]]:
 
 
 def snr_curves(results: Results) -> pd.DataFrame:
-    """UA against the input SNR, of the tests whose condition is `snr_db`.
-
-    Args:
-        results (`Results`): of the study.
-
-    Returns:
-        `DataFrame`: columns `system`, `x` (dB), `ua`, `low` and `high` (0 to 1), in the order of x.
-    """
+    """UA against the input SNR, of the tests whose condition is `snr_db`: columns `system`, `x`
+    (dB), `ua`, `low` and `high` (0 to 1), in the order of x."""
     utterances = results.utterances
     chosen = utterances[utterances["condition_label"] == SNR_LABEL]
     points = [
@@ -251,14 +245,8 @@ def _plot_example(example: Example) -> Figure:
 
 
 def spectrogram_db(waveform: np.ndarray) -> np.ndarray:
-    """Power spectrogram in dB, Hann window of 32 ms, hop of 8 ms.
-
-    Args:
-        waveform (`np.ndarray` of shape `(num_samples,)`): at 16 kHz.
-
-    Returns:
-        `np.ndarray` of shape `(257, num_frames)`: lowest frequency first.
-    """
+    """Power spectrogram in dB of a waveform `(num_samples,)` at 16 kHz, with a Hann window of
+    32 ms and a hop of 8 ms: `(257, num_frames)`, the lowest frequency first."""
     padded = np.pad(waveform.astype(np.float64), WINDOW_SAMPLES // 2)
     frames = np.lib.stride_tricks.sliding_window_view(padded, WINDOW_SAMPLES)[::HOP_SAMPLES]
     power = np.abs(np.fft.rfft(frames * np.hanning(WINDOW_SAMPLES), axis=-1)) ** 2

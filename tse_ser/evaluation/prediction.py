@@ -57,14 +57,8 @@ def predict(
 
 
 def order_by_length(dataset: Dataset[dict[str, Any]]) -> list[int]:
-    """The examples of a dataset from the shortest to the longest, so that little is padded.
-
-    Args:
-        dataset (`Dataset`): examples; those of one that does not tell lengths keep their order.
-
-    Returns:
-        `list[int]`: indices.
-    """
+    """The indices of a dataset from the shortest example to the longest, so that little is
+    padded; one that does not tell lengths keeps its order."""
     size: int = len(dataset)  # type: ignore[arg-type]
     lengths = dataset.lengths() if hasattr(dataset, "lengths") else np.zeros(size)
     order: list[int] = np.argsort(lengths, kind="stable").tolist()

@@ -127,15 +127,10 @@ def read_results(path: str | Path) -> Results:
 
 
 def collect_results(study_file: str | Path, output: str | Path) -> None:
-    """Puts the tests of a study into one Parquet file and the facts about them into a JSON file.
-
-    Args:
-        study_file (`str` or `Path`): JSON with `study`, `protocol`, the labels of each test by name
-        in
-            `tests`, and the files in `results`, as tests/NAME/fold-1_seed-0.json from its folder
-            on.
-        output (`str` or `Path`): the Parquet file.
-    """
+    """Puts the tests of a study into one Parquet file, `output`, and the facts about them into
+    a JSON file beside it. `study_file` is JSON with `study`, `protocol`, the labels of each
+    test by name in `tests`, and the files in `results`, as tests/NAME/fold-1_seed-0.json from
+    its folder on."""
     study_file, output = Path(study_file), Path(output)
     study = json.loads(study_file.read_text(encoding="utf-8"))
     tests = {}
@@ -213,15 +208,8 @@ def _write_results(rows: Sequence[Mapping[str, Any]], facts: Mapping[str, Any], 
 
 
 def confusion(utterances: pd.DataFrame, classes: Sequence[str]) -> np.ndarray:
-    """How often each true emotion was heard as which.
-
-    Args:
-        utterances (`DataFrame`): of one system on one test set, all folds and seeds.
-        classes (sequence of `str`): the emotions, in order.
-
-    Returns:
-        `np.ndarray` of shape `(num_classes, num_classes)`: rows are true emotions.
-    """
+    """How often each true emotion (row) was heard as which: `(num_classes, num_classes)` counts
+    of one system on one test set, all folds and seeds."""
     labelled = utterances[utterances["correct"].notna()]
     counts = pd.crosstab(labelled["label"], labelled["prediction"])
     table: np.ndarray = counts.reindex(index=classes, columns=classes, fill_value=0).to_numpy()

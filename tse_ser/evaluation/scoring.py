@@ -47,16 +47,8 @@ def score_predictions(rows: Rows, classes: Sequence[str] = EMOTIONS) -> dict[str
 def score_groups(
     rows: Rows, key: str, classes: Sequence[str] = EMOTIONS
 ) -> dict[str, dict[str, Any]]:
-    """`score_predictions` of the rows that share a value.
-
-    Args:
-        rows (sequence of mappings): what `predict` returns.
-        key (`str`): field of the rows; empty values belong to no group.
-        classes (`Sequence[str]`): see `score_predictions`.
-
-    Returns:
-        `dict[str, dict]`: scores by value.
-    """
+    """`score_predictions` of the rows that share a value of `key`, by that value; rows without
+    one belong to no group."""
     groups = sorted({row[key] for row in rows if row[key]})
     return {
         group: score_predictions([row for row in rows if row[key] == group], classes)

@@ -82,14 +82,7 @@ class Section:
 
 
 def build_section(results: Results) -> Section:
-    """All tables of a study.
-
-    Args:
-        results (`Results`): what `read_results` gives.
-
-    Returns:
-        `Section`: the tables that have a row.
-    """
+    """All tables of a study that have a row."""
     paper = paper_results()
     mark = " (optimistic)" if results.facts["optimistic"] else ""
     tables = [_accuracy_table(results, name, table) for name, table in paper["tables"].items()]
@@ -256,15 +249,8 @@ def latex(sections: Sequence[Section]) -> str:
 
 
 def write_tables(paths: Sequence[str | Path], output: str | Path) -> str:
-    """Renders the tables of studies into a Markdown and a LaTeX file.
-
-    Args:
-        paths (sequence of paths): Parquet files of studies.
-        output (path): Markdown file; the LaTeX file is named like it.
-
-    Returns:
-        `str`: the Markdown that was written.
-    """
+    """Renders the tables of studies, Parquet files, into a Markdown file and one of LaTeX named
+    like it; returns the Markdown."""
     sections = [build_section(read_results(path)) for path in paths]
     output = Path(output)
     output.parent.mkdir(parents=True, exist_ok=True)

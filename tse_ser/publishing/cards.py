@@ -198,17 +198,8 @@ def _results(model_dir: Path, model_type: str, options: PublishingOptions) -> tu
 
 
 def render_card(facts: CardFacts) -> str:
-    """The card of a model.
-
-    Args:
-        facts (`CardFacts`): all that it says.
-
-    Returns:
-        `str`: the content of `README.md`, checked.
-
-    Raises:
-        PublishingError: something is left unfilled, or the metadata are none.
-    """
+    """The card of a model: the content of `README.md`, checked. Raises `PublishingError` where
+    something is left unfilled, or the metadata are none."""
     used = {result.published["protocol"] for result in facts.results}
     protocols = {name: words for name, words in PROTOCOLS.items() if name in used}
     return render(

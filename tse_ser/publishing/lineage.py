@@ -78,15 +78,9 @@ def read_lineage(
 
 
 def published_facts(facts: Mapping[str, Any]) -> dict[str, Any]:
-    """The facts of a training or a conversion that go to the Hub: those that are listed here.
-
-    Args:
-        facts (`Mapping[str, Any]`): as a training or a conversion wrote them.
-
-    Returns:
-        `dict[str, Any]`: numbers and words under their names; of a file or folder the last name,
-        of a corpus its name and options. Where data lie, and what nobody listed, is left out.
-    """
+    """The facts of a training or a conversion that go to the Hub: numbers and words under their
+    names; of a file or folder the last name, of a corpus its name and options. Where data lie,
+    and what is not listed here, is left out."""
     if "form" in facts:
         return {
             "form": plain_values(facts["form"]),
@@ -121,14 +115,8 @@ def _listed(facts: Mapping[str, Any], names: Iterable[str]) -> dict[str, Any]:
 
 
 def plain_values(value: Any) -> Any:
-    """Numbers and words, without anything that may be a path.
-
-    Args:
-        value (`Any`): plain values, as read from JSON.
-
-    Returns:
-        `Any`: the same, with None in place of every text that has a slash, a backslash or a tilde.
-    """
+    """Values as read from JSON, with None in place of every text that may be a path: with a
+    slash, a backslash or a tilde."""
     if isinstance(value, Mapping):
         return {
             str(key): plain_values(one)

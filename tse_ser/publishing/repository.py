@@ -86,16 +86,9 @@ def describe_tree(folder: Path) -> str:
 
 
 def check_repository(folder: Path, repo_type: str = "model") -> None:
-    """Refuses a folder that must not go to the Hub.
-
-    Args:
-        folder (`Path`): folder of a repository.
-        repo_type (`str`): "model" or "dataset".
-
-    Raises:
-        PublishingError: a file has a name that does not belong there, is a link, or is not what its
-            name says: a pickle as weights, audio as text. Or there is no card.
-    """
+    """Refuses a folder that must not go to the Hub: a file has a name that does not belong
+    there, is a link, or is not what its name says (a pickle as weights, audio as text), or
+    there is no card."""
     for name in list_files(folder):
         path = folder / name
         if path.is_symlink():
@@ -128,16 +121,8 @@ def _check_content(name: str, path: Path) -> None:
 
 
 def check_destination(repo_id: str, revision: str | None, create_pr: bool) -> None:
-    """Refuses a destination that cannot be, before anything is built.
-
-    Args:
-        repo_id (`str`): `namespace/name`.
-        revision (`str`, *optional*): a branch.
-        create_pr (`bool`): as a pull request.
-
-    Raises:
-        PublishingError: the name is none of the Hub, or both a branch and a pull request.
-    """
+    """Refuses a destination that cannot be, before anything is built: a name that is none of
+    the Hub, or both a branch and a pull request."""
     try:
         validate_repo_id(repo_id)
     except HFValidationError as error:

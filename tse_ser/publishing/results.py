@@ -114,15 +114,8 @@ def read_results(source: Path, model_dir: Path, model_type: str) -> tuple[Result
 
 
 def as_result(cell: Mapping[str, Any], *, has_emotions: bool) -> Result:
-    """One cell as a test of the model.
-
-    Args:
-        cell (`Mapping[str, Any]`): what evaluation wrote.
-        has_emotions (`bool`): whether UA and WA are this model's own.
-
-    Returns:
-        `Result`: the test.
-    """
+    """One cell, as evaluation wrote it, as a test of the model; `has_emotions` says whether UA
+    and WA are this model's own."""
     # Protocol best_on_test measures WA with another epoch's weights, which are not published.
     own_wa = "wa_checkpoint" not in cell
     published = {key: cell[key] for key in PUBLISHED if key in cell and (own_wa or key != "wa")}
@@ -142,14 +135,8 @@ def as_result(cell: Mapping[str, Any], *, has_emotions: bool) -> Result:
 
 
 def paper_figures(cell: Mapping[str, Any]) -> dict[str, float]:
-    """What the paper reports in the row that a cell belongs to.
-
-    Args:
-        cell (`Mapping[str, Any]`): with `tables` and the columns that tell its row.
-
-    Returns:
-        `dict[str, float]`: of `ua_percent`, `wa_percent` and `si_sdri_db` what there is.
-    """
+    """What the paper reports in the row that a cell belongs to, of `ua_percent`, `wa_percent`
+    and `si_sdri_db`."""
     figures: dict[str, float] = {}
     paper = paper_results()
     tables = [paper["tables"][name] for name in cell.get("tables") or () if name in paper["tables"]]

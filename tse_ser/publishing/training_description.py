@@ -11,14 +11,8 @@ NOISE = "noise"
 
 
 def corpora_of(facts: Mapping[str, Any]) -> list[str]:
-    """The corpora that a training heard.
-
-    Args:
-        facts (`Mapping[str, Any]`): what `training_facts.json` holds, or the facts of a conversion.
-
-    Returns:
-        `list[str]`: names as in the recipe, targets first; none of a conversion.
-    """
+    """The corpora that a training heard, as its facts name them, targets first; none of a
+    conversion."""
     names = targets_of(facts)
     if is_conversion(facts):
         return names

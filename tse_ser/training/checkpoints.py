@@ -50,15 +50,9 @@ def find_resume_checkpoint(resume_from_checkpoint: str | None, output_dir: str) 
 
 
 def check_run_shape(checkpoint: str, shape: Mapping[str, int]) -> None:
-    """Refuses to resume where the checkpoint's step would be another place in the epoch.
-
-    Args:
-        checkpoint (`str`): folder that a training wrote.
-        shape (`Mapping[str, int]`): of this run, see `tse_ser.training.trainer.run_shape`.
-
-    Raises:
-        CheckpointError: an update of that training had another number of examples, or an epoch.
-    """
+    """Refuses to resume where the checkpoint's step would be another place in the epoch, as an
+    update of that training had another number of examples, or an epoch; `shape` is that of this
+    run, `tse_ser.training.trainer.run_shape`."""
     state = json.loads((Path(checkpoint) / "trainer_state.json").read_text(encoding="utf-8"))
     kept = state.get("stateful_callbacks", {}).get("RunShape", {})
     written = kept.get("attributes", {}).get("shape")

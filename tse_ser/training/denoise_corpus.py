@@ -114,15 +114,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def denoise(argv: Sequence[str] | None = None) -> None:
-    """Reads the arguments and writes the set.
-
-    Args:
-        argv (`Sequence[str]`, *optional*): arguments; those of the process by default.
-
-    Raises:
-        OptionError: an option cannot be used, or the folder holds another set.
-        CorpusError: a corpus cannot be used.
-    """
+    """Reads the arguments and writes the set. Raises `OptionError` where an option cannot be
+    used or the folder holds another set, `CorpusError` where a corpus cannot be used."""
     logging.basicConfig(level=logging.INFO, format="%(name)s: %(message)s")
     data_args, denoise_args = parse_arguments(sys.argv[1:] if argv is None else argv)
     path = denoise_corpus(data_args, denoise_args)
@@ -228,15 +221,8 @@ def weights_digest(name_or_path: str) -> str:
 
 
 def plan_jobs(data_args: RecipeOptions, mixtures_per_utterance: int) -> list[Job]:
-    """The frozen mixtures: epochs 0 to k-1 for training, epoch 0 for validation and test.
-
-    Args:
-        data_args (`RecipeOptions`): of the Noisy set.
-        mixtures_per_utterance (`int`): k.
-
-    Returns:
-        `list[Job]`: one for each split and epoch.
-    """
+    """The frozen mixtures, a job a split and epoch: epochs 0 to `mixtures_per_utterance` - 1
+    for training, epoch 0 for validation and test."""
     validated = data_args.protocol == "validated"
     splits = ["train", "validation", "test"] if validated else ["train", "test"]
     jobs = []
@@ -327,16 +313,8 @@ def _at_level_of(waveform: np.ndarray, reference: np.ndarray) -> np.ndarray:
 def metadata_row(
     example: dict[str, Any], job: Job, sources: dict[str, dict[str, Any]]
 ) -> dict[str, Any]:
-    """The row of one extracted mixture.
-
-    Args:
-        example (`dict[str, Any]`): what `_extracted_examples` yields.
-        job (`Job`): split and epoch.
-        sources (`dict`): rows of the target corpora by utterance id.
-
-    Returns:
-        `dict[str, Any]`: `DENOISED_FEATURES`.
-    """
+    """The row of one extracted mixture that `_extracted_examples` yielded, in
+    `DENOISED_FEATURES`; `sources` has the rows of the target corpora by utterance id."""
     extracted_db = scale_invariant_sdr(example["extracted"], example["target"])
     duration_seconds = len(example["extracted"]) / SAMPLING_RATE
     return {

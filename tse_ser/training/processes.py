@@ -13,14 +13,8 @@ from torch.distributed.fsdp import FSDPModule
 
 @contextlib.contextmanager
 def own_class(model: nn.Module) -> Iterator[None]:
-    """Gives a model that FSDP has sharded its own class for a while.
-
-    FSDP puts a class of its own over the model's. Saving copies the code of the model's class, and
-    would copy FSDP's.
-
-    Args:
-        model (`nn.Module`): sharded or not.
-    """
+    """Gives a model that FSDP has sharded its own class for a while. FSDP puts a class of its
+    own over the model's; saving copies the code of the model's class, and would copy FSDP's."""
     before = type(model)
     if issubclass(before, FSDPModule):
         model.__class__ = before.__bases__[1]  # FSDPModule, then the model's class

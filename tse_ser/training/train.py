@@ -58,16 +58,9 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def run_program(name: str, run: Callable[[], None], go_on: str) -> int:
-    """Runs a program of one or several processes, and says in one line what went wrong.
-
-    Args:
-        name (`str`): how the program was called.
-        run (`Callable[[], None]`): what it does.
-        go_on (`str`): how it goes on after an interruption.
-
-    Returns:
-        `int`: exit code, 0 where all is done, 2 where it cannot be, 130 where it was interrupted.
-    """
+    """Runs a program of one or several processes, called by `name`, and says in one line what
+    went wrong, and how it goes on (`go_on`) after an interruption. Returns the exit code: 0
+    where all is done, 2 where it cannot be, 130 where it was interrupted."""
     code, problem = DONE, ""
     try:
         run()
@@ -127,13 +120,7 @@ def train(argv: Sequence[str] | None = None) -> None:
 @contextlib.contextmanager
 def claimed(training_args: TseSerTrainingArguments) -> Iterator[None]:
     """Keeps the output folder to this training for a while, as two would mix their checkpoints.
-
-    Args:
-        training_args (`TseSerTrainingArguments`): its folder and processes.
-
-    Raises:
-        OptionError: the folder cannot be made, or another training writes into it.
-    """
+    Raises `OptionError` where it cannot be made, or another training writes into it."""
     folder = make_folder(str(training_args.output_dir), "--output_dir")
     if training_args.process_index != 0:
         yield
