@@ -12,28 +12,10 @@ FILES = {kind: audio_file(noise(0, 0.3), kind=kind) for kind in ("WAV", "FLAC", 
 
 PLACES = st.sampled_from(
     [
-        *(
-            "/etc/passwd",
-            "../../secret.wav",
-            "C:\\x.wav",
-            "~/.ssh/id_rsa",
-            "/dev/zero",
-            "/dev/stdin",
-        ),
-        *(
-            "-",
-            ".",
-            "x.wav\0.txt",
-            "voices/alice.safetensors",
-            "\\\\server\\share",
-            "/proc/self/fd/0",
-        ),
-        *(
-            "file:///etc/passwd",
-            "http://127.0.0.1:9/x.wav",
-            "https://example.com/a.flac",
-            "s3://b/k",
-        ),
+        *("/etc/passwd", "../../secret.wav", "C:\\x.wav", "~/.ssh/id_rsa", "/dev/zero"),
+        *("/dev/stdin", "-", ".", "x.wav\0.txt", "voices/alice.safetensors"),
+        *("\\\\server\\share", "/proc/self/fd/0", "file:///etc/passwd", "http://127.0.0.1:9/x.wav"),
+        *("https://example.com/a.flac", "s3://b/k"),
         *("hf://datasets/a/b.wav", "ftp://example.com/x", "gopher://example.com", "|id", "$(id)"),
         *("data:audio/wav;base64,UklGRg==", "var/lib/nonexistent", "/var/lib/nonexistent"),
     ]

@@ -6,6 +6,7 @@ import argparse
 import contextlib
 import importlib
 import io
+import pkgutil
 import re
 import sys
 from collections.abc import Callable, Sequence
@@ -23,16 +24,8 @@ EXTERNAL_MODULES = {"pip", "pytest", "venv"}
 PYTHONS = {"python", "python3", ".venv/bin/python"}
 # What stands at the root of the repository: a path below has to exist.
 ROOT_FOLDERS = (
-    *(
-        "benchmarks/",
-        "deploy/",
-        "docs/",
-        "model_cards/",
-        "pretrained/",
-        "recipes/",
-        "studies/",
-        "tests/",
-    ),
+    *("benchmarks/", "deploy/", "docs/", "model_cards/"),
+    *("pretrained/", "recipes/", "studies/", "tests/"),
 )
 MISSING = re.compile(r"arguments are required|is required|is needed: give --")
 
@@ -103,7 +96,7 @@ def check_module(name: str, arguments: list[str]) -> None:
             check_pip(arguments)
         return
     if name in PARSERS:
-        parsed_by(PARSERS[name], arguments)
+        parsed_by(pkgutil.resolve_name(PARSERS[name]), arguments)
         return
     if (REPOSITORY / name.replace(".", "/")).is_dir():  # `python -m package`
         name += ".__main__"
@@ -124,7 +117,7 @@ def check_script(name: str, arguments: list[str]) -> None:
     if not path.is_file():
         raise CommandProblemError(f"there is no file {name}")
     if name in PARSERS:
-        parsed_by(PARSERS[name], arguments)
+        parsed_by(pkgutil.resolve_name(PARSERS[name]), arguments)
         return
     if path.parent != REPOSITORY:  # of deploy/, which has packages of its own
         check_flags_in_source(path, arguments)
@@ -232,34 +225,6 @@ def check_tse_ser(arguments: list[str]) -> None:
         parsed_by(build_parser().parse_args, arguments)
 
 
-def parse_training(arguments: list[str]) -> None:
-    """train.py reads its recipe while it parses."""
-    from tse_ser.options import read_training_options
-
-    read_training_options(arguments)
-
-
-def parse_denoising(arguments: list[str]) -> None:
-    """tse_ser.training.denoise_corpus, likewise."""
-    from tse_ser.training.denoise_corpus import parse_arguments
-
-    parse_arguments(arguments)
-
-
-def parse_evaluation(arguments: list[str]) -> None:
-    """tse_ser.evaluation.evaluate_checkpoint, likewise."""
-    from tse_ser.options import read_evaluation_options
-
-    read_evaluation_options(arguments)
-
-
-def parse_publishing(arguments: list[str]) -> None:
-    """push_to_hub.py, which misses what it needs once its line is parsed."""
-    from tse_ser.publishing.command import parse_options
-
-    parse_options(arguments)
-
-
 def check_snakemake(arguments: list[str]) -> None:
     """`snakemake -s studies/NAME/Snakefile ...`: its flags, and the keys and files they name."""
     from snakemake.cli import get_argument_parser
@@ -281,12 +246,13 @@ CHECKS: dict[str, Callable[[list[str]], None]] = {
     "snakemake": check_snakemake,
     "tse-ser": check_tse_ser,
 }
-PARSERS: dict[str, Callable[[list[str]], None]] = {
-    "train.py": parse_training,
-    "tse_ser.training.train": parse_training,
-    "push_to_hub.py": parse_publishing,
-    "tse_ser.publishing.command": parse_publishing,
-    "tse_ser.training.denoise_corpus": parse_denoising,
-    "tse_ser.evaluation.evaluate_checkpoint": parse_evaluation,
+# Programs that read a recipe, or miss what they need, while they parse: what parses for them.
+PARSERS = {
+    "train.py": "tse_ser.options:read_training_options",
+    "tse_ser.training.train": "tse_ser.options:read_training_options",
+    "push_to_hub.py": "tse_ser.publishing.command:parse_options",
+    "tse_ser.publishing.command": "tse_ser.publishing.command:parse_options",
+    "tse_ser.training.denoise_corpus": "tse_ser.training.denoise_corpus:parse_arguments",
+    "tse_ser.evaluation.evaluate_checkpoint": "tse_ser.options:read_evaluation_options",
 }
 PROGRAMS = {*CHECKS, *PYTHONS, *EXTERNAL}

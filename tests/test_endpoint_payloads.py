@@ -31,19 +31,11 @@ MIXTURE = audio_file(noise(0, 0.2))
 GOOD = {"mixture": in_base64(MIXTURE), "enrollment": in_base64(audio_file(noise(1, 0.2)))}
 # What looks inside a machine, or out of it.
 WATCHED = (
-    "open",
-    "os.",
-    "socket.",
-    "urllib.",
-    "http.",
-    "subprocess.",
-    "shutil.",
-    "tempfile.",
-    "glob.",
+    *("open", "os.", "shutil.", "tempfile.", "glob."),
+    *("socket.", "urllib.", "http.", "subprocess."),
 )
 
 fuzz = settings(max_examples=300, deadline=None, database=None, derandomize=True)
-long_fuzz = settings(max_examples=10_000, deadline=None, database=None, derandomize=True)
 
 
 class Watch:
@@ -167,33 +159,15 @@ def test_every_bad_item_gets_its_own_error_and_the_others_their_emotions(
     assert_emotions(answers[2])
 
 
-def answers_spoiled_audio(handler: Any, content: bytes) -> None:
+@fuzz
+@given(content=SPOILED)
+def test_spoiled_files_are_heard_or_refused(handler: Any, content: bytes) -> None:
     # Spoiled samples are samples still: both answers are right, and none else.
     answer = ask(handler, {"inputs": {**GOOD, "mixture": in_base64(content)}})
     if isinstance(answer, dict):
         assert_clean_error(answer)
     else:
         assert_emotions(answer)
-
-
-@fuzz
-@given(content=SPOILED)
-def test_spoiled_files_are_heard_or_refused(handler: Any, content: bytes) -> None:
-    answers_spoiled_audio(handler, content)
-
-
-@pytest.mark.slow
-@long_fuzz
-@given(content=SPOILED)
-def test_ten_thousand_spoiled_files_are_heard_or_refused(handler: Any, content: bytes) -> None:
-    answers_spoiled_audio(handler, content)
-
-
-@pytest.mark.slow
-@long_fuzz
-@given(data=BAD_REQUEST)
-def test_ten_thousand_bad_requests_get_errors(handler: Any, data: Any) -> None:
-    assert_clean_error(ask(handler, data))
 
 
 def test_the_watch_hears_files_and_connections(tmp_path: Path) -> None:
