@@ -4,7 +4,6 @@ import argparse
 import dataclasses
 import json
 import multiprocessing
-import platform
 import resource
 import statistics
 import time
@@ -13,6 +12,8 @@ from contextlib import AbstractContextManager, nullcontext
 from multiprocessing.connection import Connection
 
 import torch
+
+from tse_ser.machine import describe_machine
 
 
 @dataclasses.dataclass
@@ -144,9 +145,9 @@ def table(title: str, results: list[Measurement]) -> str:
 
 def machine() -> str:
     """The machine in one line."""
-    processor = platform.processor() or platform.machine()
-    if torch.cuda.is_available():
-        processor = torch.cuda.get_device_name()
+    on_gpu = torch.device("cuda") if torch.cuda.is_available() else None
+    machine = describe_machine(on_gpu)
+    processor = machine["gpu"] or machine["cpu"]
     return f"{processor}, {torch.get_num_threads()} threads, torch {torch.__version__}"
 
 

@@ -538,14 +538,6 @@ def test_the_installed_script_answers_without_loading_torch(script: Path, tmp_pa
     assert wrong.stderr.count("\n") == 1 and "--mixture" in wrong.stderr
 
 
-@pytest.mark.slow
-def test_the_installed_script_predicts(script: Path, folder: Path, tmp_path: Path) -> None:
-    words = predict_words(folder, "--enrollment", folder / "alice.wav", "--json")
-    done = run_script(*words, cwd=tmp_path)
-    assert done.returncode == ALL_FINE, done.stderr
-    assert len(json.loads(done.stdout)["emotions"]) == 4
-
-
 MEASURE_PEAK = """
 import resource, sys
 from tse_ser.cli.main import main

@@ -5,10 +5,6 @@ from __future__ import annotations
 import base64
 import io
 import json
-import os
-import shutil
-import subprocess
-import sys
 import threading
 import time
 import tracemalloc
@@ -409,31 +405,3 @@ def test_the_requirements_name_what_the_handler_imports() -> None:
         if line and not line.startswith("#")
     }
     assert {"numpy", "soundfile", "torch", "transformers"} == named
-
-
-@pytest.mark.slow
-def test_the_handler_works_where_this_repository_is_not(folder: Path, tmp_path: Path) -> None:
-    shutil.copytree(folder, tmp_path / "repository")
-    shutil.copy(handler_module.__file__, tmp_path / "repository")
-    (tmp_path / "request.json").write_text(json.dumps({"inputs": PAIR}))
-    program = """
-import importlib.util, json, sys
-spec = importlib.util.spec_from_file_location("handler", "repository/handler.py")
-sys.modules["handler"] = handler = importlib.util.module_from_spec(spec)
-spec.loader.exec_module(handler)
-answer = handler.EndpointHandler("repository")(json.load(open("request.json")))
-assert "modeling" not in sys.modules
-print(json.dumps(answer))
-"""
-    environment = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
-    finished = subprocess.run(
-        [sys.executable, "-c", program],
-        cwd=tmp_path,
-        env=environment | {"HF_HOME": str(tmp_path / "home"), "CUDA_VISIBLE_DEVICES": ""},
-        capture_output=True,
-        text=True,
-    )
-    assert finished.returncode == 0, finished.stderr[-3000:]
-    answer = json.loads(finished.stdout.splitlines()[-1])
-    expected = tiny_pipeline()({"mixture": MIXTURE, "enrollment": ENROLLMENT})
-    assert plain_scores(answer) == pytest.approx(plain_scores(expected), rel=1e-5)

@@ -193,13 +193,18 @@ def read_training_options(argv: Sequence[str] | None = None) -> TrainingOptions:
     return options
 
 
-def _check_interferers(data: DataOptions) -> None:
-    """Raises where a noisy condition has nobody to interfere."""
+def _check_condition(data: DataOptions) -> None:
+    """Raises where nobody interferes in a noisy condition, or a Denoised set is not named."""
     drawn = getattr(data, "librimix_subset", None) is None
     if data.condition == "noisy" and drawn and not data.interferers:
         raise OptionError(
             "condition 'noisy' needs --interferers, the corpora of the interfering speech (for "
             "example generated_pool)"
+        )
+    if data.condition == "denoised" and data.denoised_dir is None:
+        raise OptionError(
+            "condition 'denoised' needs --denoised_dir, a folder written by "
+            "tse_ser.training.denoise_corpus"
         )
 
 
@@ -221,24 +226,17 @@ def with_sources(data: Data) -> Data:
 
 
 def _check_stage(data: RecipeOptions, stage: Stage) -> None:
-    _check_interferers(data)
     if data.librimix_subset is not None and stage != "extraction":
         raise OptionError(
             f"librimix_subset is for stage 'extraction', as LibriMix has no emotions: stage is "
             f"'{stage}'"
         )
-    if data.condition != "denoised":
-        return
-    if stage != "classification":
+    if data.condition == "denoised" and stage != "classification":
         raise OptionError(
             f"condition 'denoised' is for the classification stage: stage '{stage}' extracts by "
             f"itself, use condition 'noisy'"
         )
-    if data.denoised_dir is None:
-        raise OptionError(
-            "condition 'denoised' needs --denoised_dir, a folder written by "
-            "tse_ser.training.denoise_corpus"
-        )
+    _check_condition(data)
 
 
 def _apply_protocol(protocol: str, training: TseSerTrainingArguments) -> None:
@@ -299,12 +297,7 @@ class EvaluationOptions(DataOptions):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        _check_interferers(self)
-        if self.condition == "denoised" and self.denoised_dir is None:
-            raise OptionError(
-                "condition 'denoised' needs --denoised_dir, a folder written by "
-                "tse_ser.training.denoise_corpus"
-            )
+        _check_condition(self)
         if self.absent_share and self.condition != "noisy":
             raise OptionError(
                 f"absent_share is for condition 'noisy': in '{self.condition}' nobody else speaks"

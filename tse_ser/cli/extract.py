@@ -232,23 +232,19 @@ def only_run_in(output_dir: Path) -> Iterator[None]:
         CommandError: another run holds it.
     """
     path = output_dir / LOCK_NAME
-    lock: filelock.BaseFileLock = filelock.FileLock(path)
-    try:
+    locks = (filelock.FileLock(path), filelock.SoftFileLock(path.with_suffix(".soft")))
+    for lock in locks:
         try:
-            lock.acquire(timeout=0)
+            held = lock.acquire(timeout=0)
+            break
+        except filelock.Timeout as error:
+            raise CommandError(
+                f"--output {output_dir}: another run works there, wait for its end (after a crash, "
+                f"delete {error.lock_file})"
+            ) from error
         except (OSError, NotImplementedError) as error:
-            if isinstance(error, filelock.Timeout) or (
-                isinstance(error, OSError) and error.errno not in NO_LOCKS
-            ):
+            knows_locks = isinstance(error, OSError) and error.errno not in NO_LOCKS
+            if knows_locks or lock is locks[-1]:
                 raise
-            lock = filelock.SoftFileLock(path.with_suffix(".soft"))
-            lock.acquire(timeout=0)
-    except filelock.Timeout as error:
-        raise CommandError(
-            f"--output {output_dir}: another run works there, wait for its end (after a crash, "
-            f"delete {error.lock_file})"
-        ) from error
-    try:
+    with held:
         yield
-    finally:
-        lock.release()

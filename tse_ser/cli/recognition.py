@@ -70,20 +70,10 @@ def speaker_of(
     voice: Path | None,
     channel: int | str,
 ) -> tuple[Tensor, list[dict[str, Any]]]:
-    """The speaker embedding of recordings, or of a file that holds it.
-
-    Args:
-        recognize (`TargetSpeakerEmotionPipeline`): the model.
-        enrollment (`Sequence[Path]`, *optional*): recordings of the speaker alone.
-        voice (`Path`, *optional*): what `tse-ser enroll` wrote; read where it is given.
-        channel (`int` or `str`): of recordings with several.
-
-    Returns:
-        `torch.Tensor` of shape `(1, embedding_size)`, and warnings about the enrollment.
-
-    Raises:
-        ValueError: a file cannot be used, or another model made the voice.
-    """
+    """The speaker embedding, `(1, embedding_size)`, of recordings of the speaker alone or of a
+    file that `tse-ser enroll` wrote, which is read where it is given; and warnings about the
+    enrollment. Raises `ValueError` where a file cannot be used, or another model made the
+    voice."""
     if voice is not None:
         return load_voice(voice.expanduser(), recognize.model), []
     return recognize.voice_of(list(enrollment or []), channel)
@@ -102,17 +92,9 @@ def check_output(output: Path, inputs: Iterable[Path | None], *, overwrite: bool
 
 
 def write_speech(path: Path, speech: np.ndarray, sampling_rate: int) -> None:
-    """Writes a 16-bit file that is there whole or not at all, as the umask says.
-
-    Args:
-        path (`Path`): what to write; its folder is made.
-        speech (`np.ndarray` of shape `(num_samples,)`): waveform within -1..1.
-        sampling_rate (`int`): rate in Hz.
-
-    Raises:
-        CommandError: the file's suffix names no format that is written.
-        OSError: the disk is full, or the folder must not be written to.
-    """
+    """Writes a waveform `(num_samples,)` within -1..1 as a 16-bit file that is there whole or
+    not at all, as the umask says. Raises `CommandError` where the suffix names no format that
+    is written, `OSError` where the disk is full or the folder must not be written to."""
     partial = write_partial_speech(path, speech, sampling_rate)
     partial.replace(path)
 
