@@ -5,7 +5,6 @@ from __future__ import annotations
 import importlib.metadata
 import json
 import os
-import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -13,6 +12,7 @@ from typing import Any
 from hub_routes import TOKEN
 from hub_server import HubServer
 from packaging.requirements import Requirement
+from subprocesses import run_program
 
 ROOMS = ("modeling", "data_builders", "tse_ser")
 # `python -I -S` reads no `.pth` file, which is how an editable installation offers this repository
@@ -106,14 +106,5 @@ def run_installed(program: str, folder: Path, environment: dict[str, str], *argu
 
 
 def _run(arguments: list[str], folder: Path, environment: dict[str, str]) -> Any:
-    done = subprocess.run(
-        [sys.executable, *arguments],
-        cwd=folder,
-        env=environment,
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        text=True,
-        timeout=300,
-    )
-    assert done.returncode == 0, done.stderr[-5000:]
-    return json.loads(done.stdout.splitlines()[-1])
+    printed = run_program([sys.executable, *arguments], folder, environment)
+    return json.loads(printed.splitlines()[-1])

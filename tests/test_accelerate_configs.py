@@ -6,7 +6,6 @@ import json
 import socket
 import subprocess
 import sys
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +15,7 @@ import yaml
 from accelerate.commands.config.config_args import load_config_from_file
 from accelerate.commands.launch import _validate_launch_command, launch_command_parser
 from safetensors.torch import load_file
+from subprocesses import run_program
 from tiny_training import joint_arguments, log_history, tiny_model
 from torch import nn
 from torch.distributed.fsdp import FSDPModule
@@ -56,12 +56,6 @@ def launch(name: str, *words: object) -> list[str]:
     return [*command, str(recipe(name)), *map(str, words)]
 
 
-def run(command: Sequence[str]) -> str:
-    done = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, timeout=300)
-    assert done.returncode == 0, done.stderr[-4000:]
-    return done.stdout
-
-
 @pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.stem)
 def test_accelerate_reads_every_recipe(path: Path) -> None:
     assert path.stem in PROCESSES_HERE, "say how many processes the recipe starts"
@@ -86,7 +80,11 @@ def test_a_recipe_starts_the_processes_that_it_says(name: str, tmp_path: Path) -
     script = tmp_path / "count.py"
     script.write_text(COUNT_PROCESSES)
     count = PROCESSES_HERE[name]
-    started = sorted(line for line in run(launch(name, script)).splitlines() if "started" in line)
+    started = sorted(
+        line
+        for line in run_program(launch(name, script), REPOSITORY).splitlines()
+        if "started" in line
+    )
     assert started == [f"started {index} of {count}" for index in range(count)]
 
 
@@ -159,7 +157,7 @@ def test_sharded_training_gives_the_model_of_one_process(
     ]
     (tmp_path / "jobs.json").write_text(json.dumps(jobs))
     script = REPOSITORY / "tests" / "sharded_jobs.py"
-    run(launch("fsdp_2_gpus", script, tmp_path / "jobs.json"))
+    run_program(launch("fsdp_2_gpus", script, tmp_path / "jobs.json"), REPOSITORY)
     train.train(joint_arguments(tmp_path, tmp_path / "one", 1, *MORE))
 
     shards = [json.loads((tmp_path / f"shards_{rank}.json").read_text()) for rank in range(2)]

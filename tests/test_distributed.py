@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import subprocess
 import sys
 from pathlib import Path
 
@@ -11,6 +10,7 @@ import datasets
 import pytest
 import torch
 from safetensors.torch import load_file
+from subprocesses import run_program
 from tiny_training import joint_arguments, log_history, same_weights, tiny_model
 
 import train
@@ -48,13 +48,7 @@ def runs(
     launch = [sys.executable, "-m", "accelerate.commands.launch", "--config_file"]
     recipe = str(repository / "recipes" / "accelerate" / "cpu_2_processes.yaml")
     script = str(repository / "tests" / "two_process_jobs.py")
-    launched = subprocess.run(
-        [*launch, recipe, script, str(folder / "jobs.json")],
-        cwd=repository,
-        capture_output=True,
-        text=True,
-    )
-    assert launched.returncode == 0, launched.stderr[-4000:]
+    run_program([*launch, recipe, script, folder / "jobs.json"], repository)
     train.train(joint_arguments(folder, folder / "training_1", 1))
     denoise_corpus.denoise(denoising_arguments(folder / "extractor", folder / "denoised_1"))
     return folder

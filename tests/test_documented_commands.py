@@ -12,7 +12,6 @@ import json
 import os
 import re
 import shutil
-import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -24,6 +23,7 @@ from corpus_layouts import burst
 from documented_blocks import Block, read_blocks, read_inline_commands, split_commands
 from documented_programs import PROGRAMS, CommandProblemError, check_command
 from paper_corpora import write_paper_corpora
+from subprocesses import run_program
 from tiny_models import tiny_tse_ser
 
 from modeling import TseSerFeatureExtractor
@@ -113,20 +113,13 @@ def python_results(sandbox: Path) -> dict[str, str | None]:
         blocks.append((block.page, str(block), code))
     (sandbox / "blocks.json").write_text(json.dumps(blocks))
     script = REPOSITORY / "tests" / "run_python_blocks.py"
-    done = subprocess.run(
-        [sys.executable, script, "blocks.json", "outcome.json"],
-        cwd=sandbox,
-        env={
-            **os.environ,
-            "PYTHONPATH": os.pathsep.join([str(REPOSITORY), str(sandbox)]),
-            "HF_HOME": str(sandbox / "hub"),
-            "TSE_SER_CACHE": str(sandbox / "cache"),
-        },
-        capture_output=True,
-        text=True,
-        timeout=300,
-    )
-    assert done.returncode == 0, done.stderr[-4000:]
+    environment = {
+        **os.environ,
+        "PYTHONPATH": os.pathsep.join([str(REPOSITORY), str(sandbox)]),
+        "HF_HOME": str(sandbox / "hub"),
+        "TSE_SER_CACHE": str(sandbox / "cache"),
+    }
+    run_program([sys.executable, script, "blocks.json", "outcome.json"], sandbox, environment)
     return dict(json.loads((sandbox / "outcome.json").read_text()))
 
 
@@ -184,21 +177,11 @@ def test_the_commands_for_an_own_corpus_audit_train_and_evaluate(sandbox: Path) 
     audit, train, evaluate = commands_of("own_corpus.md", "tse-ser")
     cut = "--max_steps 2 --report_to none --use_cpu true --eval_strategy no --save_strategy no"
     train += [*cut.split(), "--load_best_model_at_end", "false"]
+    places = {"PYTHONPATH": str(REPOSITORY), "TSE_SER_CACHE": str(sandbox / "cache")}
     for command in (audit, train, evaluate):
-        done = subprocess.run(
-            [sys.executable, "-m", "tse_ser", *command[1:]],
-            cwd=sandbox,
-            env={
-                **os.environ,
-                "PYTHONPATH": str(REPOSITORY),
-                "TSE_SER_CACHE": str(sandbox / "cache"),
-            },
-            capture_output=True,
-            text=True,
-            timeout=300,
-        )
-        assert done.returncode == 0, f"{command}: {done.stdout}\n{done.stderr[-3000:]}"
-    assert "wa" in done.stdout or "WA" in done.stdout
+        program = [sys.executable, "-m", "tse_ser", *command[1:]]
+        printed = run_program(program, sandbox, {**os.environ, **places})
+    assert '"wa"' in printed
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)

@@ -7,7 +7,6 @@ import json
 import os
 import re
 import shutil
-import subprocess
 import sys
 import threading
 import urllib.parse
@@ -20,6 +19,7 @@ import pytest
 import requests
 import soundfile
 from huggingface_hub import InferenceClient
+from subprocesses import run_program
 from tiny_endpoint import (
     LABELS,
     RATE,
@@ -112,15 +112,7 @@ def run_in_shell(endpoint: str, *command: str) -> str:
         pytest.skip(f"{command[0]} or curl is absent")
     # The examples talk to this machine alone: offline is what the tests are, not the reader.
     environment = {"HF_HUB_OFFLINE": "0", "NO_PROXY": "127.0.0.1", "HF_TOKEN": "hf_none"}
-    finished = subprocess.run(
-        command,
-        env={**os.environ, **environment, "ENDPOINT": endpoint},
-        capture_output=True,
-        text=True,
-        timeout=120,
-    )
-    assert finished.returncode == 0, finished.stderr
-    return finished.stdout
+    return run_program(command, Path(), {**os.environ, **environment, "ENDPOINT": endpoint})
 
 
 def test_the_documented_curl_commands_get_what_is_documented(

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import os
-import subprocess
 import sys
 from pathlib import Path
 from typing import Any, cast
 
 from safetensors.torch import load_file, save_file
+from subprocesses import run_program
 from tiny_models import (
     PROJECTION_FIELDS,
     joint_batch,
@@ -74,16 +74,10 @@ def test_saved_code_loads_in_a_process_without_the_package(tmp_path: Path) -> No
     )
 
     environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
-    done = subprocess.run(
-        [sys.executable, "-c", REMOTE_PROGRAM, str(tmp_path / "models")],
-        cwd=elsewhere,
-        env=environment | {"HF_MODULES_CACHE": str(tmp_path / "modules")},
-        capture_output=True,
-        text=True,
-        timeout=120,
-    )
+    environment["HF_MODULES_CACHE"] = str(tmp_path / "modules")
+    program = [sys.executable, "-c", REMOTE_PROGRAM, tmp_path / "models"]
+    run_program(program, elsewhere, environment)
 
-    assert done.returncode == 0, done.stderr
     answer = load_file(elsewhere / "answer.safetensors")
     expected = model(**batch)
     assert relative_error(answer["logits"], expected.logits) < 1e-6

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -14,6 +13,7 @@ import soundfile
 import torch
 from documented_blocks import read_blocks
 from safetensors.torch import load_file
+from subprocesses import run_program
 
 from data_builders import load_mixtures
 from modeling import TdSpeakerBeamForSpeechExtraction
@@ -76,15 +76,9 @@ def test_the_lines_of_the_readme_recognize_real_speech(data_dir: Path, tmp_path:
     for name, role in (("meeting", "mixture"), ("alice", "enrollment")):
         soundfile.write(tmp_path / f"{name}.wav", example[role], 16000, subtype="FLOAT")
     (tmp_path / "pretrained").symlink_to(FOLDER.parent)
-    done = subprocess.run(
-        [sys.executable, "-c", block.text],
-        cwd=tmp_path,
-        env={**os.environ, "PYTHONPATH": str(REPOSITORY)},
-        capture_output=True,
-        text=True,
-    )
-    assert done.returncode == 0, done.stderr
-    answers = dict(line.split() for line in done.stdout.splitlines())
+    environment = {**os.environ, "PYTHONPATH": str(REPOSITORY)}
+    printed = run_program([sys.executable, "-c", block.text], tmp_path, environment)
+    answers = dict(line.split() for line in printed.splitlines())
     assert answers.keys() == set(LABELS)
     assert sum(map(float, answers.values())) == pytest.approx(1, abs=0.03)
 

@@ -17,6 +17,7 @@ import pyarrow.parquet
 import pytest
 import yaml
 from paper_corpora import write_paper_corpora, write_tiny_paper_config
+from subprocesses import run_program
 
 from tse_ser.evaluation.results import read_results
 from tse_ser.evaluation.tables import build_section
@@ -42,13 +43,8 @@ MARKS = ("steps/extractor/*/checkpoint-*/trainer_state.json", "steps/sb_plus_sc/
 
 def start(folder: Path, config: Path) -> subprocess.Popen[str]:
     """The command of `make demo` in a session of its own, up to the tables."""
-    printed = subprocess.run(
-        ["make", "-n", "demo", f"DEMO_DIR={folder}"],
-        cwd=REPOSITORY,
-        capture_output=True,
-        text=True,
-        check=True,
-    ).stdout.replace("\\\n", " ")
+    printed = run_program(["make", "-n", "demo", f"DEMO_DIR={folder}"], REPOSITORY)
+    printed = printed.replace("\\\n", " ")
     (command,) = (line for line in printed.splitlines() if "snakemake -s studies/demo" in line)
     folder.mkdir(parents=True, exist_ok=True)
     return subprocess.Popen(
@@ -136,15 +132,8 @@ def test_the_papers_study_fills_its_tables_from_one_command(tmp_path: Path) -> N
     command += ["--configfile", str(write_tiny_paper_config(tmp_path)), "--config"]
     command += [f"corpus_dir={corpora}", f"cache_dir={tmp_path / 'cache'}"]
     command += [f"output_dir={tmp_path / 'paper'}"]
-    done = subprocess.run(
-        command,
-        cwd=REPOSITORY,
-        env={**os.environ, "CUDA_VISIBLE_DEVICES": "", "PYTHONPATH": str(REPOSITORY)},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
+    environment = {**os.environ, "CUDA_VISIBLE_DEVICES": "", "PYTHONPATH": str(REPOSITORY)}
+    run_program(command, REPOSITORY, environment, timeout_seconds=3600)
     results = read_results(tmp_path / "paper" / "paper.parquet")
     assert (results.runs["num_examples"] == 8).all()
     tables = {table.name: table.frame for table in build_section(results).tables}

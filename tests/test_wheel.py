@@ -16,6 +16,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import soundfile
+from subprocesses import run_program
 from tiny_models import tiny_tse_ser
 from tiny_publishing import RAVDESS, write_training
 
@@ -47,17 +48,8 @@ class Installation:
         program, *words = shlex.split(line)
         environment = {
             name: value for name, value in os.environ.items() if not name.startswith("PYTHON")
-        }
-        done = subprocess.run(
-            [self.programs / program, *words],
-            cwd=self.folder,
-            env=environment | {"CUDA_VISIBLE_DEVICES": ""},
-            capture_output=True,
-            text=True,
-            timeout=600,
-        )
-        assert done.returncode == 0, f"{line}\n{done.stdout}\n{done.stderr[-4000:]}"
-        return done.stdout
+        } | {"CUDA_VISIBLE_DEVICES": ""}
+        return run_program([self.programs / program, *words], self.folder, environment, 600)
 
 
 def pip(line: str, python: str | Path, folder: Path) -> None:

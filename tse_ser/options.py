@@ -31,7 +31,6 @@ from data_builders.options import DataOptions, RecipeOptions, read_split
 from data_builders.schema import EMOTIONS
 
 Data = TypeVar("Data", bound=DataOptions)
-Evaluation = TypeVar("Evaluation", bound="EvaluationOptions")
 Stage = Literal["extraction", "classification", "joint"]
 Condition = Literal["clean", "noisy", "denoised"]
 
@@ -305,8 +304,8 @@ class EvaluationOptions(DataOptions):
 
 
 def read_evaluation_options(
-    argv: Sequence[str] | None = None, kind: type[Evaluation] = EvaluationOptions
-) -> Evaluation:
+    argv: Sequence[str] | None = None, kind: type[EvaluationOptions] = EvaluationOptions
+) -> Any:
     """Reads the options of an evaluation.
 
     Args:

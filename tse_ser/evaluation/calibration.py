@@ -269,7 +269,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Calibrates, prints the numbers, and writes them where asked; returns the exit code, 2
     where an option or a corpus cannot be used."""
     try:
-        options = read_evaluation_options(argv, CalibrationOptions)
+        options: CalibrationOptions = read_evaluation_options(argv, CalibrationOptions)
         if options.write and options.split != "validation":
             raise OptionError("write: settings are found on the validation split alone")
         result = calibrate(options, options.false_alarm_rate)

@@ -224,8 +224,10 @@ def _score_best_wa(settings: EvaluationOptions) -> dict[str, Any]:
             f"Protocol 'best_on_test' takes WA from the epoch in {folder}, which is missing: "
             "train with --protocol best_on_test."
         )
-    chosen = "model" if settings.classifier is None else "classifier"
-    best = replace(settings, **{chosen: str(folder)})
+    if settings.classifier is None:
+        best = replace(settings, model=str(folder))
+    else:
+        best = replace(settings, classifier=str(folder))
     rows = _predict(load_model(best.model, best.classifier), best)
     return {
         "wa": score_predictions(rows, best.classes)["wa"],

@@ -329,7 +329,7 @@ def _side(
         table = paper["extraction"] if is_extraction else paper["tables"][name]
         columns, rows = table["columns"], table["rows"]
     wanted = row_key(side, columns)
-    papers = next((row for row in rows if row_key(row, columns) == wanted), {})
+    papers: Mapping[str, Any] = next((row for row in rows if row_key(row, columns) == wanted), {})
     return _of_row(runs, wanted, columns), papers
 
 
