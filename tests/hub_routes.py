@@ -223,7 +223,9 @@ class HubHandler(BaseHTTPRequestHandler):
                 "files": [
                     {
                         "path": asked["path"],
-                        "uploadMode": "lfs" if self._is_large(asked["path"]) else "regular",
+                        "uploadMode": "lfs"
+                        if asked["path"].endswith(LARGE_FILE_SUFFIXES)
+                        else "regular",
                         "shouldIgnore": False,
                         "oid": self._oid(asked["path"], stored.get(asked["path"])),
                     }
@@ -232,13 +234,11 @@ class HubHandler(BaseHTTPRequestHandler):
             }
         )
 
-    def _is_large(self, path: str) -> bool:
-        return self.hub.lfs and path.endswith(LARGE_FILE_SUFFIXES)
-
     def _oid(self, path: str, content: bytes | None) -> str | None:
         if content is None:
             return None
-        return hashlib.sha256(content).hexdigest() if self._is_large(path) else _blob_id(content)
+        is_large = path.endswith(LARGE_FILE_SUFFIXES)
+        return hashlib.sha256(content).hexdigest() if is_large else _blob_id(content)
 
     def on_batch(self, body: bytes, kind: str | None, repo_id: str) -> None:
         self._check_writer()

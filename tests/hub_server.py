@@ -1,7 +1,7 @@
 """A Hub on loopback: the HTTP routes that the unmodified Hugging Face libraries use.
 
 `HubServer` serves model and dataset repositories from memory. Branches, pull requests, private
-repositories, large files (`lfs`) and requests that fail half-way behave as on the real Hub. Clients
+repositories, large files and requests that fail half-way behave as on the real Hub. Clients
 are pointed at it with `HF_ENDPOINT` and, for large files, `HF_HUB_DISABLE_XET=1`.
 """
 
@@ -25,14 +25,9 @@ class Failure:
 
 
 class HubServer:
-    """The server, in threads of this process; use it in a `with` statement.
+    """The server, in threads of this process; use it in a `with` statement."""
 
-    Args:
-        lfs (`bool`): ask for large files over the LFS routes, as the real Hub does.
-    """
-
-    def __init__(self, lfs: bool = False) -> None:
-        self.lfs = lfs
+    def __init__(self) -> None:
         self.repositories: dict[tuple[str, str], Repository] = {}
         self.large_files: dict[tuple[str, str], bytes] = {}  # by repository and hash
         self.requests: list[str] = []

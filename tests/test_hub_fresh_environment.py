@@ -33,7 +33,7 @@ def test_a_pushed_model_runs_in_a_new_environment(tmp_path: Path) -> None:
         # At another rate than the model's, and in stereo.
         noise = 0.1 * np.random.default_rng(seed).standard_normal((88_200, 2))
         soundfile.write(path, noise, 44_100)
-    with HubServer(lfs=True) as server:
+    with HubServer() as server:
         environment = hub_environment(server, tmp_path / "pusher")
         run_installed(PUSH, tmp_path, environment, str(tmp_path / "model"))
         try:

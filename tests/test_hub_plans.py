@@ -100,7 +100,7 @@ def plans(corpora: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def server(plans: Path) -> Iterator[HubServer]:
     """Holds two repositories of plans."""
-    with HubServer(lfs=True) as server:
+    with HubServer() as server:
         site = link_packages(plans / "hub", "huggingface_hub")
         environment = hub_environment(server, plans / "pusher")
         run_isolated(PUSH, site, plans, environment, str(plans), CARD)

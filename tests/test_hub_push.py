@@ -164,7 +164,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def server() -> Iterator[HubServer]:
-    with HubServer(lfs=True) as server:
+    with HubServer() as server:
         yield server
 
 

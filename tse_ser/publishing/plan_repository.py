@@ -23,7 +23,7 @@ from tse_ser.publishing.errors import PublishingError
 from tse_ser.publishing.licenses import OWN_TERMS, License, choose_license
 from tse_ser.publishing.options import PublishingOptions
 from tse_ser.publishing.repository import CARD_NAME, build_folder
-from tse_ser.publishing.training_description import NOISE, snr_words
+from tse_ser.publishing.training_description import NOISE
 
 WRITE_ONE = "write one by python -m data_builders.plans.export_plan"
 SIZES = ((1_000, "n<1K"), (10_000, "1K<n<10K"), (100_000, "10K<n<100K"), (1_000_000, "100K<n<1M"))
@@ -40,13 +40,7 @@ class Plan:
     hours: float  # duration of all mixtures
     num_speakers: int  # target speakers
     emotions: Mapping[str, int]  # mixtures by the target's emotion
-    corpora: tuple[str, ...]  # names of the corpora it needs
-
-    @property
-    def drawing(self) -> str:
-        """How mixtures were drawn, in a few words."""
-        fold, seed = self.options.get("fold", 1), self.options.get("mixing_seed", 0)
-        return f"fold {fold}, seed {seed}, SNR {snr_words(self.options)}"
+    corpora: tuple[str, ...]  # names of the corpora it needs, and of the noise
 
 
 def read_plan(path: Path) -> Plan:
@@ -80,7 +74,9 @@ def read_plan(path: Path) -> Plan:
         hours=samples / SAMPLING_RATE / 3600,
         num_speakers=len(pc.unique(table["speaker_id"])),
         emotions=Counter(sorted(name or "none given" for name in table["emotion"].to_pylist())),
-        corpora=corpora,
+        corpora=corpora
+        if table["noise_fingerprint"].null_count == len(table)
+        else (*corpora, NOISE),
     )
 
 
@@ -114,8 +110,13 @@ def build_plan_repository(
     if twice:
         raise PublishingError(f"--plan: two plans of the split {twice[0]!r}: give one a split")
     options = options or PublishingOptions()
-    corpora = _corpora(read, options.descriptions)
-    _refuse_publicity(corpora, private)
+    corpora = find_corpora((name for plan in read for name in plan.corpora), options.descriptions)
+    own = [corpus.title for corpus in corpora if corpus.license_id == OWN_TERMS]
+    if own and not private:
+        raise PublishingError(
+            f"--public: the plan tells ids and emotions of {' and '.join(own)}, which come under "
+            "their makers' own terms: publish it as private, and open it on the Hub once they agree"
+        )
     card = _render_card(repo_id, read, corpora, options.given_license)
 
     def fill(folder: Path) -> None:
@@ -125,27 +126,6 @@ def build_plan_repository(
         (folder / CARD_NAME).write_text(card, encoding="utf-8")
 
     return build_folder(output_dir, "dataset", fill)
-
-
-def _corpora(plans: Sequence[Plan], descriptions: Mapping[str, str]) -> tuple[Corpus, ...]:
-    names = [name for plan in plans for name in plan.corpora]
-    if any(_has_noise(plan) for plan in plans):
-        names.append(NOISE)
-    return find_corpora(names, descriptions)
-
-
-def _has_noise(plan: Plan) -> bool:
-    column = pq.read_table(plan.path, columns=["noise_fingerprint"])["noise_fingerprint"]
-    return bool(column.null_count < len(column))
-
-
-def _refuse_publicity(corpora: Sequence[Corpus], private: bool) -> None:
-    own = [corpus.title for corpus in corpora if corpus.license_id == OWN_TERMS]
-    if own and not private:
-        raise PublishingError(
-            f"--public: the plan tells ids and emotions of {' and '.join(own)}, which come under "
-            "their makers' own terms: publish it as private, and open it on the Hub once they agree"
-        )
 
 
 def _render_card(
