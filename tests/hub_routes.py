@@ -218,21 +218,17 @@ class HubHandler(BaseHTTPRequestHandler):
     def on_preupload(self, body: bytes, kind: str, repo_id: str, revision: str) -> None:
         self._check_writer()
         stored = self._repository(kind, repo_id).files(revision)
-        self._send_json(
+        paths = [asked["path"] for asked in json.loads(body)["files"]]
+        files = [
             {
-                "files": [
-                    {
-                        "path": asked["path"],
-                        "uploadMode": "lfs"
-                        if asked["path"].endswith(LARGE_FILE_SUFFIXES)
-                        else "regular",
-                        "shouldIgnore": False,
-                        "oid": self._oid(asked["path"], stored.get(asked["path"])),
-                    }
-                    for asked in json.loads(body)["files"]
-                ]
+                "path": path,
+                "uploadMode": "lfs" if path.endswith(LARGE_FILE_SUFFIXES) else "regular",
+                "shouldIgnore": False,
+                "oid": self._oid(path, stored.get(path)),
             }
-        )
+            for path in paths
+        ]
+        self._send_json({"files": files})
 
     def _oid(self, path: str, content: bytes | None) -> str | None:
         if content is None:

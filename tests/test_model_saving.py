@@ -75,7 +75,7 @@ def test_saved_code_loads_in_a_process_without_the_package(tmp_path: Path) -> No
 
     environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
     environment["HF_MODULES_CACHE"] = str(tmp_path / "modules")
-    program = [sys.executable, "-c", REMOTE_PROGRAM, tmp_path / "models"]
+    program = [sys.executable, "-c", REMOTE_PROGRAM, str(tmp_path / "models")]
     run_program(program, elsewhere, environment)
 
     answer = load_file(elsewhere / "answer.safetensors")

@@ -65,6 +65,7 @@ def read_plan(path: Path) -> Plan:
     options = facts["options"]
     _refuse_folders(path, table)
     _refuse_options(path, [*corpora, *listed(options["targets"]), *listed(options["interferers"])])
+    has_noise = table["noise_fingerprint"].null_count < len(table)
     samples = pc.sum(table["num_samples"]).as_py() or 0
     return Plan(
         path=path,
@@ -74,9 +75,7 @@ def read_plan(path: Path) -> Plan:
         hours=samples / SAMPLING_RATE / 3600,
         num_speakers=len(pc.unique(table["speaker_id"])),
         emotions=Counter(sorted(name or "none given" for name in table["emotion"].to_pylist())),
-        corpora=corpora
-        if table["noise_fingerprint"].null_count == len(table)
-        else (*corpora, NOISE),
+        corpora=(*corpora, NOISE) if has_noise else corpora,
     )
 
 
