@@ -7,8 +7,7 @@ import io
 import os
 from collections.abc import Collection, Mapping
 from pathlib import Path
-from types import TracebackType
-from typing import Any
+from typing import Any, TextIO
 
 from tse_ser.cli.errors import CommandError
 
@@ -45,12 +44,7 @@ class ResultsTable:
     def __enter__(self) -> ResultsTable:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         self._file.close()
 
     def __contains__(self, name: str) -> bool:
@@ -60,11 +54,11 @@ class ResultsTable:
     @property
     def failed(self) -> set[str]:
         """Recordings that could not be used."""
-        return {name for name, row in self._rows.items() if row[1] == FAILED}
+        return {name for name, row in self._rows.items() if row["status"] == FAILED}
 
     def value(self, name: str, column: str) -> str:
         """What the row of a recording says."""
-        return self._rows[name][self.columns.index(column)]
+        return self._rows[name][column]
 
     def forget(self, names: Collection[str]) -> None:
         """Takes the rows of recordings away, by their paths within the input."""
@@ -90,44 +84,44 @@ class ResultsTable:
             values["emotion"] = result["emotions"][0]["label"]
             for emotion in result["emotions"]:
                 values[f"probability_{emotion['label']}"] = emotion["score"]
-        self._add([_as_text(values.get(column)) for column in self.columns])
+        self._add({column: _as_text(values.get(column)) for column in self.columns})
 
     def add_failed(self, name: str, reason: str, stamp: str) -> None:
         """Adds the row of a recording that could not be used: why, and what to do; `stamp`
         as in `add_done`."""
-        row = [name, FAILED, " ".join(reason.split()), stamp]
-        self._add(row + [""] * (len(self.columns) - len(row)))
+        row = {"file": name, "status": FAILED, "reason": " ".join(reason.split()), "stamp": stamp}
+        self._add(dict.fromkeys(self.columns, "") | row)
 
-    def _add(self, row: list[str]) -> None:
-        self._rows[row[0]] = row
+    def _add(self, row: dict[str, str]) -> None:
+        self._rows[row["file"]] = row
         # One write of a whole row, so that no other failure than a cut can tear it.
-        self._file.write(_as_line(row))
+        self._writer(self._file).writerow(row)
         self._file.flush()
         os.fsync(self._file.fileno())
 
-    def _read(self) -> dict[str, list[str]]:
+    def _writer(self, file: TextIO) -> csv.DictWriter[str]:
+        return csv.DictWriter(file, self.columns, lineterminator="\n")
+
+    def _read(self) -> dict[str, dict[str, str]]:
         if not self.path.is_file():
             return {}
         # Names of files are bytes to the system, not always text: they come back as they went.
         content = self.path.read_bytes().decode("utf-8", errors="surrogateescape")
         # What follows the last line break was cut off, even if it looks whole.
-        header, *rows = list(csv.reader(io.StringIO(content[: content.rfind("\n") + 1]))) or [[]]
-        if header and header != self.columns:
+        reader = csv.DictReader(io.StringIO(content[: content.rfind("\n") + 1]))
+        if reader.fieldnames and reader.fieldnames != self.columns:
             raise CommandError(
                 f"{self.path} has other columns than this model's results: name another --output"
             )
-        return {
-            row[0]: row
-            for row in rows
-            if len(row) == len(self.columns) and row[1] in (DONE, FAILED)
-        }
+        whole = (row for row in reader if None not in (*row.keys(), *row.values()))
+        return {row["file"]: row for row in whole if row["status"] in (DONE, FAILED)}
 
-    def _rewritten(self) -> io.TextIOWrapper:
+    def _rewritten(self) -> TextIO:
         """The whole rows as a file, open for more."""
         partial = self.path.with_name(f"{self.path.name}.partial")
-        text = "".join(_as_line(row) for row in [self.columns, *self._rows.values()])
         with partial.open("w", encoding="utf-8", errors="surrogateescape", newline="") as file:
-            file.write(text)
+            self._writer(file).writeheader()
+            self._writer(file).writerows(self._rows.values())
             file.flush()
             os.fsync(file.fileno())
         partial.replace(self.path)
@@ -141,9 +135,3 @@ def _as_text(value: Any) -> str:
     if isinstance(value, bool):
         return WORDS[value]
     return f"{value:.6f}" if isinstance(value, float) else str(value)
-
-
-def _as_line(row: list[str]) -> str:
-    line = io.StringIO()
-    csv.writer(line, lineterminator="\n").writerow(row)
-    return line.getvalue()
