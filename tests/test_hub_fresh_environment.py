@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+import tempfile
 from pathlib import Path
 
 import numpy as np
@@ -48,16 +49,17 @@ def test_a_pushed_model_runs_in_a_new_environment(tmp_path: Path) -> None:
         # At another rate than the model's, and in stereo.
         noise = 0.1 * np.random.default_rng(seed).standard_normal((88_200, 2))
         soundfile.write(path, noise, 44_100)
-    with HubServer() as server:
+    # Of its own, so that nothing of the 5 GB is kept.
+    with HubServer() as server, tempfile.TemporaryDirectory() as folder:
         environment = hub_environment(server, tmp_path / "pusher")
         run_installed(PUSH, tmp_path, environment, str(tmp_path / "model"))
         environment = hub_environment(server, tmp_path / "user")
         environment.pop("VIRTUAL_ENV", None)
-        run_program([sys.executable, "-m", "venv", "venv"], tmp_path, environment)
-        python = str(tmp_path / "venv" / "bin" / "python")
+        run_program([sys.executable, "-m", "venv", folder], tmp_path, environment)
+        python = str(Path(folder) / "bin" / "python")
         pip = [python, "-m", "pip", "--quiet", "--disable-pip-version-check"]
         try:
-            run_program([*pip, "download", "--no-deps", PACKAGES[-1]], tmp_path, environment)
+            run_program([*pip, "download", "--no-deps", PACKAGES[-1]], Path(folder), environment)
         except AssertionError as error:
             pytest.skip(f"no package index can be reached: {error}")
         install = [*pip, "install", "--no-compile", *PACKAGES]
