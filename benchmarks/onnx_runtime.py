@@ -1,6 +1,6 @@
 """Extraction in ONNX Runtime beside torch: time and agreement, in interleaved runs.
 
-    python benchmarks/onnx_runtime.py [--model DIR] [--threads 2] [--rounds 10]
+    python -m benchmarks.onnx_runtime [--model DIR] [--threads 2] [--rounds 10]
 
 Without a model folder, an extractor of recipe size with random weights. Prints a Markdown table.
 (Called `onnx.py`, this file would stand in the way of the library.)
@@ -9,7 +9,6 @@ Without a model folder, an extractor of recipe size with random weights. Prints 
 from __future__ import annotations
 
 import argparse
-import sys
 import tempfile
 import time
 from collections.abc import Callable, Sequence
@@ -18,8 +17,6 @@ from pathlib import Path
 import numpy as np
 import onnxruntime
 import torch
-
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from modeling import TdSpeakerBeamConfig, TdSpeakerBeamForSpeechExtraction
 from tse_ser.conversion.export_onnx import export_onnx, load_model

@@ -1,6 +1,6 @@
 """How much faster than speech a stream runs, and how long a chunk takes.
 
-    python benchmarks/streaming.py [--threads 2] [--seconds 6] [--norm_types cln bn cgln]
+    python -m benchmarks.streaming [--threads 2] [--seconds 6] [--norm_types cln bn cgln]
 
 Recipe size, causal, random weights. Prints a Markdown table: the real-time factor is computing time
 over the signal's time (below 1: faster than speech), the delay is the filter's latency plus the
@@ -10,15 +10,11 @@ chunk that is waited for plus the time that the slowest twentieth of the chunks 
 from __future__ import annotations
 
 import argparse
-import sys
 import time
 from collections.abc import Sequence
-from pathlib import Path
 
 import numpy as np
 import torch
-
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from modeling import TdSpeakerBeamConfig, TdSpeakerBeamForSpeechExtraction
 
