@@ -23,7 +23,7 @@ from accelerate.utils import DistributedType
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 import train
-from tse_ser.training.processes import leave_together
+from tse_ser.training.train import leave_together
 from tse_ser.training.trainer import TseSerTrainer
 
 

@@ -23,7 +23,7 @@ from transformers import AutoModelForAudioClassification
 
 import train
 from tse_ser.training.checkpoints import checkpoint_problem
-from tse_ser.training.processes import own_class
+from tse_ser.training.trainer import own_class
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 RECIPES = sorted((REPOSITORY / "recipes" / "accelerate").glob("*.yaml"))

@@ -201,5 +201,5 @@ def test_the_command_gives_espnets_output(vectors_dir: Path, tmp_path: Path) -> 
             output = model(io["mixture"], **argument)
             assert relative_error(output.extracted_values, io[f"estimate{suffix}"]) < 1e-5
     card = (tmp_path / "README.md").read_text()
-    assert card.startswith("---\nlicense: cc-by-4.0\n")
+    assert "license: cc-by-4.0\n" in card
     assert isinstance(AutoModel.from_pretrained(tmp_path), TdSpeakerBeamForSpeechExtraction)

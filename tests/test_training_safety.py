@@ -37,8 +37,7 @@ from tse_ser.training.build_model import build_model
 from tse_ser.training.checkpoints import CheckpointError
 from tse_ser.training.collator import TseSerCollator
 from tse_ser.training.frame_statistics import fit_new_classifier
-from tse_ser.training.length_groups import LengthGroupedSampler
-from tse_ser.training.trainer import TseSerTrainer
+from tse_ser.training.trainer import LengthGroupedSampler, TseSerTrainer
 
 
 @pytest.fixture(scope="module")

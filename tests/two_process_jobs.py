@@ -19,7 +19,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 import train
 from tse_ser.training import denoise_corpus
-from tse_ser.training.processes import leave_together
+from tse_ser.training.train import leave_together
 
 if __name__ == "__main__":
     torch.set_num_threads(1)

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import gc
 import json
 import logging
 import sys
@@ -17,6 +18,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from accelerate import PartialState
 from filelock import FileLock, Timeout
 from transformers import EarlyStoppingCallback, PreTrainedModel, TrainerCallback, set_seed
 from transformers.trainer_utils import get_last_checkpoint
@@ -38,7 +40,6 @@ from tse_ser.training.collator import TseSerCollator
 from tse_ser.training.facts import training_facts, write_facts
 from tse_ser.training.frame_statistics import fit_new_classifier
 from tse_ser.training.load_datasets import Examples, load_datasets
-from tse_ser.training.processes import leave_together
 from tse_ser.training.speaker_embeddings import SpeakerEmbeddingCache
 from tse_ser.training.trainer import TseSerTrainer
 
@@ -83,6 +84,19 @@ def _is_full_disk(error: BaseException) -> bool:
     if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
         return True
     return any(words in str(error) for words in FULL_DISK_WORDS)
+
+
+def leave_together() -> None:
+    """Ends the process group once every process is done; the last thing a program does.
+
+    A process that exits while the group's threads still run aborts now and then ("terminate called
+    without an active exception"), and the launcher takes the whole run for failed.
+    """
+    state = PartialState()
+    state.wait_for_everyone()
+    # A trainer that is only kept by its own cycles holds the parallel model, and that the group.
+    gc.collect()
+    state.destroy_process_group()
 
 
 def train(argv: Sequence[str] | None = None) -> None:

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 import time
-from collections.abc import Sized
+from collections.abc import Iterator, Sized
 from typing import Any, cast
 
 import numpy as np
 import torch
 from torch import nn
+from torch.distributed.fsdp import FSDPModule
 from torch.nn import functional as F
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, Sampler
 from transformers import (
     EvalPrediction,
     PreTrainedModel,
@@ -30,10 +32,56 @@ from data_builders.schema import IGNORED_LABEL
 from modeling.signal_losses import si_snr
 from tse_ser.evaluation.metrics.ser_accuracy.ser_accuracy import emotion_accuracies
 from tse_ser.options import TseSerTrainingArguments
-from tse_ser.training.length_groups import LengthGroupedSampler, lengths_of
-from tse_ser.training.processes import own_class
 
 LOSS_PARTS = ("extraction_loss", "classification_loss", "si_snr")
+# So many batches are drawn at random and sorted among themselves: batches of one epoch differ from
+# those of the next, and yet hold examples of like length.
+BATCHES_SORTED_AT_ONCE = 50
+
+
+class LengthGroupedSampler(Sampler[int]):
+    """Draws every example once an epoch, in batches of like length whose order is random.
+
+    Args:
+        lengths (`np.ndarray` of shape `(num_examples,)`): length of each example.
+        batch_size (`int`): examples of a batch, over all processes.
+        seed (`int`): the order depends on it and on the epoch alone.
+    """
+
+    def __init__(self, lengths: np.ndarray, batch_size: int, seed: int) -> None:
+        self.lengths = lengths
+        self.batch_size = batch_size
+        self.seed = seed
+        self.epoch = 0
+
+    def __len__(self) -> int:
+        return len(self.lengths)
+
+    def __iter__(self) -> Iterator[int]:
+        rng = np.random.default_rng([self.seed, self.epoch])
+        order = rng.permutation(len(self.lengths))
+        size = self.batch_size * BATCHES_SORTED_AT_ONCE
+        parts = [order[start : start + size] for start in range(0, len(order), size)]
+        order = np.concatenate(
+            [part[np.argsort(self.lengths[part], kind="stable")] for part in parts]
+        )
+        # What fills no batch is left at the end, where it may be dropped: drawn, not the longest.
+        spare = len(order) % self.batch_size
+        last = np.sort(rng.choice(len(order), spare, replace=False))
+        batches = np.delete(order, last).reshape(-1, self.batch_size)
+        yield from batches[rng.permutation(len(batches))].ravel().tolist()
+        yield from order[last].tolist()
+
+
+def lengths_of(dataset: Any) -> np.ndarray:
+    """The samples of each example of a dataset, `(num_examples,)`; raises `OptionError` where
+    it does not tell them."""
+    if not hasattr(dataset, "lengths"):
+        raise OptionError(
+            "train_sampling_strategy: 'group_by_length' needs mixtures drawn from corpora: set "
+            "it to 'random'"
+        )
+    return np.asarray(dataset.lengths())
 
 
 class EpochCallback(TrainerCallback):
@@ -302,6 +350,19 @@ class TseSerTrainer(Trainer):
         if labels is None:
             labels = torch.full((len(values),), IGNORED_LABEL, device=values.device)
         return loss, scores, labels
+
+
+@contextlib.contextmanager
+def own_class(model: nn.Module) -> Iterator[None]:
+    """Gives a model that FSDP has sharded its own class for a while. FSDP puts a class of its
+    own over the model's; saving copies the code of the model's class, and would copy FSDP's."""
+    before = type(model)
+    if issubclass(before, FSDPModule):
+        model.__class__ = before.__bases__[1]  # FSDPModule, then the model's class
+    try:
+        yield
+    finally:
+        model.__class__ = before
 
 
 def stage_metrics(prediction: EvalPrediction) -> dict[str, float]:
