@@ -7,6 +7,7 @@ import re
 
 import numpy as np
 import pytest
+from PIL import Image
 from space_modules import RATE, pictures
 
 
@@ -53,7 +54,7 @@ def test_the_png_holds_the_colours() -> None:
     image = pytest.importorskip("PIL.Image", reason="Pillow reads the file back")
     levels = np.random.default_rng(0).integers(0, 256, (21, 34)).astype(np.uint8)
 
-    read = np.asarray(image.open(io.BytesIO(pictures.indexed_png(levels))).convert("RGB"))
+    read = np.asarray(Image.open(io.BytesIO(pictures.indexed_png(levels))).convert("RGB"))
 
     np.testing.assert_array_equal(read, pictures.colour_map()[levels])
 
