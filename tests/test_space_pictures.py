@@ -51,7 +51,6 @@ def test_silence_is_dark() -> None:
 
 
 def test_the_png_holds_the_colours() -> None:
-    image = pytest.importorskip("PIL.Image", reason="Pillow reads the file back")
     levels = np.random.default_rng(0).integers(0, 256, (21, 34)).astype(np.uint8)
 
     read = np.asarray(Image.open(io.BytesIO(pictures.indexed_png(levels))).convert("RGB"))
