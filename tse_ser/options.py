@@ -208,17 +208,8 @@ def _check_condition(data: DataOptions) -> None:
 
 
 def with_sources(data: Data) -> Data:
-    """Tells of a Denoised set the corpora that it was made of, whatever a recipe names.
-
-    Args:
-        data (`DataOptions`): what is heard.
-
-    Returns:
-        `DataOptions`: the same, with those targets and interferers in the condition "denoised".
-
-    Raises:
-        CorpusError: the set cannot tell.
-    """
+    """Tells of a Denoised set the corpora that it was made of, as targets and interferers,
+    whatever a recipe names. Raises `CorpusError` where the set cannot tell."""
     if data.condition != "denoised" or data.denoised_dir is None:
         return data
     return dataclasses.replace(data, **sources_of(data.denoised_dir))
@@ -329,14 +320,8 @@ def read_evaluation_options(
 
 
 def data_facts(data: DataOptions) -> dict[str, Any]:
-    """The options of the data for a record, all but the recipe's name.
-
-    Args:
-        data (`DataOptions`): what was heard.
-
-    Returns:
-        `dict[str, Any]`: plain values by option, as JSON has them.
-    """
+    """The options of the data for a record, plain values as JSON has them, all but the recipe's
+    name."""
     return {
         key: list(value) if isinstance(value, tuple) else value
         for key, value in dataclasses.asdict(data).items()

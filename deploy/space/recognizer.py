@@ -174,20 +174,9 @@ def find_example(model: str) -> tuple[str, str] | None:
 
 
 def with_voice(voices: dict[str, Tensor], name: str, embedding: Tensor) -> dict[str, Tensor]:
-    """
-    The voices of a session and one more; one of the same name is replaced.
-
-    Args:
-        voices: embeddings by name; left as they are.
-        name: what the user calls the person.
-        embedding (`torch.Tensor` of shape `(1, embedding_size)`): from `Recognizer.embed`.
-
-    Returns:
-        A new dict.
-
-    Raises:
-        RecordingError: no name, a long one, or no room for another voice.
-    """
+    """The voices of a session, left as they are, and one more under what the user calls the
+    person; one of the same name is replaced. Raises `RecordingError` where there is no name, a
+    long one, or no room for another voice."""
     name = checked_name(name)
     if name not in voices and len(voices) >= MAX_VOICES:
         raise RecordingError(

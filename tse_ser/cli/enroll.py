@@ -11,16 +11,9 @@ from tse_ser.cli.recognition import check_output, load_pipeline
 
 
 def enroll(arguments: argparse.Namespace) -> None:
-    """Writes the speaker embedding of recordings.
-
-    Args:
-        arguments (`argparse.Namespace`): of `tse-ser enroll`.
-
-    Raises:
-        CommandError: the output is no .safetensors file, an input, or there already.
-        ValueError: a recording that cannot be used.
-        OSError: the output cannot be written.
-    """
+    """Writes the speaker embedding of recordings. Raises `CommandError` where the output is no
+    .safetensors file, an input, or there already; `ValueError` where a recording cannot be
+    used; `OSError` where the output cannot be written."""
     output = arguments.output.expanduser()
     if output.suffix != ".safetensors":
         raise CommandError(f"--output {output}: a voice is a .safetensors file, name it so")

@@ -34,20 +34,11 @@ AUDIO_SUFFIXES = {
 
 
 def extract(arguments: argparse.Namespace) -> int:
-    """Extracts from every recording of a folder that has no row in the table yet.
-
-    Args:
-        arguments (`argparse.Namespace`): of `tse-ser extract`.
-
-    Returns:
-        `int`: how many files could not be used, those of earlier runs included.
-
-    Raises:
-        CommandError: a folder is missing, empty or in use, holds results of other settings, or
-            recordings would be overwritten.
-        ValueError: the enrollment cannot be used.
-        OSError: the output cannot be written.
-    """
+    """Extracts from every recording of a folder that has no row in the table yet; returns how
+    many could not be used, those of earlier runs included. Raises `CommandError` where a folder
+    is missing, empty or in use, holds results of other settings, or recordings would be
+    overwritten; `ValueError` where the enrollment cannot be used; `OSError` where the output
+    cannot be written."""
     input_dir, output_dir = arguments.input.expanduser(), arguments.output.expanduser()
     if not input_dir.is_dir():
         raise CommandError(f"--input {input_dir} is no folder: name the folder of the recordings")

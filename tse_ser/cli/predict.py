@@ -19,16 +19,9 @@ from tse_ser.cli.recognition import (
 
 
 def predict(arguments: argparse.Namespace) -> None:
-    """Prints the emotions, and writes the extracted speech where asked.
-
-    Args:
-        arguments (`argparse.Namespace`): of `tse-ser predict`.
-
-    Raises:
-        CommandError: the model has no classifier, or an output that must not be written.
-        ValueError: audio that cannot be used.
-        OSError: the output cannot be written.
-    """
+    """Prints the emotions, and writes the extracted speech where asked. Raises `CommandError`
+    where the model has no classifier, or an output must not be written; `ValueError` where
+    audio cannot be used; `OSError` where the output cannot be written."""
     output = arguments.output and arguments.output.expanduser()
     if output is not None:  # wrong names show before the work
         check_format(output)

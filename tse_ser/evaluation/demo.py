@@ -65,15 +65,10 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 def run_demo(path: Path, index: int = 0) -> None:
-    """Saves, loads back and uses the joint model of a finished study.
-
-    Args:
-        path: Parquet file in the folder that the study ran in; the rest is written there too.
-        index: which test mixture of the first fold and seed.
-
-    Raises:
-        ValueError: if the study has no joint model or no noisy baseline, or their models are gone.
-    """
+    """Saves, loads back and uses the joint model of a finished study on a test mixture
+    (`index`) of the first fold and seed; `path` is the Parquet file in the folder that the
+    study ran in, where all is written. Raises `ValueError` where the study has no joint model
+    or no noisy baseline, or their models are gone."""
     results, folder = read_results(path), path.parent
     joint = find_test(results, method="TSE-SER-ft")
     baseline = find_test(results, system="SC", train_set="Noisy", test_set="Noisy")

@@ -87,16 +87,9 @@ def settings_of(
 def extract_examples(
     results: Results, indices: Sequence[int] = (0,), places: Mapping[str, Any] | None = None
 ) -> list[Example]:
-    """Runs the joint model of a study on some of its test mixtures.
-
-    Args:
-        results (`Results`): in the folder where the study ran.
-        indices (sequence of `int`): which test utterances.
-        places (mapping, optional): where the corpora lie, see `settings_of`.
-
-    Returns:
-        `list[Example]`: one for each index; empty where the study has no such model.
-    """
+    """Runs the joint model of a study on some of its test mixtures, in the folder where it ran;
+    one example for each index, none where there is no such model. `places` say where the
+    corpora lie, see `settings_of`."""
     found = find_test(results, method="TSE-SER-ft")
     if found is None:
         return []

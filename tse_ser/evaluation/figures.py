@@ -256,16 +256,9 @@ def spectrogram_db(waveform: np.ndarray) -> np.ndarray:
 def write_figures(
     results: Results, output_dir: str | Path, places: Mapping[str, Any] | None = None
 ) -> list[Path]:
-    """Draws all figures of a study.
-
-    Args:
-        results (`Results`): of the study.
-        output_dir (path): folder to write into.
-        places (mapping, optional): where the corpora of the example lie.
-
-    Returns:
-        The PNG files: those of `study_figures`, and `example.png` where the joint model is there.
-    """
+    """Draws all figures of a study into a folder: the PNG files of `study_figures`, and
+    `example.png` where the joint model is there; `places` say where the corpora of the example
+    lie."""
     folder = Path(output_dir)
     folder.mkdir(parents=True, exist_ok=True)
     examples = extract_examples(results, (0,), places)

@@ -32,21 +32,10 @@ def build_model_repository(
     repo_id: str,
     options: PublishingOptions | None = None,
 ) -> Path:
-    """Builds the folder that goes to the Hub.
-
-    Args:
-        model_dir (`str` or `Path`): folder that a training wrote.
-        output_dir (`str` or `Path`): folder to build; missing or empty.
-        repo_id (`str`): where it goes, for the card.
-        options (`PublishingOptions`, *optional*): what the user says of the model.
-
-    Returns:
-        `Path`: the folder, complete and checked.
-
-    Raises:
-        PublishingError: a fact is missing, or something must not be published. There is no folder
-            then.
-    """
+    """Builds the folder that goes to the Hub, complete and checked, of a folder that a training
+    wrote; `output_dir` is missing or empty, `repo_id` goes into the card. Raises
+    `PublishingError` where a fact is missing, or something must not be published: there is no
+    folder then."""
     source, options = Path(model_dir), options or PublishingOptions()
     try:
         model, feature_extractor = load_saved(source)

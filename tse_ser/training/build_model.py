@@ -155,19 +155,8 @@ def _build_joint(options: ModelOptions, classes: Sequence[str]) -> PreTrainedMod
 
 
 def load_pretrained(model_class: Any, arguments: Any, name: str) -> Any:
-    """Loads the checkpoint that an argument names.
-
-    Args:
-        model_class (`type`): class of the model, or an Auto class.
-        arguments (`Any`): argument dataclass.
-        name (`str`): its field that holds a folder or hub id.
-
-    Returns:
-        `PreTrainedModel`: the model.
-
-    Raises:
-        OptionError: there is no such checkpoint.
-    """
+    """Loads the checkpoint, a folder or hub id, that a field of an argument dataclass names, by
+    a model's class or an Auto class. Raises `OptionError` where there is none."""
     try:
         return model_class.from_pretrained(getattr(arguments, name))
     except OSError as error:

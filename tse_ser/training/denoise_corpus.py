@@ -124,17 +124,8 @@ def denoise(argv: Sequence[str] | None = None) -> None:
 
 
 def parse_arguments(argv: Sequence[str]) -> tuple[RecipeOptions, DenoiseArguments]:
-    """Reads recipe and command line.
-
-    Args:
-        argv (`Sequence[str]`): command-line arguments without the program's name.
-
-    Returns:
-        `tuple[RecipeOptions, DenoiseArguments]`: of the Noisy set, and of the extraction.
-
-    Raises:
-        OptionError: an unknown key, or a value that does not fit.
-    """
+    """Reads recipe and command line: the options of the Noisy set, and of the extraction.
+    Raises `OptionError` for an unknown key, or a value that does not fit."""
     data_args, denoise_args = read_options((RecipeOptions, DenoiseArguments), argv)
     if not data_args.interferers:
         raise OptionError("the Noisy set needs --interferers, corpora of the interfering speech")

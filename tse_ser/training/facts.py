@@ -84,17 +84,8 @@ def training_facts(
 
 
 def write_facts(facts: Mapping[str, Any], output_dir: str | Path) -> Path:
-    """Writes facts beside a model.
-
-    A training that started from the model in this folder keeps the facts of the one before.
-
-    Args:
-        facts (`Mapping[str, Any]`): what `training_facts` gives.
-        output_dir (`str` or `Path`): the model's folder.
-
-    Returns:
-        `Path`: the file.
-    """
+    """Writes what `training_facts` gives beside a model; returns the file. A training that
+    started from the model in this folder keeps the facts of the one before."""
     path = Path(output_dir) / TRAINING_FACTS_NAME
     started_from = facts["model"].get("model_name_or_path")
     if path.is_file() and started_from and Path(started_from).resolve() == path.parent.resolve():

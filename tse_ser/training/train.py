@@ -100,16 +100,10 @@ def leave_together() -> None:
 
 
 def train(argv: Sequence[str] | None = None) -> None:
-    """Reads the options, loads speech and model, trains, and saves.
-
-    Args:
-        argv (`Sequence[str]`, *optional*): arguments; those of the process by default.
-
-    Raises:
-        OptionError: an option cannot be used, or another training writes into the folder.
-        CorpusError: a corpus cannot be used.
-        CheckpointError: there is nothing to resume from, or it was another training.
-    """
+    """Reads the options, loads speech and model, trains, and saves. Raises `OptionError` where
+    an option cannot be used, or another training writes into the folder; `CorpusError` where a
+    corpus cannot be used; `CheckpointError` where there is nothing to resume from, or it was
+    another training."""
     options = read_training_options(argv)
     training_args = options.training
     set_up_logging(training_args)
