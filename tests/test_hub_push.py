@@ -99,17 +99,6 @@ for name, revision in (("main", "main"), ("branch", "v2"), ("pull request", "ref
 said["labels"] = list(model.config.id2label.values())
 said["modules"] = sorted({type(one).__module__ for one in (three, features, model)})
 
-for name, call in (
-    ("untrusted", lambda: AutoModelForAudioClassification.from_pretrained(repository)),
-    ("untrusted pipeline", lambda: pipeline(model=repository)),
-    ("no such revision", lambda: pipeline(model=repository, revision="v9", **trusting)),
-    ("hidden", lambda: AutoFeatureExtractor.from_pretrained("lab/hidden", **trusting)),
-):
-    try:
-        call()
-    except (ValueError, OSError) as error:
-        said[name] = str(error)
-print()  # after the question whether to trust the code
 print(json.dumps(said))
 """
 
@@ -201,8 +190,6 @@ def pushes(server: HubServer, folder: Path) -> dict[str, list[tuple[int, str]]]:
     push("lab/updated", 1, "one")
     push("lab/updated", 2, "broken")
     push("lab/updated", 2, "again")
-    server.fail("preupload", "lab/hiccup", 503)
-    push("lab/hiccup", 1, "one")
     plans = ["--plan", str(folder / "train.parquet"), str(folder / "test.parquet")]
     runs.append(["--repo_id", "lab/mixtures", "--public", *plans])
     environment = hub_environment(server, folder / "pusher")
@@ -283,10 +270,6 @@ def test_a_broken_update_leaves_the_version_before(
     _, first, second = repository.commits.values()
     assert first.keys() == second.keys()
     assert first["model.safetensors"] != second["model.safetensors"]
-
-
-def test_a_hiccup_is_ridden_out(pushes: dict[str, list[tuple[int, str]]]) -> None:
-    assert [status for status, _ in pushes["lab/hiccup"]] == [0]
 
 
 def test_who_is_not_logged_in_is_told_so(pushes: dict[str, list[tuple[int, str]]]) -> None:
@@ -380,17 +363,6 @@ def test_each_revision_gives_the_logits_of_its_version(
 def test_all_classes_came_from_the_hub(said: dict[str, Any]) -> None:
     assert len(said["modules"]) == 3
     assert all(name.startswith("transformers_modules.lab.model.") for name in said["modules"])
-
-
-def test_the_libraries_say_what_is_wrong(said: dict[str, Any]) -> None:
-    for name in ("untrusted", "untrusted pipeline"):
-        assert "contains custom code" in said[name]
-        assert "trust_remote_code=True" in said[name]
-    assert "v9 is not a valid git identifier" in said["no such revision"]
-
-
-def test_a_private_repository_is_for_its_owner_only(said: dict[str, Any]) -> None:
-    assert "lab/hidden is not a local folder and is not a valid model identifier" in said["hidden"]
 
 
 def test_the_endpoint_answers_as_the_pipeline_does(said: dict[str, Any]) -> None:
