@@ -20,7 +20,7 @@ from tse_ser.conversion.checkpoint_card import write_card
 from tse_ser.publishing.command import main
 from tse_ser.publishing.errors import PublishingError
 from tse_ser.publishing.model_repository import build_model_repository
-from tse_ser.publishing.options import PublishingOptions
+from tse_ser.publishing.options import PublishingOptions, PushOptions
 from tse_ser.publishing.repository import (
     check_repository,
     list_files,
@@ -302,7 +302,7 @@ def test_a_folder_with_what_must_not_be_shared_is_refused_before_any_request(
         (folder / name).write_bytes(content)
     # The tests are offline: a request would fail with another error.
     with pytest.raises(PublishingError, match=message):
-        upload(folder, REPO_ID)
+        upload(folder, PushOptions(repo_id=REPO_ID, model=folder))
 
 
 def test_a_link_out_of_the_folder_is_refused(shown: tuple[Path, str], tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ from tse_ser.publishing.errors import PublishingError
 from tse_ser.publishing.model_repository import build_model_repository
 from tse_ser.publishing.options import PushOptions
 from tse_ser.publishing.plan_repository import build_plan_repository
-from tse_ser.publishing.repository import CARD_NAME, check_destination, describe_tree, upload
+from tse_ser.publishing.repository import CARD_NAME, describe_tree, upload
 
 DESCRIPTION = """\
 Publishes a checkpoint, or a plan of mixtures, on the Hugging Face Hub.
@@ -28,7 +28,6 @@ def main(argv: Sequence[str] | None = None) -> None:
     where something must not, or cannot, be published."""
     logging.disable_progress_bar()  # that of reading and writing weights
     options = parse_options(argv)
-    check_destination(options.repo_id, options.revision, options.create_pr)
     with tempfile.TemporaryDirectory() as scratch:
         publish(options, options.output_dir or Path(scratch) / "repository")
 
@@ -58,13 +57,5 @@ def publish(options: PushOptions, folder: Path) -> None:
         print(f"\n{(folder / CARD_NAME).read_text(encoding='utf-8')}")
         print(f"Nothing was uploaded. It would go to {options.repo_id}, {place}, {seen}.{kept}")
         return
-    commit = upload(
-        folder,
-        options.repo_id,
-        repo_type="model" if options.model is not None else "dataset",
-        private=not options.public,
-        revision=options.revision,
-        create_pr=options.create_pr,
-        commit_message=options.commit_message,
-    )
+    commit = upload(folder, options)
     print(f"Uploaded to {options.repo_id}, {place}, {seen}: {commit.pr_url or commit}{kept}")

@@ -6,6 +6,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
+from huggingface_hub.errors import HFValidationError
+from huggingface_hub.utils import validate_repo_id
+
 from data_builders.option_reader import option, settle_options
 from tse_ser.publishing.errors import PublishingError
 from tse_ser.publishing.licenses import License, conditions
@@ -122,3 +125,18 @@ class PushOptions(PublishingOptions):
         super().__post_init__()
         if (self.model is None) == (not self.plan):
             raise PublishingError("one of --model and --plan is required, and not both")
+        try:
+            validate_repo_id(self.repo_id)
+        except HFValidationError as error:
+            raise PublishingError(f"--repo_id {self.repo_id!r}: {error}") from error
+        if "/" not in self.repo_id:
+            raise PublishingError(
+                f"--repo_id {self.repo_id!r}: expected owner/name, such as lab/tse-ser-ft"
+            )
+        if self.revision is not None and self.create_pr:
+            raise PublishingError("--revision and --create_pr exclude each other: give one")
+
+    @property
+    def repo_type(self) -> str:
+        """What the Hub calls it: "model" or "dataset"."""
+        return "model" if self.model is not None else "dataset"

@@ -11,12 +11,13 @@ from pathlib import Path
 
 import soundfile
 from huggingface_hub import CommitInfo, CommitOperationAdd, CommitOperationDelete, HfApi
-from huggingface_hub.errors import HFValidationError, LocalTokenNotFoundError
-from huggingface_hub.utils import httpx, validate_repo_id
+from huggingface_hub.errors import LocalTokenNotFoundError
+from huggingface_hub.utils import httpx
 from safetensors import SafetensorError, safe_open
 from tqdm import tqdm
 
 from tse_ser.publishing.errors import PublishingError
+from tse_ser.publishing.options import PushOptions
 
 CARD_NAME = "README.md"
 # What each kind of repository may hold, by name; nothing else is published.
@@ -120,39 +121,13 @@ def _check_content(name: str, path: Path) -> None:
         raise PublishingError(f"{name} is no {kind} file ({error}): save it again") from error
 
 
-def check_destination(repo_id: str, revision: str | None, create_pr: bool) -> None:
-    """Refuses a destination that cannot be, before anything is built: a name that is none of
-    the Hub, or both a branch and a pull request."""
-    try:
-        validate_repo_id(repo_id)
-    except HFValidationError as error:
-        raise PublishingError(f"--repo_id {repo_id!r}: {error}") from error
-    if "/" not in repo_id:
-        raise PublishingError(f"--repo_id {repo_id!r}: expected owner/name, such as lab/tse-ser-ft")
-    if revision is not None and create_pr:
-        raise PublishingError("--revision and --create_pr exclude each other: give one")
-
-
-def upload(
-    folder: Path,
-    repo_id: str,
-    *,
-    repo_type: str = "model",
-    private: bool = True,
-    revision: str | None = None,
-    create_pr: bool = False,
-    commit_message: str = "Upload by tse-ser",
-) -> CommitInfo:
+def upload(folder: Path, options: PushOptions) -> CommitInfo:
     """Uploads a repository's folder in a single commit.
 
     Args:
         folder (`Path`): what `build_folder` built.
-        repo_id (`str`): where it goes; made if it is not there.
-        repo_type (`str`): "model" or "dataset".
-        private (`bool`): whether a new repository is private; a public one is then refused.
-        revision (`str`, *optional*): branch to commit to, made if it is not there; `main` if unset.
-        create_pr (`bool`): open a pull request instead.
-        commit_message (`str`): first line of the commit.
+        options (`PushOptions`): where it goes. Repository and branch are made where they are not
+            there; a public repository is refused unless it is to be one.
 
     Returns:
         `CommitInfo`: with the address of the commit.
@@ -161,12 +136,12 @@ def upload(
         PublishingError: the folder must not be published, the repository is public where a private
             one was asked for, or the Hub did not take the commit: it is then as it was before.
     """
-    check_destination(repo_id, revision, create_pr)
+    repo_id, repo_type, revision = options.repo_id, options.repo_type, options.revision
     check_repository(folder, repo_type)
     api = HfApi(library_name="tse-ser")
     try:
-        api.create_repo(repo_id, repo_type=repo_type, private=private, exist_ok=True)
-        if private and not api.repo_info(repo_id, repo_type=repo_type).private:
+        api.create_repo(repo_id, repo_type=repo_type, private=not options.public, exist_ok=True)
+        if not options.public and not api.repo_info(repo_id, repo_type=repo_type).private:
             raise PublishingError(
                 f"--repo_id {repo_id}: that repository is public. Say --public, or name another"
             )
@@ -177,10 +152,10 @@ def upload(
         return api.create_commit(
             repo_id,
             operations=_operations_for(folder, there, repo_type),
-            commit_message=commit_message,
+            commit_message=options.commit_message,
             repo_type=repo_type,
             revision=revision,
-            create_pr=create_pr,
+            create_pr=options.create_pr,
         )
     except PublishingError:
         raise
