@@ -29,7 +29,6 @@ from tse_ser.evaluation.examples import (
     extract_example,
     find_test,
     probabilities,
-    settings_of,
 )
 from tse_ser.evaluation.prediction import run_model
 from tse_ser.evaluation.results import Results, read_results
@@ -76,13 +75,12 @@ def run_demo(path: Path, index: int = 0) -> None:
         raise ValueError(
             f"{path} has no joint model (TSE-SER-ft) and SC trained on Noisy beside it"
         )
-    settings = settings_of(*joint, {})
-    checkpoint = save_with_code(settings.model, folder / "checkpoint")
+    checkpoint = save_with_code(joint.model, folder / "checkpoint")
     recognize = pipeline(None, model=str(checkpoint), trust_remote_code=True)
     model: Any = recognize.model.eval()
 
-    mixed = load_condition(settings)[index]
-    classifier = load_model(settings_of(*baseline, {}).model)
+    mixed = load_condition(joint)[index]
+    classifier = load_model(baseline.model)
     unaided = probabilities(run_model(classifier, [mixed]), emotions_of(classifier))
     example = extract_example(model, mixed)
     print("\n".join(order_of_systems(results)))

@@ -37,51 +37,46 @@ class Example:
     title: str  # what was mixed
 
 
-def find_test(results: Results, **labels: str) -> tuple[Path, dict[str, Any]] | None:
-    """The first test of a study with the given labels, in the order of its tests.
+def find_test(
+    results: Results, places: Mapping[str, Any] | None = None, **labels: str
+) -> EvaluationOptions | None:
+    """What the first test of a study with the given labels scored on what.
 
     Args:
         results (`Results`): in the folder where the study ran.
+        places (mapping, optional): where the corpora lie on this machine: of `corpus_dir`,
+            `corpus_dirs` and `cache_dir` what is needed.
         labels (`str`): of the test, such as `method="TSE-SER-ft"`, on the tables' mixtures.
 
     Returns:
-        `tuple`: file and content of what `evaluate_checkpoint` wrote; None where there is no such
-        test or the models that it scored are not there any more.
+        `EvaluationOptions`: its settings; None where there is no such test, or the models that it
+        scored are not there any more.
     """
     runs = results.runs[results.runs["condition_label"].isna()]
     for name, wanted in labels.items():
         runs = runs[runs[name] == wanted]
+    known = {field.name for field in fields(EvaluationOptions)}
     for test, fold, seed in runs[RUN].itertuples(index=False):
         path = results.path.parent / "tests" / test / f"fold-{fold}_seed-{seed}.json"
-        if path.is_file():
-            content = json.loads(path.read_text(encoding="utf-8"))
-            models = [content["checkpoint"], content["classifier_checkpoint"]]
-            if all(checkpoint(path, name) for name in models if name is not None):
-                return path, content
+        if not path.is_file():
+            continue
+        content = json.loads(path.read_text(encoding="utf-8"))
+        named = {"model": content["checkpoint"], "classifier": content["classifier_checkpoint"]}
+        models: dict[str, Any] = {
+            key: _from_here(path, name) for key, name in named.items() if name is not None
+        }
+        if None not in models.values():
+            settings = {name: content[name] for name in known & content.keys()}
+            return EvaluationOptions(**settings, **(places or {}), **models)
     return None
 
 
-def checkpoint(path: Path, name: str) -> str | None:
+def _from_here(path: Path, name: str) -> str | None:
     """A model that a test names as seen from its file: a folder or hub id; None if it is gone."""
-    if name.startswith(".."):
-        folder = path.parent / name
-        return os.path.relpath(folder) if folder.is_dir() else None
-    return name
-
-
-def settings_of(
-    path: Path, test: Mapping[str, Any], places: Mapping[str, Any]
-) -> EvaluationOptions:
-    """The settings of a test that `find_test` gave, with the folders of this machine: of
-    `corpus_dir`, `corpus_dirs` and `cache_dir` what is needed."""
-    names = {field.name for field in fields(EvaluationOptions)}
-    classifier = test["classifier_checkpoint"]
-    return EvaluationOptions(
-        **{name: test[name] for name in names & test.keys()},
-        **places,
-        model=checkpoint(path, test["checkpoint"]) or "",
-        classifier=classifier and checkpoint(path, classifier),
-    )
+    if not name.startswith(".."):
+        return name
+    folder = path.parent / name
+    return os.path.relpath(folder) if folder.is_dir() else None
 
 
 def extract_examples(
@@ -89,11 +84,10 @@ def extract_examples(
 ) -> list[Example]:
     """Runs the joint model of a study on some of its test mixtures, in the folder where it ran;
     one example for each index, none where there is no such model. `places` say where the
-    corpora lie, see `settings_of`."""
-    found = find_test(results, method="TSE-SER-ft")
-    if found is None:
+    corpora lie, see `find_test`."""
+    settings = find_test(results, places, method="TSE-SER-ft")
+    if settings is None:
         return []
-    settings = settings_of(*found, places or {})
     dataset: Any = load_condition(settings)
     model = load_model(settings.model, settings.classifier)
     return [extract_example(model, dataset[index % len(dataset)]) for index in indices]
