@@ -35,16 +35,12 @@ class Settings:
 
 @dataclasses.dataclass
 class Contestant:
-    """
-    Args:
-        name: of the row in the table.
-        build: a function of a module, from the settings to what is timed: a call without arguments.
-        settings: how it runs.
-    """
+    """What is timed, in which row of the table."""
 
-    name: str
+    name: str  # of the row in the table
+    # A function of a module, from the settings to what is timed: a call without arguments
     build: Callable[[Settings], Callable[[], object]]
-    settings: Settings
+    settings: Settings  # how it runs
 
 
 @dataclasses.dataclass

@@ -20,21 +20,13 @@ FILE_NAME = re.compile(r"# (?P<name>[\w./-]+\.\w+)\s*$")
 
 @dataclass(frozen=True)
 class Block:
-    """A fenced block of a page.
+    """A fenced block of a page."""
 
-    Attributes:
-        page (`str`): file name of the page.
-        line (`int`): 1-based line of its fence.
-        language (`str`): word behind the fence, "" where there is none.
-        text (`str`): what stands in it.
-        reason (`str`, *optional*): why it is not run, where it says so.
-    """
-
-    page: str
-    line: int
-    language: str
-    text: str
-    reason: str | None
+    page: str  # file name of the page
+    line: int  # 1-based line of its fence
+    language: str  # word behind the fence, "" where there is none
+    text: str  # what stands in it
+    reason: str | None  # why it is not run, where it says so
 
     def __str__(self) -> str:
         return f"{self.page}:{self.line}"

@@ -33,15 +33,10 @@ pytestmark = pytest.mark.slow
 
 @dataclass(frozen=True)
 class Installation:
-    """A virtual environment with the wheel, and a working folder that has nothing of the project.
+    """A virtual environment with the wheel, and a working folder without the project."""
 
-    Attributes:
-        programs (`Path`): folder of its programs.
-        folder (`Path`): the working folder.
-    """
-
-    programs: Path
-    folder: Path
+    programs: Path  # folder of its programs
+    folder: Path  # the working folder
 
     def run(self, line: str) -> str:
         """Runs one of the environment's programs in the working folder; gives what it prints."""

@@ -18,28 +18,20 @@ LAYER_NORM_PARAMETERS = {"weight": "gamma", "bias": "beta"}
 
 @dataclass(frozen=True)
 class PublicNames:
-    """
-    Public names of the parts of an extractor.
+    """Public names of the parts of an extractor."""
 
-    Args:
-        parameters: our name of a parameter outside the networks -> the public one.
-        networks: our name of a network -> the public one.
-        parts: our name of a module in a network -> the public one.
-        linear_parts: those of `parts` that differ where nothing stands before the last convolution.
-        block: where the modules of a block are, with `{layer}`, `{stack}` and `{index}` (of the
-            block in its stack) to fill in.
-        block_parts: our name of a module in a block -> the public one.
-        causal_block_parts: those of `block_parts` that differ where the convolutions are causal.
-        block_norm_parameters: our name of a parameter of a layer norm in a block -> the public one.
-    """
-
-    parameters: dict[str, str]
-    networks: dict[str, str]
-    parts: dict[str, str]
+    parameters: dict[str, str]  # our name of a parameter outside the networks -> the public one
+    networks: dict[str, str]  # our name of a network -> the public one
+    parts: dict[str, str]  # our name of a module in a network -> the public one
+    # Those of `parts` that differ where nothing stands before the last convolution
     linear_parts: dict[str, str]
+    # Where the modules of a block are, with `{layer}`, `{stack}` and `{index}` (of the block in
+    # its stack) to fill in
     block: str
-    block_parts: dict[str, str]
+    block_parts: dict[str, str]  # our name of a module in a block -> the public one
+    # Those of `block_parts` that differ where the convolutions are causal
     causal_block_parts: dict[str, str]
+    # Our name of a parameter of a layer norm in a block -> the public one
     block_norm_parameters: dict[str, str]
 
 

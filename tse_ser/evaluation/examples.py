@@ -30,7 +30,7 @@ class Example:
     # extracted one is scaled to fit the target best
     waveforms: dict[str, np.ndarray]
     si_sdr_db: dict[str, float]  # of `mixture` and `extracted`
-    # probability of each emotion, most likely first, that the model's classifier hears in
+    # Probability of each emotion, most likely first, that the model's classifier hears in
     # `mixture` and `extracted`
     heard: dict[str, dict[str, float]]
     true_emotion: str  # of the target

@@ -54,21 +54,16 @@ RUN = ["test", "fold", "seed"]
 
 @dataclass(frozen=True)
 class Results:
-    """A study's results, as they are read.
+    """A study's results, as they are read."""
 
-    Attributes:
-        utterances (`DataFrame`): columns of `UTTERANCE_SCHEMA`; beside them `correct` (1.0 or 0.0,
-            missing where the emotion or the prediction is) and `unit`, the utterance that was
-            mixed.
-        facts (`dict`): `study`, `protocol`, `folds`, `seeds`, `targets`, `interferers`, `classes`,
-            `machines`, `training_minutes`, `scoring_minutes`, `optimistic`; `scores` of single runs
-            that their utterances do not give, such as the `wa` of another epoch.
-        path (`Path`): the Parquet file.
-    """
-
+    # Columns of `UTTERANCE_SCHEMA`; beside them `correct` (1.0 or 0.0, missing where the emotion
+    # or the prediction is) and `unit`, the utterance that was mixed
     utterances: pd.DataFrame
+    # `study`, `protocol`, `folds`, `seeds`, `targets`, `interferers`, `classes`, `machines`,
+    # `training_minutes`, `scoring_minutes`, `optimistic`; `scores` of single runs that their
+    # utterances do not give, such as the `wa` of another epoch
     facts: dict[str, Any]
-    path: Path
+    path: Path  # the Parquet file
 
     @cached_property
     def runs(self) -> pd.DataFrame:

@@ -45,7 +45,7 @@ PLAIN_TEXT = re.compile(r"[^/\\~]*")
 class Lineage:
     """What led to a model."""
 
-    # the facts of each training or conversion, as written, the earliest first, the model's own
+    # The facts of each training or conversion, as written, the earliest first, the model's own
     # last
     stages: tuple[dict[str, Any], ...]
     base_models: tuple[str, ...]  # hub ids of the models that others made
