@@ -21,7 +21,6 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from modeling.configuration_td_speakerbeam import TdSpeakerBeamConfig
-from modeling.feature_extraction_tse_ser import TseSerFeatureExtractor
 from modeling.modeling_shift_cnn import ShiftCnnForEmotionClassification
 from modeling.modeling_td_speakerbeam import TdSpeakerBeamForSpeechExtraction
 from tse_ser.conversion.checkpoint_card import UNKNOWN_LICENSE, write_card
@@ -36,6 +35,7 @@ from tse_ser.conversion.public_parameter_names import (
     ESPNET_NAMES,
     name_map,
 )
+from tse_ser.saving import save_with_code
 
 SHIFTSER_RULES: tuple[tuple[str, str], ...] = (
     (r"^specaugment\.masked_spec_embed$", "masked_spec_embed"),
@@ -288,8 +288,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         parser.error(str(error))
     sampling_rate = model.config.sampling_rate
     license_id = arguments.license or LICENSES[arguments.source]
-    model.save_pretrained(arguments.output_dir)
-    TseSerFeatureExtractor(sampling_rate=sampling_rate).save_pretrained(arguments.output_dir)
+    save_with_code(model, arguments.output_dir)
     write_card(
         model,
         arguments.output_dir,

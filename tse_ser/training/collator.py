@@ -16,24 +16,17 @@ from tse_ser.training.speaker_embeddings import SpeakerEmbeddingCache, can_be_ke
 
 @dataclass
 class TseSerCollator:
-    """Pads examples into a batch for one stage.
+    """Pads examples into a batch for one stage."""
 
-    Args:
-        feature_extractor (`TseSerFeatureExtractor`): checks and pads waveforms.
-        stage (`str`): "extraction" and "joint" get enrollment and target, "classification" and
-            "joint" get labels.
-        condition (`str`): "clean" lets the model hear the target, the others the mixture (which of
-            a denoised example is the extracted speech).
-        speaker_embeddings (`SpeakerEmbeddingCache`, *optional*): embeds enrollments; the model does
-            so in every step where none is given.
-        permutation_invariant (`bool`): the model hears no enrollment.
-    """
-
-    feature_extractor: TseSerFeatureExtractor
+    feature_extractor: TseSerFeatureExtractor  # checks and pads waveforms
+    # "extraction" and "joint" get enrollment and target, "classification" and "joint" get labels
     stage: Stage
+    # "clean" lets the model hear the target, the others the mixture (which of a denoised example
+    # is the extracted speech)
     condition: Condition = "noisy"
+    # embeds enrollments; the model does so in every step where none is given
     speaker_embeddings: SpeakerEmbeddingCache | None = None
-    permutation_invariant: bool = False
+    permutation_invariant: bool = False  # the model hears no enrollment
 
     def __call__(self, examples: Sequence[dict[str, Any]]) -> dict[str, torch.Tensor]:
         """Collates examples.
