@@ -128,7 +128,6 @@ def test_the_whole_takes_any_input(speaker: str, masks: bool, tmp_path: Path) ->
         {"norm_type": "bn", "skip_channels": 0, "mask_activation": "softplus"},
         {"share_encoder": True, "encoder_activation": "relu", "input_norm_type": "cln"},
         STATISTICS_FIELDS,
-        LSTM_FIELDS,
     ],
 )
 def test_every_form_can_be_exported(fields: dict[str, Any], masks: bool, tmp_path: Path) -> None:
@@ -151,6 +150,11 @@ def test_another_model_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[
     with pytest.raises(SystemExit):
         main(["--model", str(tmp_path / "model"), "--output", str(tmp_path / "model.onnx")])
     assert "holds a shift_cnn" in capsys.readouterr().err
+
+
+def test_recurrent_layers_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="`mask_estimator='lstm'` cannot be exported"):
+        export_onnx(tiny_extractor(**LSTM_FIELDS), tmp_path / "model.onnx")
 
 
 def test_missing_packages_are_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -121,7 +121,7 @@ def export_onnx(
 
     Raises:
         ValueError: `onnx` or `onnxscript` is not installed, or the graph cannot hold the model's
-            speaker encoder.
+            speaker encoder or mask estimator.
     """
     missing = [name for name in NEEDED_PACKAGES if importlib.util.find_spec(name) is None]
     if missing:
