@@ -78,6 +78,11 @@ class TdSpeakerBeamConfig(PreTrainedConfig):
         external_embedding_dim (`int`): size of the speaker encoder's embedding, for `projection`.
         num_outputs (`int`): masks that are estimated: 1, or 2 to estimate what is left of the
             mixture too, which a loss may ask for. Only the first is the target's.
+        output_choice (`str`): `order`, the first output is the target's, as the embedding adapts
+            the network; or `similarity`: the network separates two voices without an embedding, and
+            the output that the speaker encoder finds more like the enrollment is the target's. That
+            goes with a training that is `permutation_invariant`, and needs `num_outputs=2` and a
+            `speaker_encoder`.
         loss_type (`str`): `si_snr`, the paper's, or `snr`, which also asks for the target's level
             in the mixture.
         max_snr_db (`float`, *optional*): the loss rewards no more than about this, so that examples
@@ -120,6 +125,7 @@ class TdSpeakerBeamConfig(PreTrainedConfig):
     speaker_encoder: str | None = None
     external_embedding_dim: int = 256
     num_outputs: int = 1
+    output_choice: str = "order"
     loss_type: str = "si_snr"
     max_snr_db: float | None = None
     sampling_rate: int = 16000
@@ -144,6 +150,7 @@ class TdSpeakerBeamConfig(PreTrainedConfig):
         check_choice(self, "adaptation_type", ("mul", "muladd", "concat"))
         check_choice(self, "auxiliary_type", ("tcn", "projection"))
         check_choice(self, "speaker_encoder", (None, *SPEAKER_ENCODER_DIMS))
+        check_choice(self, "output_choice", ("order", "similarity"))
         check_choice(self, "loss_type", ("si_snr", "snr"))
 
     def _check_sizes(self) -> None:
@@ -253,6 +260,12 @@ class TdSpeakerBeamConfig(PreTrainedConfig):
                 "`share_encoder` must be False for `auxiliary_type='projection'`: a projection "
                 "hears no enrollment."
             )
+        if self.output_choice == "similarity":
+            self._check_needed({"num_outputs": 2}, "output_choice='similarity'")
+            if self.speaker_encoder is None:
+                raise ValueError(
+                    "`speaker_encoder` must be named for `output_choice='similarity'`: it chooses."
+                )
         if self.speaker_encoder is None:
             return
         if self.auxiliary_type == "tcn":

@@ -113,7 +113,7 @@ def extract_with_context(
         here = values[:, first * stride : (right - 1) * stride + kernel_size]
         part = torch.cat([past, here], dim=-1)
         past = part[:, (next_left - left) * stride : (stop - left) * stride].clone()
-        masked = model.masked_frames(part.to(model.encoder.weight), None, embedding)[0]
+        masked = model.target_frames(part.to(model.encoder.weight), embedding)
         decoded = model.decoder(masked[..., first - left : stop - left])[:, 0]
         decoded[:, : kernel_size - stride] += tail
         tail = decoded[:, (stop - first) * stride :].clone()

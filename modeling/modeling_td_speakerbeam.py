@@ -64,6 +64,12 @@ class TdSpeakerBeamOutput(ModelOutput):
     si_snr: Tensor | None = None
 
 
+def _swapped_where(is_swapped: Tensor, first: Tensor, second: Tensor) -> list[Tensor]:
+    """Two outputs, `(batch_size, num_samples)` each, exchanged in some rows, `(batch_size,)`."""
+    rows = is_swapped[:, None]
+    return [torch.where(rows, second, first), torch.where(rows, first, second)]
+
+
 def frame_mask_from_lengths(lengths: Tensor, max_frames: int, dtype: torch.dtype) -> Tensor:
     """1 for valid frames: `(batch_size, 1, max_frames)` from `(batch_size,)` frame counts."""
     positions = torch.arange(max_frames, device=lengths.device)
@@ -334,6 +340,12 @@ class TdSpeakerBeamForSpeechExtraction(
             check_finite("speaker_embeddings", speaker_embeddings)
         speaker_embeddings = self._one_embedding_each(speaker_embeddings, batch_size)
         outputs = self._separate(input_values, attention_mask, speaker_embeddings)
+        if self.config.output_choice == "similarity":
+            if self.training and target_values is not None:
+                # A wrong choice would teach the network to swap its outputs.
+                permutation_invariant = True
+            if not permutation_invariant:
+                outputs = self._most_similar_first(outputs, attention_mask, speaker_embeddings)
         loss = ratios = None
         if target_values is not None:
             outputs, losses = self._losses(
@@ -382,6 +394,45 @@ class TdSpeakerBeamForSpeechExtraction(
         masks = self.estimate_masks(frames, frame_mask, speaker_embeddings)  # eq. (6)
         masked = [frames * mask for mask in masks]
         return masked if frame_mask is None else [one * frame_mask for one in masked]
+
+    def target_frames(self, input_values: Tensor, speaker_embedding: Tensor) -> Tensor:
+        """
+        The target speaker's frames of one stretch of a recording.
+
+        Args:
+            input_values: `(1, num_samples)`.
+            speaker_embedding: from `get_speaker_embeddings`, of one speaker.
+
+        Returns:
+            `(1, num_filters, num_frames)`.
+        """
+        masked = self.masked_frames(input_values, None, speaker_embedding)
+        if self.config.output_choice == "order":
+            return masked[0]
+        decoded = [self.decoder(frames)[:, 0] for frames in masked]
+        is_second = self._similarities(decoded, None, speaker_embedding).argmax(dim=0)
+        return masked[int(is_second)]
+
+    def _similarities(
+        self, outputs: list[Tensor], attention_mask: Tensor | None, speaker_embeddings: Tensor
+    ) -> Tensor:
+        """Cosine of each output's embedding and the enrollment's, `(num_outputs, batch_size)`."""
+        with torch.no_grad():
+            return torch.stack(
+                [
+                    F.cosine_similarity(
+                        self.get_speaker_embeddings(output, attention_mask), speaker_embeddings
+                    )
+                    for output in outputs
+                ]
+            )
+
+    def _most_similar_first(
+        self, outputs: list[Tensor], attention_mask: Tensor | None, speaker_embeddings: Tensor
+    ) -> list[Tensor]:
+        first, second = outputs
+        similarities = self._similarities(outputs, attention_mask, speaker_embeddings)
+        return _swapped_where(similarities[1] > similarities[0], first, second)
 
     def _separate(
         self, input_values: Tensor, attention_mask: Tensor | None, speaker_embeddings: Tensor
@@ -432,9 +483,7 @@ class TdSpeakerBeamForSpeechExtraction(
         if not permutation_invariant:
             return outputs, in_order
         swapped = losses(outputs[::-1])
-        is_swapped = (swapped < in_order)[:, None]
-        first, second = outputs
-        chosen = [torch.where(is_swapped, second, first), torch.where(is_swapped, first, second)]
+        chosen = _swapped_where(swapped < in_order, *outputs)
         return chosen, torch.minimum(in_order, swapped)
 
     def _nobody(self, input_values: Tensor) -> Tensor:
@@ -469,6 +518,8 @@ class TdSpeakerBeamForSpeechExtraction(
     def _adaptation_embedding(self, speaker_embeddings: Tensor) -> Tensor:
         if self.config.auxiliary_type != "projection":
             return speaker_embeddings
+        if self.config.output_choice == "similarity":
+            speaker_embeddings = torch.zeros_like(speaker_embeddings)
         if self.config.speaker_encoder is not None:
             # Unit length over many dimensions is next to nothing in each: the adapted block would
             # start almost switched off.

@@ -107,6 +107,11 @@ def check_streamable(model: Any) -> None:
             "A stream needs `causal=True`: this model's convolutions look ahead. Train a causal "
             "one, or use `extract` for long recordings."
         )
+    if model.config.output_choice == "similarity":
+        raise ValueError(
+            "A stream needs `output_choice='order'`: two voices can be compared with an enrollment "
+            "only when they have been heard. Use `extract` for long recordings."
+        )
     if has_norm(model, GlobalLayerNorm):
         raise ValueError(
             "A stream needs `norm_type` 'cln', 'cgln' or 'bn', and `input_norm_type` too: 'gln' "

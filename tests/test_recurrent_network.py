@@ -82,3 +82,71 @@ def test_what_it_needs_is_said(wrong: dict[str, Any], message: str) -> None:
     TdSpeakerBeamConfig(**fields)
     with pytest.raises(ValueError, match=message):
         TdSpeakerBeamConfig(**(fields | wrong))
+
+
+CHOOSING_FIELDS = LSTM_FIELDS | {"num_outputs": 2, "output_choice": "similarity"}
+
+
+def test_the_output_that_sounds_like_the_enrollment_comes_first() -> None:
+    model = tiny_extractor(**CHOOSING_FIELDS)
+    mixture, enrollment = torch.randn(4, 4003), torch.randn(4, 4003)
+    with torch.no_grad():
+        output = model(mixture, enrollment_values=enrollment)
+        both = model._separate(mixture, None, output.speaker_embeddings)
+        cosines = torch.stack(
+            [
+                torch.cosine_similarity(
+                    model.get_speaker_embeddings(one), output.speaker_embeddings
+                )
+                for one in both
+            ]
+        )
+        swapped = cosines[1] > cosines[0]
+        for row, is_swapped in enumerate(swapped.tolist()):
+            assert output.extracted_values[row].equal(both[is_swapped][row])
+        # Each output, taken as enrollment, finds itself.
+        for one in both:
+            assert model(mixture, enrollment_values=one).extracted_values.equal(one)
+
+
+def test_nothing_but_the_choice_hears_the_enrollment() -> None:
+    model = tiny_extractor(**CHOOSING_FIELDS)
+    mixture = torch.randn(1, 4003)
+    with torch.no_grad():
+        outputs = [model._separate(mixture, None, torch.randn(1, 80)) for _ in range(2)]
+    assert all(one.equal(other) for one, other in zip(*outputs, strict=True))
+
+
+def test_each_window_of_a_recording_is_chosen_for_itself() -> None:
+    model = tiny_extractor(**CHOOSING_FIELDS)
+    mixture, enrollment = torch.randn(1, 32_003), torch.randn(1, 4003)
+    voice = model.get_speaker_embeddings(enrollment)
+    whole = model(mixture, speaker_embeddings=voice).extracted_values.detach()
+    one_window = model.extract(mixture, speaker_embeddings=voice, window_seconds=3.0)
+    torch.testing.assert_close(one_window, whole, rtol=0, atol=1e-5)
+    windows = model.extract(mixture, speaker_embeddings=voice, window_seconds=0.5)
+    both = model._separate(mixture, None, voice)
+    parts = zip(*(one.detach().split(8000, dim=-1) for one in (windows, *both)), strict=True)
+    for window, *candidates in list(parts)[:4]:
+        errors = [(window - one)[:, 16:-16].abs().max() for one in candidates]
+        assert min(errors) < 0.05 < max(errors)  # beside what lies beyond two seconds
+
+
+def test_training_takes_the_output_that_is_nearer_to_the_target() -> None:
+    model = tiny_extractor(**CHOOSING_FIELDS).train()
+    given = {"input_values": torch.randn(2, 4003), "target_values": torch.randn(2, 4003)}
+    voices = torch.randn(2, 80)
+    expected = model(**given, permutation_invariant=True)
+    output = model(**given, speaker_embeddings=voices)
+    torch.testing.assert_close(output.loss, expected.loss)
+    assert output.extracted_values.equal(expected.extracted_values)
+    assert output.speaker_embeddings.equal(voices)
+
+
+def test_a_choice_needs_two_outputs_and_an_encoder() -> None:
+    for wrong, message in (
+        ({"num_outputs": 1}, "`num_outputs` must be 2 for"),
+        ({"speaker_encoder": None}, "`speaker_encoder` must be named"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            tiny_extractor(**CHOOSING_FIELDS | wrong)

@@ -106,6 +106,18 @@ def dynamic_axes(name: str) -> dict[int, Any]:
     return {0: Dim("batch_size"), 1: Dim(samples)}
 
 
+def _check_extractor(model: PreTrainedModel) -> None:
+    """Refuse what no graph holds: LSTMs, unrolled frame by frame, and a choice by voice."""
+    extractor = getattr(model, "extractor", model)
+    for name, needed in (("mask_estimator", "tcn"), ("output_choice", "order")):
+        value = getattr(extractor.config, name, needed)
+        if value != needed:
+            raise ValueError(
+                f"An extractor with `{name}={value!r}` cannot be exported: export one with "
+                f"{needed!r}."
+            )
+
+
 def export_onnx(
     model: PreTrainedModel, output: str | Path, speaker: str = "enrollment", masks: bool = False
 ) -> None:
@@ -126,6 +138,7 @@ def export_onnx(
     missing = [name for name in NEEDED_PACKAGES if importlib.util.find_spec(name) is None]
     if missing:
         raise ValueError(f"{' and '.join(missing)} must be installed: pip install 'tse-ser[onnx]'.")
+    _check_extractor(model)
     inputs = _example_inputs(model, speaker, masks)
     graph = OnnxGraph(with_constant_slopes(model), list(inputs)).eval()
     with torch.no_grad(), warnings.catch_warnings():
