@@ -94,8 +94,12 @@ def test_its_numbers_are_those_of_the_test_actors(data_dir: Path) -> None:
     assert abs(again["si_sdri_db"] - cell["si_sdri_db"]) < 0.01
 
 
-def test_the_extractor_of_read_speech_is_small_and_its_card_complete() -> None:
-    folder = REPOSITORY / "pretrained" / "td-speakerbeam-read"
+@pytest.mark.parametrize(
+    ("name", "license_id"),
+    [("td-speakerbeam-read", "cc-by-sa-4.0"), ("td-speakerbeam-voices", "other")],
+)
+def test_an_extractor_of_voices_is_small_and_its_card_complete(name: str, license_id: str) -> None:
+    folder = REPOSITORY / "pretrained" / name
     weights = folder / "model.safetensors"
     assert weights.stat().st_size <= 25_000_000
     extractor = TdSpeakerBeamForSpeechExtraction.from_pretrained(folder)
@@ -106,7 +110,15 @@ def test_the_extractor_of_read_speech_is_small_and_its_card_complete() -> None:
     assert extracted.shape == voice.shape and extracted.isfinite().all()
     card = (folder / "README.md").read_text(encoding="utf-8")
     measured = (REPOSITORY / "docs" / "extraction" / "extraction.md").read_text(encoding="utf-8")
-    assert measured.strip() in card and "license: cc-by-sa-4.0" in card
+    rows = [line.split("|")[2:] for line in measured.splitlines() if f"| {name} " in line]
+    shown = [line.split("|")[2:] for line in card.splitlines() if f"| {name} " in line]
+    cells = [[cell.strip() for cell in row] for row in rows]
+    assert len(cells) == 4 and cells == [[cell.strip() for cell in row] for row in shown]
+    assert f"license: {license_id}" in card
+
+
+def test_the_extractor_of_read_speech_has_heard_no_acted_emotions() -> None:
     # Stage 1 of the paper hears no emotional corpus of the studies, and no terms forbid its use.
+    folder = REPOSITORY / "pretrained" / "td-speakerbeam-read"
     facts = (folder / "training_facts.json").read_text(encoding="utf-8")
     assert not any(name in facts.lower() for name in ("ravdess", "cremad", "nemo", "emotiontts"))
