@@ -946,7 +946,7 @@ def _mixture(finding: Finding) -> PreparedWaveform:
 
 def _frame_power(powers: np.ndarray) -> np.ndarray:
     """Smoothed power of each frame, `(num_frames,)`, from that of its bands."""
-    # The bands first: smoothed one by one, those of an hour take 100 MB.
+    # The bands first: smoothed one by one, they would take six times the memory.
     return np.maximum(smoothed(powers.sum(axis=1, keepdims=True), SHARE_FRAMES)[:, 0], 1e-30)
 
 

@@ -79,6 +79,7 @@ class CardFacts:
     base_models: tuple[str, ...]  # hub ids
     results: tuple[Result, ...]  # empty only where the model was not evaluated
     samples: Samples | None  # recordings in the repository
+    chooses_by_similarity: bool = False  # an extractor that hears the enrollment only to choose
     dtype: str | None = None  # what the weights were rounded to, after they were measured
     benchmark: str = ""  # table of the extraction benchmark; empty where it did not run
 
@@ -130,6 +131,7 @@ def collect_facts(
         base_models=lineage.base_models,
         results=_results(model_dir, config.model_type, options),
         samples=options.samples,
+        chooses_by_similarity=getattr(config, "output_choice", "order") == "similarity",
         dtype=options.dtype,
         benchmark=_benchmark(repo_id, config.model_type, options),
     ), lineage

@@ -19,6 +19,7 @@ EARLIER_KEY = "earlier_stages"
 # The training arguments that a result depends on; the rest is on the checkpoint.
 PROTOCOL_ARGUMENTS = (
     "stage",
+    "permutation_invariant",
     "seed",
     "num_train_epochs",
     "max_steps",
