@@ -85,6 +85,12 @@ class ModelOptions:
         "config or checkpoint says.",
         at_least=1,
     )
+    extractor_output_choice: Literal["order", "similarity"] | None = option(
+        None,
+        "How the extractor finds the target's among its outputs, whatever its config or checkpoint "
+        "says: 'order' learns to put it first, in a training that adapts it to its corpora; "
+        "'similarity' compares voices with the enrollment.",
+    )
     extraction_loss_weight: float | None = option(
         None, "Weight of the SI-SNR loss in the joint stage, eq. (9).", at_least=0
     )

@@ -27,7 +27,10 @@ PLAIN_FACTS = (
     *("best_step", "best_metric", "first_log", "last_log", "last_validation"),
     *("optimistic", "best_on_test", "versions"),
 )
-MODEL_FACTS = ("trainable_encoder_layers", "extraction_loss_weight", "classification_loss_weight")
+MODEL_FACTS = (
+    *("trainable_encoder_layers", "extractor_output_choice"),
+    *("extraction_loss_weight", "classification_loss_weight"),
+)
 MACHINE_FACTS = ("cpu", "cores", "gpu")
 # Options of the data that name folders; whether there was noise, and a recipe, is told.
 PRIVATE_DATA = (

@@ -62,6 +62,8 @@ def build_model(
         _check_classes(model, classes)
     if options.trainable_encoder_layers is not None:
         _open_upper_layers(model, options.trainable_encoder_layers)
+    if options.extractor_output_choice is not None:
+        _choose_outputs_by(model, options.extractor_output_choice)
     return model
 
 
@@ -88,6 +90,18 @@ def _open_upper_layers(model: PreTrainedModel, num_layers: int) -> None:
     classifier.config.freeze_encoder = False
     classifier.config.trainable_encoder_layers = num_layers
     classifier.train(classifier.training)
+
+
+def _choose_outputs_by(model: PreTrainedModel, choice: str) -> None:
+    extractor = getattr(model, "extractor", model)
+    if not hasattr(extractor.config, "output_choice"):
+        raise OptionError("extractor_output_choice is for a TD-SpeakerBeam extractor: leave it out")
+    try:
+        # The fields have to fit each other.
+        type(extractor.config).from_dict({**extractor.config.to_dict(), "output_choice": choice})
+    except ValueError as error:
+        raise OptionError(f"extractor_output_choice: {error}") from error
+    extractor.config.output_choice = choice
 
 
 def _build_extractor(options: ModelOptions) -> PreTrainedModel:
