@@ -8,9 +8,14 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import save_file
-from tiny_models import EXTRACTOR_FIELDS
+from tiny_training import EXTRACTOR_FIELDS, write_model_configs
 
 from data_builders.option_reader import OptionError
+from modeling import (
+    TdSpeakerBeamConfig,
+    TdSpeakerBeamForSpeechExtraction,
+    TseSerForEmotionClassification,
+)
 from modeling.configuration_td_speakerbeam import SPEAKER_ENCODER_DIMS
 from modeling.modeling_td_speakerbeam import SPEAKER_ENCODERS
 from tse_ser.options import ModelOptions
@@ -55,3 +60,40 @@ def test_an_untrained_speaker_encoder_is_refused(extractor_config: str, tmp_path
     )
     with pytest.raises(OptionError, match=r"--speaker_encoder_dir: .*does not exist"):
         build_model(wrong, "extraction")
+
+
+def test_how_outputs_are_chosen_can_be_learned_anew(encoder: str, tmp_path: Path) -> None:
+    form = {
+        "auxiliary_type": "projection",
+        "speaker_encoder": encoder,
+        "external_embedding_dim": SPEAKER_ENCODER_DIMS[encoder],
+        "num_outputs": 2,
+        "output_choice": "similarity",
+    }
+    folder = tmp_path / "extractor"
+    TdSpeakerBeamForSpeechExtraction(
+        TdSpeakerBeamConfig(**(EXTRACTOR_FIELDS | form))
+    ).save_pretrained(folder)
+    arguments = ModelOptions(
+        extractor_name_or_path=str(folder),
+        classifier_config=write_model_configs(tmp_path)[3],
+        extractor_output_choice="order",
+    )
+    joint = build_model(arguments, "joint")
+    joint.save_pretrained(tmp_path / "joint")
+    loaded = TseSerForEmotionClassification.from_pretrained(tmp_path / "joint")
+    assert loaded.extractor.config.output_choice == "order"
+    inputs = {"input_values": torch.randn(2, 8000), "enrollment_values": torch.randn(2, 8000)}
+    extracted = loaded.eval()(**inputs).extracted_values
+    torch.testing.assert_close(extracted, joint.eval()(**inputs).extracted_values)
+
+
+def test_outputs_that_cannot_be_chosen_so_are_refused(tmp_path: Path) -> None:
+    flags = write_model_configs(tmp_path)
+    for stage, config, reason in (
+        ("extraction", {"extractor_config": flags[1]}, "extractor_output_choice: .*num_outputs"),
+        ("classification", {"classifier_config": flags[3]}, "is for a TD-SpeakerBeam extractor"),
+    ):
+        arguments = ModelOptions(**config, extractor_output_choice="similarity")
+        with pytest.raises(OptionError, match=reason):
+            build_model(arguments, stage)
