@@ -1,4 +1,4 @@
-"""The model in pretrained/: small, complete, as good on test actors as its card says."""
+"""The models in pretrained/: small, complete, as good on test actors as their cards say."""
 
 from __future__ import annotations
 
@@ -21,13 +21,15 @@ from tse_ser.evaluation.evaluate_checkpoint import evaluate_checkpoint
 from tse_ser.saving import load_saved
 
 REPOSITORY = Path(__file__).resolve().parent.parent
-FOLDER = REPOSITORY / "pretrained" / "tse-ser-ft-ravdess"
+FOLDER = REPOSITORY / "pretrained" / "tse-ser-ft"
 LABELS = ("neutral", "happy", "sad", "angry")
-MAX_BYTES = 12_000_000
-# What the model was trained for; as in studies/ravdess/config.yaml.
+MAX_BYTES = 50_000_000
+# RAVDESS of studies/people/config.yaml: actors who were in no training, mixed with each other.
+RAVDESS = "ravdess:test_speakers=*_21+*_22+*_23+*_24,validation_speakers=*_19+*_20"
 MIXING: dict[str, Any] = {
-    "targets": ["ravdess"],
-    "interferers": ["ravdess", "emodb", "asterisk"],
+    "targets": [RAVDESS],
+    "interferers": [RAVDESS],
+    "interferer_draw": "own_corpus",
     "fold": 1,
     "trim_silence": True,
     "enrollment_seconds": 3.0,
@@ -35,9 +37,13 @@ MIXING: dict[str, Any] = {
 
 
 def measured() -> dict[str, Any]:
-    """The cell behind the numbers of the card."""
+    """The cell of RAVDESS behind the numbers of the card."""
     cells = json.loads((FOLDER / "results.json").read_text(encoding="utf-8"))
-    (cell,) = (cell for cell in cells if cell["condition"] == "noisy")
+    (cell,) = (
+        cell
+        for cell in cells
+        if cell["condition"] == "noisy" and cell.get("condition_value") == "RAVDESS"
+    )
     return dict(cell)
 
 
@@ -57,6 +63,9 @@ def test_its_card_gives_licence_data_protocol_numbers_and_limits() -> None:
     for words in (
         "non-commercial research only",
         "RAVDESS",
+        "CREMA-D",
+        "nEMO",
+        "emotiontts",
         "EMO-DB",
         "Asterisk",
         "validated",

@@ -214,7 +214,7 @@ def test_a_study_that_cannot_be_right_is_refused(
 
 def test_a_step_may_be_a_model_that_is_there(tmp_path: Path) -> None:
     config = tmp_path / "read.yaml"
-    folder = "pretrained/tse-ser-ft-ravdess"
+    folder = "pretrained/td-speakerbeam-read"
     config.write_text(yaml.safe_dump({"steps": {"extractor": {"train": None, "folder": folder}}}))
     found = commands("demo", "--configfile", str(config))
     extractors = [words[words.index("--extractor_name_or_path") + 1] for words in found

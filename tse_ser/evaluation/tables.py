@@ -31,6 +31,7 @@ from tse_ser.evaluation.bootstrap import (
 )
 from tse_ser.evaluation.results import Results, read_results
 from tse_ser.paper import BEST_ON_TEST, PROTOCOLS, known_label, paper_results, row_key
+from tse_ser.publishing.corpora import base_name
 
 # Tables take WA from an epoch of its own, which no card does.
 PROTOCOL_WORDS = PROTOCOLS | {
@@ -82,7 +83,7 @@ class Section:
 
 
 def build_section(results: Results) -> Section:
-    """All tables of a study that have a row."""
+    """All tables of a study that have a row of its own."""
     paper = paper_results()
     mark = " (optimistic)" if results.facts["optimistic"] else ""
     tables = [_accuracy_table(results, name, table) for name, table in paper["tables"].items()]
@@ -98,14 +99,15 @@ def build_section(results: Results) -> Section:
         if not table.frame.empty
     ]
     paragraphs = [_caption(results), INTERVALS_TEXT]
-    paragraphs.append(
-        f"† The paper's figures, on {paper['corpus']}, {paper['protocol']} ({paper['source']})."
-    )
+    if any("†" in column for table in tables for column in table.frame):
+        paragraphs.append(
+            f"† The paper's figures, on {paper['corpus']}, {paper['protocol']} ({paper['source']})."
+        )
     if any(AGAINST_USUAL in table.frame for table in tables):
         paragraphs.append(USUAL_TEXT)
     notes = results.path.with_suffix(".md")
     return Section(
-        title=f"Results on {', '.join(results.facts['targets'])}{mark}",
+        title=f"Results on {_corpora(results, 'targets')}{mark}",
         paragraphs=paragraphs,
         tables=tables,
         notes=notes.read_text(encoding="utf-8") if notes.is_file() else "",
@@ -114,6 +116,7 @@ def build_section(results: Results) -> Section:
 
 def _accuracy_table(results: Results, name: str, table: Mapping[str, Any]) -> Table:
     """One of Tables II to VI."""
+    runs = _in_table(results, name)
     rows = [
         {
             **_labels(row, table["columns"]),
@@ -124,7 +127,8 @@ def _accuracy_table(results: Results, name: str, table: Mapping[str, Any]) -> Ta
             "Paper's UA (%) †": _number(row.get("ua_percent")),
             "Utterances": str(ours["num_examples"].sum() or ""),
         }
-        for row, ours in _matched(table, _in_table(results, name))
+        for row, ours in _matched(table, runs)
+        if not runs.empty
     ]
     title = f"Table {name}. {table['title']}"
     return _table(f"table_{name.lower()}", title, rows, len(table["columns"]))
@@ -166,6 +170,8 @@ def _differences_table(results: Results, paper: Mapping[str, Any]) -> Table:
         # What the paper does not claim has a row where it was run.
         if row["Ours"] or row["Paper's †"]:
             rows.append(row)
+    if not any(row["Ours"] for row in rows):
+        rows = []
     return _table("differences", "Differences that the tables claim", rows, 2)
 
 
@@ -269,12 +275,18 @@ def _caption(results: Results) -> str:
     protocol = PROTOCOL_WORDS.get(facts["protocol"], "see the study")
     folds, seeds = (", ".join(map(str, facts[name])) for name in ("folds", "seeds"))
     return (
-        f"Targets: {', '.join(facts['targets'])}; interferers: {', '.join(facts['interferers'])}. "
+        f"Targets: {_corpora(results, 'targets')}; "
+        f"interferers: {_corpora(results, 'interferers')}. "
         f"Protocol `{facts['protocol']}` ({protocol}); "
         f"folds {folds}; seeds {seeds}. {', '.join(facts['machines'])}; "
         f"{facts['training_minutes']:.0f} minutes of training, "
         f"{facts['scoring_minutes']:.1f} minutes of scoring.{spread}"
     )
+
+
+def _corpora(results: Results, role: str) -> str:
+    """Corpora by their names alone: options belong to the study's config."""
+    return ", ".join(dict.fromkeys(map(base_name, results.facts[role])))
 
 
 def _in_table(results: Results, name: str) -> pd.DataFrame:
