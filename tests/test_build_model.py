@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -63,7 +64,7 @@ def test_an_untrained_speaker_encoder_is_refused(extractor_config: str, tmp_path
 
 
 def test_how_outputs_are_chosen_can_be_learned_anew(encoder: str, tmp_path: Path) -> None:
-    form = {
+    form: dict[str, Any] = {
         "auxiliary_type": "projection",
         "speaker_encoder": encoder,
         "external_embedding_dim": SPEAKER_ENCODER_DIMS[encoder],
@@ -79,7 +80,7 @@ def test_how_outputs_are_chosen_can_be_learned_anew(encoder: str, tmp_path: Path
         classifier_config=write_model_configs(tmp_path)[3],
         extractor_output_choice="order",
     )
-    joint = build_model(arguments, "joint")
+    joint: Any = build_model(arguments, "joint")
     joint.save_pretrained(tmp_path / "joint")
     loaded = TseSerForEmotionClassification.from_pretrained(tmp_path / "joint")
     assert loaded.extractor.config.output_choice == "order"
@@ -90,10 +91,9 @@ def test_how_outputs_are_chosen_can_be_learned_anew(encoder: str, tmp_path: Path
 
 def test_outputs_that_cannot_be_chosen_so_are_refused(tmp_path: Path) -> None:
     flags = write_model_configs(tmp_path)
-    for stage, config, reason in (
-        ("extraction", {"extractor_config": flags[1]}, "extractor_output_choice: .*num_outputs"),
-        ("classification", {"classifier_config": flags[3]}, "is for a TD-SpeakerBeam extractor"),
-    ):
-        arguments = ModelOptions(**config, extractor_output_choice="similarity")
-        with pytest.raises(OptionError, match=reason):
-            build_model(arguments, stage)
+    arguments = ModelOptions(extractor_config=flags[1], extractor_output_choice="similarity")
+    with pytest.raises(OptionError, match=r"extractor_output_choice: .*num_outputs"):
+        build_model(arguments, "extraction")
+    arguments = ModelOptions(classifier_config=flags[3], extractor_output_choice="order")
+    with pytest.raises(OptionError, match="is for a TD-SpeakerBeam extractor"):
+        build_model(arguments, "classification")
