@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 import soundfile
 import torch
+import yaml
 from documented_blocks import read_blocks
 from safetensors.torch import load_file
 from subprocesses import run_program
@@ -24,16 +25,9 @@ REPOSITORY = Path(__file__).resolve().parent.parent
 FOLDER = REPOSITORY / "pretrained" / "tse-ser-ft"
 LABELS = ("neutral", "happy", "sad", "angry")
 MAX_BYTES = 50_000_000
-# RAVDESS of studies/people/config.yaml: actors who were in no training, mixed with each other.
-RAVDESS = "ravdess:test_speakers=*_21+*_22+*_23+*_24,validation_speakers=*_19+*_20"
-MIXING: dict[str, Any] = {
-    "targets": [RAVDESS],
-    "interferers": [RAVDESS],
-    "interferer_draw": "own_corpus",
-    "fold": 1,
-    "trim_silence": True,
-    "enrollment_seconds": 3.0,
-}
+STUDY = yaml.safe_load((REPOSITORY / "studies/people/config.yaml").read_text(encoding="utf-8"))
+# RAVDESS of the study: actors who were in no training, mixed with each other.
+MIXING: dict[str, Any] = {**STUDY["data"], **STUDY["conditions"]["corpus"]["values"]["RAVDESS"]}
 
 
 def measured() -> dict[str, Any]:
