@@ -12,6 +12,7 @@ from safetensors.torch import load_file
 from tiny_models import padded_batch, ragged_waveforms
 from torch import Tensor
 
+from modeling import modeling_campplus
 from modeling.modeling_campplus import FRAME_SAMPLES, CamPlusPlusSpeakerEncoder
 
 
@@ -78,6 +79,16 @@ def test_a_row_of_a_batch_gives_what_it_gives_alone(
     for row, waveform in enumerate(waveforms):
         assert (embeddings[row] - embed(formula_encoder, waveform)).norm() < 1e-5, row
     torch.testing.assert_close(embeddings.norm(dim=-1), torch.ones(6))
+
+
+@pytest.mark.parametrize("num_frames", [95, 100, 101, 399])
+def test_spans_of_the_head_give_what_the_whole_gives(
+    num_frames: int, formula_encoder: CamPlusPlusSpeakerEncoder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    filterbank = torch.randn(2, 80, num_frames)
+    whole = formula_encoder.head(filterbank)
+    monkeypatch.setattr(modeling_campplus, "HEAD_SPAN_FRAMES", 50)
+    torch.testing.assert_close(formula_encoder.head(filterbank), whole, rtol=1e-6, atol=1e-6)
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
