@@ -360,16 +360,29 @@ def join_stretches(
 
 
 def spread_stretches(
-    values: np.ndarray, stretches: list[tuple[int, int]], num_samples: int
+    values: np.ndarray,
+    stretches: list[tuple[int, int]],
+    num_samples: int,
+    in_place: bool = False,
 ) -> np.ndarray:
-    """What `join_stretches` undoes: the stretches in their places, silence between them."""
+    """
+    What `join_stretches` undoes: the stretches in their places, silence between them.
+
+    With `in_place`, what it joined in place goes back to where it was: `values` are written over.
+    """
     if stretches == [(0, num_samples)]:
         return values
-    whole = np.zeros(num_samples, values.dtype)
-    offset = 0
-    for start, stop in stretches:
-        whole[start:stop] = values[offset : offset + stop - start]
-        offset += stop - start
+    whole = values.base if in_place else None
+    if not isinstance(whole, np.ndarray) or whole.shape != (num_samples,):
+        whole = np.empty(num_samples, values.dtype)
+    end, rest = num_samples, sum(stop - start for start, stop in stretches)
+    # From the last one: each moves to the right, where nothing is left that has yet to move.
+    for start, stop in reversed(stretches):
+        whole[stop:end] = 0
+        rest -= stop - start
+        whole[start:stop] = values[rest : rest + stop - start]
+        end = start
+    whole[:end] = 0
     return whole
 
 

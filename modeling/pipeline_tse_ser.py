@@ -1036,10 +1036,10 @@ def _in_place(finding: Finding, values: np.ndarray) -> np.ndarray:
     """
     What was heard as long and as loud as its mixture, within -1..1; silence where that is.
 
-    Where nothing was left out, this is written over `values`.
+    Where there is room for it, this is written over `values`.
     """
     mixture = _mixture(finding)
-    whole = spread_stretches(values, mixture.stretches, mixture.num_samples)
+    whole = spread_stretches(values, mixture.stretches, mixture.num_samples, in_place=True)
     peak = finding.question.level * max(float(whole.max()), -float(whole.min()))
     gain = np.float32(finding.question.level * min(1, PEAK / max(peak, PEAK)))
     return np.multiply(whole, gain, out=whole)

@@ -13,7 +13,7 @@ from synthetic_speech import speech as babble
 from tiny_models import ragged_waveforms, relative_error, tiny_tse_ser
 
 from modeling import TseSerFeatureExtractor, feature_extraction_tse_ser
-from modeling.feature_extraction_tse_ser import high_pass
+from modeling.feature_extraction_tse_ser import high_pass, join_stretches, spread_stretches
 
 
 def speech(num_samples: int, seed: int = 0) -> np.ndarray:
@@ -225,3 +225,21 @@ def test_bad_audio_is_refused(mixtures: Any, message: str) -> None:
 def test_arguments_that_do_not_fit_are_refused(arguments: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         TseSerFeatureExtractor()(speech(4000), **arguments)
+
+
+@pytest.mark.parametrize("stretches", [[(0, 9)], [(2, 4)], [(0, 2), (3, 4), (6, 9)], [(4, 8)]])
+def test_stretches_go_back_to_their_places(stretches: list[tuple[int, int]]) -> None:
+    waveform = np.arange(1, 10, dtype=np.float32)
+    kept = np.zeros(9, np.float32)
+    for start, stop in stretches:
+        kept[start:stop] = waveform[start:stop]
+    joined = join_stretches(waveform, stretches)
+    padded = np.pad(joined, (0, 5))  # as a batch does
+    np.testing.assert_array_equal(spread_stretches(joined, stretches, 9), kept)
+    if stretches != [(0, 9)]:
+        np.testing.assert_array_equal(spread_stretches(padded, stretches, 9), kept)
+    in_place = join_stretches(waveform, stretches, in_place=True)
+    np.testing.assert_array_equal(in_place, joined)
+    whole = spread_stretches(in_place, stretches, 9, in_place=True)
+    assert whole is waveform
+    np.testing.assert_array_equal(whole, kept)
