@@ -372,8 +372,8 @@ def spread_stretches(
     """
     if stretches == [(0, num_samples)]:
         return values
-    whole = values.base if in_place else None
-    if not isinstance(whole, np.ndarray) or whole.shape != (num_samples,):
+    whole = _room_behind(values, num_samples) if in_place else None
+    if whole is None:
         whole = np.empty(num_samples, values.dtype)
     end, rest = num_samples, sum(stop - start for start, stop in stretches)
     # From the last one: each moves to the right, where nothing is left that has yet to move.
@@ -384,6 +384,15 @@ def spread_stretches(
         end = start
     whole[:end] = 0
     return whole
+
+
+def _room_behind(values: np.ndarray, num_samples: int) -> np.ndarray | None:
+    """The memory that `values` are the beginning of, where it holds so many samples."""
+    owner = values.base
+    if not isinstance(owner, np.ndarray) or owner.ndim != 1 or len(owner) < num_samples:
+        return None
+    same_start = owner.__array_interface__["data"] == values.__array_interface__["data"]
+    return owner[:num_samples] if same_start and owner.dtype == values.dtype else None
 
 
 def _divided(waveforms: list[np.ndarray], scales: list[float]) -> list[np.ndarray]:
