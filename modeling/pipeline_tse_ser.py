@@ -85,6 +85,8 @@ MAX_VOICE_PARTS = 12
 CLEAR_BELOW_MIXTURE_DB, CLEAR_RANGE_DB = 4.0, 15.0
 TARGET_BELOW_MIXTURE_DB, TARGET_RANGE_DB = 10.0, 30.0
 CLEAR_REACH_SECONDS = 0.15
+# Kept before and after: words begin and end softly, and in training the classifier hears them whole.
+TARGET_MARGIN_SECONDS = 0.4
 SHARE_FRAMES = 11
 MIN_WINDOW_SAMPLES = 400  # what a classifier hears at least
 PEAK = 0.99
@@ -674,6 +676,7 @@ class TargetSpeakerEmotionPipeline(BasePipeline):
         rate, mixture = self.feature_extractor.sampling_rate, _mixture(finding)
         settings = SpeechActivitySettings(
             range_db=min(TARGET_RANGE_DB, self.feature_extractor.speech_range_db),
+            margin_seconds=TARGET_MARGIN_SECONDS,
             max_pause_seconds=self.feature_extractor.max_pause_seconds,
         )
         own = band_powers(finding.speech, rate)

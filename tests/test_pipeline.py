@@ -236,6 +236,20 @@ def test_the_course_never_moves_the_overall_answer(
     assert len(windows[4.0]["emotions"]) == 4 and windows[4.0]["speech_seconds"] > 2
 
 
+def test_what_extraction_makes_soft_at_the_ends_is_heard(
+    recognize: TargetSpeakerEmotionPipeline,
+) -> None:
+    question = recognize.preprocess(asked(speech(7, 3.0)))
+    assert question.mixture is not None
+    (finding,) = recognize.forward([question])
+    finding.speech = question.mixture.values.copy()
+    finding.speech[: RATE // 4] *= 0.01
+    finding.speech[-RATE // 4 :] *= 0.01
+    recognize._find_speech(finding)
+    assert np.flatnonzero(finding.active)[0] > 10  # a tenth of a second that may be anybody's
+    assert finding.heard == [(0, len(finding.speech))]
+
+
 def test_extraction_happens_once_and_in_bounded_memory(
     recognize: TargetSpeakerEmotionPipeline, monkeypatch: Any
 ) -> None:
