@@ -85,7 +85,7 @@ MAX_VOICE_PARTS = 12
 CLEAR_BELOW_MIXTURE_DB, CLEAR_RANGE_DB = 4.0, 15.0
 TARGET_BELOW_MIXTURE_DB, TARGET_RANGE_DB = 10.0, 30.0
 CLEAR_REACH_SECONDS = 0.15
-# Kept before and after: words begin and end softly, and in training the classifier hears them whole.
+# Kept before and after: words begin and end softly, and the classifier was trained on whole ones.
 TARGET_MARGIN_SECONDS = 0.4
 SHARE_FRAMES = 11
 MIN_WINDOW_SAMPLES = 400  # what a classifier hears at least
