@@ -96,7 +96,7 @@ class ConvolutionHead(nn.Module):
         `(batch_size, 80, num_frames)` to `(batch_size, out_channels, num_frames)`.
 
         Long speech goes through span by span, each with all that its own frames depend on: the
-        result is the same to the last bit, in less memory and time.
+        result is that of the whole, in less memory and time.
         """
         num_frames, parts = features.shape[-1], []
         for start in range(0, num_frames, HEAD_SPAN_FRAMES):
