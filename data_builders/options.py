@@ -45,6 +45,7 @@ INTERFERENCE = (
     "noise_snr_range_db",
     "reverberation",
     "rt60_range_seconds",
+    "target_pause_range_seconds",
     *SHARES,
 )
 # What belongs to training alone.
@@ -60,6 +61,7 @@ DECIDED_BY_LIBRIMIX = (
     "reverberation",
     "trim_silence",
     "lowpass_hz",
+    "target_pause_range_seconds",
     "speed_factors",
     "noise_snr_range_db",
     "noise_share",
@@ -119,6 +121,12 @@ class DrawingOptions:
         "neutral", "Emotion of the enrollment; 'any' takes every one."
     )
     trim_silence: bool = option(False, "Leave out silence before and after the speech.")
+    target_pause_range_seconds: tuple[float, float] = option(
+        (0.0, 0.0),
+        "Shortest and longest time, before the target's speech and after it, in which the "
+        "interferers may talk alone.",
+        at_least=0,
+    )
     speed_factors: tuple[float, ...] = option(
         (1.0,),
         f"Voices are played at one of these speeds, ratios of integers up to "

@@ -93,7 +93,7 @@ class MixturePlanner:
         return emotion_label(emotion, self.classes)
 
     def target_samples(self) -> np.ndarray:
-        """Lengths of the mixtures before a change of speed, without drawing them.
+        """Lengths of the mixtures before a change of speed and pauses, without drawing them.
 
         Returns:
             `np.ndarray` of shape `(num_targets,)`: samples.
@@ -121,7 +121,7 @@ class MixturePlanner:
         trim_silence = self.options.trim_silence
         target_speed = self._draw_speed(rng)
         target_start, num_samples = self._draw_crop(
-            self.targets, index, target_speed, self._segment_samples, rng
+            self.targets, index, target_speed, self._segment_samples, rng, self._draw_pauses(rng)
         )
         target_id = self.targets.utterance_ids[index]
         enrollment_row = self._enrollment_pool.draw(target_id, self.targets.speaker_ids[index], rng)
@@ -189,7 +189,7 @@ class MixturePlanner:
         if options.clean_share > 0 or options.absent_share > 0:
             place = rng.random()
             if place < options.clean_share:
-                changes["interferers"] = ()
+                changes = {"interferers": (), **self._without_pauses(spec)}
             elif place < options.clean_share + options.absent_share:
                 changes["target_absent"] = True
         if self.noise is not None and _happens(options.noise_share, rng):
@@ -207,6 +207,13 @@ class MixturePlanner:
             return draw_gains(spec, self._renderer, rng)
         return spec
 
+    def _without_pauses(self, spec: MixtureSpec) -> dict[str, int]:
+        """The stretch of the target's utterance alone: a pause is where others talk."""
+        heard = self._heard_samples(self.targets, spec.index, spec.target_speed)
+        start = max(spec.target_start, 0)
+        stop = min(spec.target_start + spec.num_samples, heard)
+        return {"target_start": start, "num_samples": stop - start}
+
     def _draw_snr(self, rng: np.random.Generator) -> float | None:
         if self.options.snr_distribution == "uniform":
             return float(rng.uniform(*self.options.snr_range_db))
@@ -217,6 +224,16 @@ class MixturePlanner:
     def _draw_speed(self, rng: np.random.Generator) -> float:
         return self._speeds[int(rng.integers(len(self._speeds)))]
 
+    def _draw_pauses(self, rng: np.random.Generator) -> tuple[int, int]:
+        """Samples of silence before and after the target; nothing is drawn where there are none."""
+        lowest, highest = (
+            round(each * SAMPLING_RATE) for each in self.options.target_pause_range_seconds
+        )
+        if highest == 0:
+            return 0, 0
+        before, after = rng.integers(lowest, highest + 1, size=2).tolist()
+        return before, after
+
     def _draw_crop(
         self,
         table: UtteranceTable,
@@ -224,23 +241,26 @@ class MixturePlanner:
         speed: float,
         limit: int | None,
         rng: np.random.Generator,
+        pauses: tuple[int, int] = (0, 0),
     ) -> tuple[int, int]:
         """Where a crop begins, and its length; it may begin anywhere, but holds speech.
 
+        Pauses are silence before and after the utterance; in the first one it begins at less than 0.
         One that lies before the speech or behind it is moved to where it holds half of it, or is
         half full: there may be nothing at all in a recording that was cut or coded.
         """
-        length = self._heard_samples(table, row, speed)
+        before, after = pauses
+        length = before + self._heard_samples(table, row, speed) + after
         if limit is None or length <= limit:
-            return 0, length
+            return -before, length
         start = int(rng.integers(length - limit + 1))
-        first, last = self._speech(table, row, speed)
+        first, last = (before + end for end in self._speech(table, row, speed))
         if start + limit > first and start < last:
-            return start, limit
+            return start - before, limit
         held = max(min(limit, last - first) // 2, 1)
         earliest = max(first + held - limit, 0)
         latest = min(last - held, length - limit)
-        return earliest + start % (latest - earliest + 1), limit
+        return earliest + start % (latest - earliest + 1) - before, limit
 
     def _speech(self, table: UtteranceTable, row: int, speed: float) -> tuple[int, int]:
         """Where the speech begins and ends, without the margin that the scan leaves around it."""

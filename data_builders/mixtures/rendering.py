@@ -237,16 +237,21 @@ def _gain(one: InterfererSpec, target: Voice, voice: Voice) -> float:
 
 def _read_target(spec: MixtureSpec, target: Voice) -> tuple[np.ndarray, np.ndarray]:
     """What is to be extracted, and what is heard of the target."""
+    pause, start = max(-spec.target_start, 0), max(spec.target_start, 0)
+    length = spec.num_samples - pause
+
+    def placed(samples: np.ndarray) -> np.ndarray:
+        after = spec.num_samples - pause - len(samples)
+        padded = np.pad(samples, (pause, after)) if pause or after else samples
+        return _scaled(padded, spec.target_gain)
+
     if spec.room is None:
-        heard = _scaled(target.read(spec.target_start, spec.num_samples), spec.target_gain)
+        heard = placed(target.read(start, min(length, target.num_samples - start)))
         return heard, heard
-    direct, reverberant = target.read_in_room(
-        reflections(spec.room, 0), spec.target_start, spec.num_samples
+    direct, reverberant = map(
+        placed, target.read_in_room(reflections(spec.room, 0), start, length)
     )
-    reverberant = _scaled(reverberant, spec.target_gain)
-    if spec.room.target == "reverberant":
-        return reverberant, reverberant
-    return _scaled(direct, spec.target_gain), reverberant
+    return (reverberant if spec.room.target == "reverberant" else direct), reverberant
 
 
 def _scaled(samples: np.ndarray, gain: float) -> np.ndarray:

@@ -78,8 +78,9 @@ class MixtureSpec:
         target_id (`str`): utterance id of the target.
         interferers (`tuple[InterfererSpec, ...]`): the other speakers; empty for clean speech.
         enrollment_id (`str`): utterance id of the enrollment.
-        target_start (`int`): first sample of the target's utterance that is in the mixture.
-        num_samples (`int`): length of mixture and target.
+        target_start (`int`): sample of the target's utterance that the mixture begins with; negative
+            where the target is silent at first.
+        num_samples (`int`): length of mixture and target, with the target's pauses.
         target_gain (`float`): factor on the target's amplitude, 1.0 except under the loudness law.
         enrollment_start (`int`): first sample of the enrollment's utterance.
         enrollment_num_samples (`int`): length of the enrollment.
