@@ -72,7 +72,7 @@ WINDOW_SECONDS = 10.0
 # From one window of `window_seconds` to the next.
 COURSE_HOP_SECONDS = 1.0
 # Padded audio that goes through a model at once.
-BATCH_SECONDS = 20.0
+BATCH_SECONDS = 10.0
 # Speakers are compared over stretches of this length, and the likeliest one counts.
 SIMILARITY_SECONDS = 10.0
 # Of an enrollment: less speech than this knows a voice badly; its parts are compared.

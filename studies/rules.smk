@@ -105,6 +105,19 @@ def recipe(name):
     return at_home(f"{config['recipes']}/{STEPS[name][program(name)]}")
 
 
+def recipe_files(name):
+    """The recipe of a step, and what it includes after it."""
+    files = [recipe(name)]
+    for path in files:
+        named = read_keys(path).get("include", [])
+        files += [os.path.relpath(Path(path).parent / each) for each in ([named] if isinstance(named, str) else named)]
+    return files
+
+
+def read_keys(path):
+    return yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+
+
 def repeated(wildcards):
     """The fold and seed of a step; one that all share takes the seed of its recipe."""
     found = {"fold": wildcards.fold, "seed": wildcards.seed}
@@ -177,7 +190,10 @@ def check_sharing():
                 raise WorkflowError(f"each {min(lacking)} has a {parent} of its own, but {name} is shared")
         if program(name) != "train" or "fold" in repeat:
             continue
-        said = yaml.safe_load(Path(recipe(name)).read_text(encoding="utf-8")) | entry.get("options", {})
+        said = {}
+        for path in reversed(recipe_files(name)):
+            said |= read_keys(path)
+        said |= entry.get("options", {})
         heard = corpora(said.get("targets")) | corpora(said.get("interferers"))
         # The speech of LibriMix is LibriSpeech, whatever else the recipe names.
         if said.get("librimix_subset") is None and heard & tested:
@@ -233,7 +249,7 @@ localrules: study, costs, results, tables, figures, report
 
 rule train:
     input:
-        lambda wildcards: [recipe(wildcards.step), *files_behind(STEPS[wildcards.step], wildcards)],
+        lambda wildcards: [*recipe_files(wildcards.step), *files_behind(STEPS[wildcards.step], wildcards)],
     output:
         f"{OUT}/steps/{{step}}/fold-{{fold}}_seed-{{seed}}/training_facts.json",
     params:
@@ -254,7 +270,7 @@ rule train:
 
 rule denoise:
     input:
-        lambda wildcards: [recipe(wildcards.step), *files_behind(STEPS[wildcards.step], wildcards)],
+        lambda wildcards: [*recipe_files(wildcards.step), *files_behind(STEPS[wildcards.step], wildcards)],
     output:
         f"{OUT}/steps/{{step}}/fold-{{fold}}_seed-{{seed}}/metadata.parquet",
     params:

@@ -57,6 +57,45 @@ def test_a_mixture_is_the_sum_of_all_speakers_at_their_snr(
         assert example["interferer_corpus"] == "+".join(sorted(corpora_heard))
 
 
+@pytest.mark.parametrize("segment_seconds", [None, 0.7])
+def test_others_talk_alone_in_the_pauses_of_the_target(
+    segment_seconds: float | None, corpora: Path
+) -> None:
+    keywords = {"segment_seconds": segment_seconds, "target_pause_range_seconds": (0.2, 0.5)}
+    mixtures = tiny_mixtures(corpora, **keywords)
+    before, alone = set(), 0.0
+    for index in range(0, len(mixtures), 3):
+        example, spec = mixtures[index], mixtures.plan(index)
+        whole = np.pad(recorded(mixtures, spec.target_id), (8_000, 8_000))
+        part = whole[8_000 + spec.target_start :][: spec.num_samples]
+        np.testing.assert_array_equal(example["target"], part)
+        if segment_seconds is None:
+            pauses = -spec.target_start, spec.num_samples + spec.target_start - len(whole) + 16_000
+            assert all(3_200 <= pause <= 8_000 for pause in pauses)
+            assert example["snr_db"] == 0  # of the utterance, without its pauses
+        assert spec.num_samples <= (segment_seconds or 99) * 16_000
+        assert len(example["mixture"]) == spec.num_samples
+        before.add(spec.target_start)
+        alone += float(np.abs(example["mixture"][: max(-spec.target_start, 0)]).sum())
+    assert len(before) > 2 and alone > 0
+
+
+def test_nobody_pauses_where_nobody_else_talks(corpora: Path) -> None:
+    mixtures = tiny_mixtures(corpora, clean_share=1.0, target_pause_range_seconds=(0.2, 0.5))
+    for index in range(0, len(mixtures), 5):
+        example, spec = mixtures[index], mixtures.plan(index)
+        np.testing.assert_array_equal(example["mixture"], recorded(mixtures, spec.target_id))
+
+
+def test_a_room_is_heard_in_a_pause(corpora: Path) -> None:
+    keywords = {"interferers": None, "reverberation": "reverberant"}
+    mixtures = tiny_mixtures(corpora, target_pause_range_seconds=(0.2, 0.5), **keywords)
+    example, spec = mixtures[0], mixtures.plan(0)
+    assert not example["mixture"][: -spec.target_start].any()
+    end = len(recorded(mixtures, spec.target_id)) - spec.target_start
+    assert 0 < np.abs(example["mixture"][end:]).max() < 0.5 * np.abs(example["mixture"][:end]).max()
+
+
 def test_gender_states_that_differ_are_mixed(corpora: Path) -> None:
     ravdess = {"interferers": "ravdess", "num_speakers": 3}
     mixtures = tiny_mixtures(corpora, **ravdess)

@@ -349,11 +349,13 @@ def test_a_card_tells_what_was_heard_in_which_share_of_the_examples() -> None:
     words += ["--reverberation_share", "0.5", "--clean_share", "0.1", "--absent_share", "0.05"]
     words += ["--lowpass_hz", "5000", "--speed_factors", "0.9", "1", "--interferer_draw", "speaker"]
     words += ["--targets", "ravdess:test_speakers=*_21+*_22"]
+    words += ["--target_pause_range_seconds", "0", "0.5"]
     told = describe_stage(published_facts(facts_of([*JOINT, *words])))
     for line in (
         "Corpora as named in the recipe: `ravdess:test_speakers=*_21+*_22`",
         "Noise: SNR 5 to 20 dB, in 25% of the examples",
         "Rooms: RT60 0.2 to 0.6 s, in 50% of the examples",
+        "Pauses: 0 to 0.5 s before the target's speech and after it",
         "Shares: nobody interferes, in 10% of the examples",
         "Shares: the target is silent, in 5% of the examples",
         "Low-pass: 5000 Hz",

@@ -40,6 +40,7 @@ EVERY_OPTION: dict[str, Any] = {
     "enrollment_seconds": 3.0,
     "enrollment_emotion": "sad",
     "trim_silence": True,
+    "target_pause_range_seconds": (0.1, 0.4),
     "speed_factors": (0.9, 1.1),
     "lowpass_hz": 5500.0,
     "noise_snr_range_db": (0.0, 9.0),

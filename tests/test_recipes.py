@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml
 
 import data_builders.audit.splits
 import data_builders.plans.export_plan
@@ -15,7 +14,7 @@ import tse_ser.evaluation.evaluate_checkpoint
 import tse_ser.training.denoise_corpus
 import tse_ser.training.load_datasets
 from data_builders.audit.splits import RecipeData
-from data_builders.option_reader import OptionError
+from data_builders.option_reader import OptionError, read_yaml
 from data_builders.options import MixtureOptions, read_recipe
 from data_builders.plans import export_plan
 from data_builders.schema import CorpusError
@@ -28,8 +27,10 @@ REPOSITORY = Path(__file__).resolve().parent.parent
 
 
 def content_of(path: Path) -> Mapping[str, Any]:
-    content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    return content if isinstance(content, dict) else {}
+    try:
+        return read_yaml(path)
+    except OptionError:
+        return {}  # of another kind: not even a mapping
 
 
 RECIPES = sorted(

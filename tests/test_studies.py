@@ -61,8 +61,8 @@ def commands(study: str, *arguments: str) -> list[list[str]]:
     [
         ("demo", [], 5, 1, 6),
         ("demo", ["--config", "only=[II,III,IV,V,VI]"], 9, 3, 16),
-        # One pretraining; ten trainings and three Denoised sets a fold, and the small model of one.
-        ("ravdess", [], 1 + 6 * 10 + 2, 18, 6 * (16 + 15 + 1 + 3 + 1) + 1),
+        # The tables, the adapted extractor; SNRs, clean speech, three speakers, enrollments, absence.
+        ("ravdess", [], 6 * 10, 6 * 4, 6 * (16 + 1 + 15 + 2 + 3 + 3 + 1)),
         # One extractor for all, Denoised sets for all seeds.
         ("paper", [], 1 + 15 * 8, 15, 15 * 16),
         ("paper", [*BEYOND, "--config", "folds=[1]", "seeds=[0]"], 1 + 8, 3, 16 + 46),
