@@ -61,7 +61,7 @@ def commands(study: str, *arguments: str) -> list[list[str]]:
     [
         ("demo", [], 5, 1, 6),
         ("demo", ["--config", "only=[II,III,IV,V,VI]"], 9, 3, 16),
-        # The tables, the adapted extractor; SNRs, clean speech, three speakers, enrollments, absence.
+        # Tables, adapted extractor; SNRs, clean, three speakers, enrollments, absence.
         ("ravdess", [], 6 * 10, 6 * 4, 6 * (16 + 1 + 15 + 2 + 3 + 3 + 1)),
         # One extractor for all, Denoised sets for all seeds.
         ("paper", [], 1 + 15 * 8, 15, 15 * 16),

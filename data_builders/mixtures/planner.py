@@ -245,7 +245,7 @@ class MixturePlanner:
     ) -> tuple[int, int]:
         """Where a crop begins, and its length; it may begin anywhere, but holds speech.
 
-        Pauses are silence before and after the utterance; in the first one it begins at less than 0.
+        Pauses are silence before and after the utterance; in the first it begins below 0.
         One that lies before the speech or behind it is moved to where it holds half of it, or is
         half full: there may be nothing at all in a recording that was cut or coded.
         """

@@ -248,9 +248,7 @@ def _read_target(spec: MixtureSpec, target: Voice) -> tuple[np.ndarray, np.ndarr
     if spec.room is None:
         heard = placed(target.read(start, min(length, target.num_samples - start)))
         return heard, heard
-    direct, reverberant = map(
-        placed, target.read_in_room(reflections(spec.room, 0), start, length)
-    )
+    direct, reverberant = map(placed, target.read_in_room(reflections(spec.room, 0), start, length))
     return (reverberant if spec.room.target == "reverberant" else direct), reverberant
 
 

@@ -78,7 +78,7 @@ class MixtureSpec:
         target_id (`str`): utterance id of the target.
         interferers (`tuple[InterfererSpec, ...]`): the other speakers; empty for clean speech.
         enrollment_id (`str`): utterance id of the enrollment.
-        target_start (`int`): sample of the target's utterance that the mixture begins with; negative
+        target_start (`int`): sample of the target's utterance that the mixture begins with; below 0
             where the target is silent at first.
         num_samples (`int`): length of mixture and target, with the target's pauses.
         target_gain (`float`): factor on the target's amplitude, 1.0 except under the loudness law.
