@@ -245,7 +245,7 @@ def test_what_extraction_makes_soft_at_the_ends_is_heard(
     finding.speech = question.mixture.values.copy()
     finding.speech[: RATE // 4] *= 0.01
     finding.speech[-RATE // 4 :] *= 0.01
-    recognize._find_speech(finding)
+    recognize.recognizer.find_speech(finding)
     assert np.flatnonzero(finding.active)[0] > 10  # a tenth of a second that may be anybody's
     assert finding.heard == [(0, len(finding.speech))]
 

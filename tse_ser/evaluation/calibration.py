@@ -213,7 +213,7 @@ def _enrollment_similarities(
 
     def lowest(pair: tuple[np.ndarray, np.ndarray]) -> float | None:
         question = recognize.preprocess({"mixture": pair[0], "enrollment": list(pair)})
-        return recognize.least_similarity(question.enrollments)
+        return recognize.recognizer.least_similarity(question.enrollments)
 
     measured = [[lowest(pair) for pair in pairs] for pairs in (same, different)]
     alike, unlike = ([each for each in group if each is not None] for group in measured)
