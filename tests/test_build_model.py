@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import save_file
+from tiny_models import tiny_tse_ser
 from tiny_training import EXTRACTOR_FIELDS, write_model_configs
 
 from data_builders.option_reader import OptionError
@@ -97,3 +98,12 @@ def test_outputs_that_cannot_be_chosen_so_are_refused(tmp_path: Path) -> None:
     arguments = ModelOptions(classifier_config=flags[3], extractor_output_choice="order")
     with pytest.raises(OptionError, match="is for a TD-SpeakerBeam extractor"):
         build_model(arguments, "classification")
+
+
+def test_a_training_forgets_how_the_answers_before_it_were_calibrated(tmp_path: Path) -> None:
+    model = tiny_tse_ser()
+    model.config.temperature, model.config.presence_threshold = 1.4, 0.2
+    model.save_pretrained(tmp_path)
+    again = build_model(ModelOptions(model_name_or_path=str(tmp_path)), "joint")
+    assert again.config.temperature == 1.0
+    assert again.config.presence_threshold is None

@@ -33,6 +33,10 @@ MODEL_CLASSES: dict[str, Any] = {
 }
 
 
+# What was found of a model's answers (evaluation.calibration) says nothing of new weights.
+UNCALIBRATED = {"temperature": 1.0, "presence_threshold": None, "one_voice_threshold": None}
+
+
 def build_model(
     options: ModelOptions, stage: Stage, classes: Sequence[str] = EMOTIONS
 ) -> PreTrainedModel:
@@ -52,6 +56,9 @@ def build_model(
     """
     if options.model_name_or_path is not None:
         model = load_pretrained(MODEL_CLASSES[stage], options, "model_name_or_path")
+        for name, value in UNCALIBRATED.items():
+            if hasattr(model.config, name):
+                setattr(model.config, name, value)
     elif stage == "extraction":
         model = _build_extractor(options)
     elif stage == "classification":
