@@ -19,6 +19,7 @@ from .speech_activity import (
     SpeechActivitySettings,
     active_frames,
     band_powers,
+    frame_powers,
     loud_level_db,
     smoothed,
     speech_stretches,
@@ -169,7 +170,7 @@ class TargetRecognizer:
         for finding, embedding in zip(answered, embeddings, strict=True):
             # Before the extracted speech may take the mixture's place.
             mixture = mixture_of(finding).values
-            finding.mixture_power = _frame_power(band_powers(mixture, rate))
+            finding.mixture_power = _frame_power(frame_powers(mixture, rate))
             if self.embeds_speech:
                 whole = [(0, len(mixture))]
                 finding.mixture_similarity = self._similarity(mixture, whole, embedding)
@@ -302,7 +303,7 @@ class TargetRecognizer:
             max_pause_seconds=self.feature_extractor.max_pause_seconds,
         )
         own = band_powers(finding.speech, rate)
-        power = _frame_power(own)
+        power = _frame_power(own.sum(axis=1, keepdims=True))
         share_db = 10 * np.log10(power / finding.mixture_power)
         level_db = 10 * np.log10(power)
         level_db -= loud_level_db(level_db, settings.range_db)
@@ -445,9 +446,8 @@ def mixture_of(finding: Finding) -> PreparedWaveform:
 
 
 def _frame_power(powers: np.ndarray) -> np.ndarray:
-    """Smoothed power of each frame, `(num_frames,)`, from that of its bands."""
-    # The bands first: smoothed one by one, they would take six times the memory.
-    return np.maximum(smoothed(powers.sum(axis=1, keepdims=True), SHARE_FRAMES)[:, 0], 1e-30)
+    """Smoothed power of each frame, `(num_frames,)`, from `(num_frames, 1)`."""
+    return np.maximum(smoothed(powers, SHARE_FRAMES)[:, 0], 1e-30)
 
 
 def _extracted_parts(extractor: Any, mixture: np.ndarray, embedding: Tensor) -> Iterable[Tensor]:
