@@ -156,6 +156,7 @@ def test_what_the_metadata_decide_is_refused(corpora: Path, tmp_path: Path) -> N
         "reverberation": "direct",
         "trim_silence": True,
         "lowpass_hz": 5500,
+        "target_pause_range_seconds": [0.1, 0.3],
         "speed_factors": [0.9, 1.1],
         "noise_snr_range_db": [0.0, 5.0],
         "noise_share": 0.5,
