@@ -15,6 +15,8 @@ from .input_checks import check_at_least
 EXTRACTOR_CONFIGS: dict[str, type[PreTrainedConfig]] = {
     TdSpeakerBeamConfig.model_type: TdSpeakerBeamConfig,
 }
+# What calibration finds of the answers of a model, and what is true of these weights alone.
+CALIBRATED = ("temperature", "presence_threshold", "one_voice_threshold")
 
 
 @strict

@@ -16,6 +16,8 @@ from types import SimpleNamespace
 import yaml
 from snakemake.exceptions import WorkflowError
 
+from data_builders.option_reader import read_yaml
+
 HOUSE = Path(workflow.current_basedir).parent
 STUDY = config["study"]
 OUT = config.get("output_dir") or f"results/{STUDY}"
@@ -109,13 +111,10 @@ def recipe_files(name):
     """The recipe of a step, and what it includes after it."""
     files = [recipe(name)]
     for path in files:
-        named = read_keys(path).get("include", [])
-        files += [os.path.relpath(Path(path).parent / each) for each in ([named] if isinstance(named, str) else named)]
+        named = yaml.safe_load(Path(path).read_text(encoding="utf-8")).get("include", [])
+        named = [named] if isinstance(named, str) else named
+        files += [os.path.relpath(Path(path).parent / each) for each in named]
     return files
-
-
-def read_keys(path):
-    return yaml.safe_load(Path(path).read_text(encoding="utf-8"))
 
 
 def repeated(wildcards):
@@ -190,10 +189,7 @@ def check_sharing():
                 raise WorkflowError(f"each {min(lacking)} has a {parent} of its own, but {name} is shared")
         if program(name) != "train" or "fold" in repeat:
             continue
-        said = {}
-        for path in reversed(recipe_files(name)):
-            said |= read_keys(path)
-        said |= entry.get("options", {})
+        said = read_yaml(recipe(name)) | entry.get("options", {})
         heard = corpora(said.get("targets")) | corpora(said.get("interferers"))
         # The speech of LibriMix is LibriSpeech, whatever else the recipe names.
         if said.get("librimix_subset") is None and heard & tested:

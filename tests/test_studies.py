@@ -271,3 +271,10 @@ def test_a_training_goes_on_where_it_was_cut_off_and_starts_anew_with_other_opti
     # Where speech lies decides nothing.
     run("--configfile", str(config), "--config", f"corpus_dir={tmp_path}")
     assert calls.read_text().count("new") == 3
+    included = recipe.with_name("included.yaml")
+    included.write_text("warmup_steps: 1\n")
+    recipe.write_text(recipe.read_text() + f"include: {included.name}\n")
+    run("--configfile", str(config))
+    included.write_text("warmup_steps: 2\n")
+    run("--configfile", str(config))
+    assert calls.read_text().count("new") == 5

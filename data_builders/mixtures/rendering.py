@@ -241,7 +241,7 @@ def _read_target(spec: MixtureSpec, target: Voice) -> tuple[np.ndarray, np.ndarr
     length = spec.num_samples - pause
 
     def placed(samples: np.ndarray) -> np.ndarray:
-        after = spec.num_samples - pause - len(samples)
+        after = length - len(samples)
         padded = np.pad(samples, (pause, after)) if pause or after else samples
         return _scaled(padded, spec.target_gain)
 

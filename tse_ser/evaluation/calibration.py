@@ -32,6 +32,7 @@ from modeling import (
     TseSerFeatureExtractor,
     TseSerForEmotionClassification,
 )
+from modeling.configuration_tse_ser import CALIBRATED
 from tse_ser.evaluation.evaluate_checkpoint import classes_of, load_condition
 from tse_ser.options import EvaluationOptions, read_evaluation_options
 
@@ -39,7 +40,6 @@ NUM_BINS = 10
 # Never below 1. The epoch was chosen on these speakers, who flatter the model: they may make it
 # less sure than its training did, and not surer. (The shipped model they would, and wrongly.)
 TEMPERATURES = np.geomspace(1.0, 4.0, 1001)
-SETTINGS = ("temperature", "presence_threshold", "one_voice_threshold")
 
 
 @dataclass(kw_only=True)
@@ -124,7 +124,7 @@ def calibrate(options: EvaluationOptions, false_alarm_rate: float) -> dict[str, 
     recognize = load_model(options.model)
     options = replace(options, emotions=classes_of(recognize.model, options))
     config = recognize.model.config
-    saved = {name: getattr(config, name) for name in SETTINGS}
+    saved = {name: getattr(config, name) for name in CALIBRATED}
     # Measured as trained: what is found replaces what an earlier calibration found.
     config.temperature, config.one_voice_threshold = 1.0, None
     present = ask_all(recognize, load_condition(replace(options, absent_share=0.0)), "present")

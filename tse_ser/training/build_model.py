@@ -17,8 +17,10 @@ from modeling import (
     EXTRACTORS,
     ShiftCnnConfig,
     ShiftCnnForEmotionClassification,
+    TseSerConfig,
     TseSerForEmotionClassification,
 )
+from modeling.configuration_tse_ser import CALIBRATED
 from modeling.speaker_encoders import FrozenSpeakerEncoder
 from tse_ser.options import ModelOptions, Stage
 from tse_ser.resources import find
@@ -31,10 +33,6 @@ MODEL_CLASSES: dict[str, Any] = {
     "classification": ShiftCnnForEmotionClassification,
     "joint": TseSerForEmotionClassification,
 }
-
-
-# What was found of a model's answers (evaluation.calibration) says nothing of new weights.
-UNCALIBRATED = {"temperature": 1.0, "presence_threshold": None, "one_voice_threshold": None}
 
 
 def build_model(
@@ -56,9 +54,9 @@ def build_model(
     """
     if options.model_name_or_path is not None:
         model = load_pretrained(MODEL_CLASSES[stage], options, "model_name_or_path")
-        for name, value in UNCALIBRATED.items():
-            if hasattr(model.config, name):
-                setattr(model.config, name, value)
+        if isinstance(model.config, TseSerConfig):
+            for name in CALIBRATED:
+                setattr(model.config, name, getattr(TseSerConfig, name))
     elif stage == "extraction":
         model = _build_extractor(options)
     elif stage == "classification":
