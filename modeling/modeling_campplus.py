@@ -27,6 +27,7 @@ BOTTLENECK_CHANNELS = 128
 DENSE_BLOCKS = ((12, 1), (24, 2), (16, 2))  # layers and dilation of each
 HEAD_SPAN_FRAMES = 64  # that the head hears at once
 HEAD_CONTEXT_FRAMES = 10  # on either side of a frame that its ten convolutions reach
+SPECTRUM_SPAN_FRAMES = 100  # that are transformed at once, to save memory
 SEGMENT_FRAMES = 100  # of 20 ms: what the context of a frame is averaged over, beside the whole
 SINGLE_FRAME_DEVIATION = 1e-2  # in place of the deviation over time, which one frame has not
 
@@ -290,12 +291,16 @@ class CamPlusPlusSpeakerEncoder(FrozenSpeakerEncoder):
         Returns:
             `torch.Tensor` of shape `(batch_size, num_frames, 80)`: natural logarithms of powers.
         """
-        frames = waveform.unfold(-1, FRAME_SAMPLES, HOP_SAMPLES)
+        spans = waveform.unfold(-1, FRAME_SAMPLES, HOP_SAMPLES).split(SPECTRUM_SPAN_FRAMES, dim=-2)
+        power = torch.cat([self._power_spectra(frames) for frames in spans], dim=-2)
+        return (power @ self.mel_filters).clamp(min=torch.finfo(torch.float32).eps).log()
+
+    def _power_spectra(self, frames: Tensor) -> Tensor:
+        """`(batch_size, num_frames, FRAME_SAMPLES)` to `(..., FFT_SAMPLES // 2 + 1)`."""
         frames = frames - frames.mean(dim=-1, keepdim=True)
         previous = torch.cat([frames[..., :1], frames[..., :-1]], dim=-1)
         frames = (frames - PREEMPHASIS * previous) * self.window
-        power = torch.fft.rfft(frames, FFT_SAMPLES).abs().square()
-        return (power @ self.mel_filters).clamp(min=torch.finfo(torch.float32).eps).log()
+        return torch.fft.rfft(frames, FFT_SAMPLES).abs().square()
 
     def _embed(self, filterbank: Tensor, num_frames: Tensor) -> Tensor:
         embeddings = filterbank.new_zeros(len(filterbank), self.embedding_dim)
