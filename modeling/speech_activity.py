@@ -107,7 +107,7 @@ def active_frames(powers: np.ndarray, settings: SpeechActivitySettings) -> np.nd
         # The second of the bands: a hum that comes and goes has one.
         excess = np.sort(levels[own] - floors, axis=1)[:, -2]
         is_loud = total[own] >= loud - settings.range_db
-        active[first : first + context] = _with_hysteresis(
+        active[first : first + context] = with_hysteresis(
             is_loud & (excess >= settings.onset_db), is_loud & (excess >= settings.offset_db)
         )
     return active
@@ -196,7 +196,7 @@ def _smoothed_part(powers: np.ndarray, start: int, stop: int) -> np.ndarray:
     return part[before : before + stop - start]
 
 
-def _with_hysteresis(onset: np.ndarray, offset: np.ndarray) -> np.ndarray:
+def with_hysteresis(onset: np.ndarray, offset: np.ndarray) -> np.ndarray:
     """The runs of `offset` in which `onset` holds somewhere."""
     active = np.zeros_like(offset)
     for first, last in runs(offset):

@@ -23,6 +23,7 @@ from .speech_activity import (
     loud_level_db,
     smoothed,
     speech_stretches,
+    with_hysteresis,
 )
 from .voices import enroll, speaker_similarity
 
@@ -43,8 +44,10 @@ MAX_VOICE_PARTS = 12
 CLEAR_BELOW_MIXTURE_DB, CLEAR_RANGE_DB = 4.0, 15.0
 TARGET_BELOW_MIXTURE_DB, TARGET_RANGE_DB = 10.0, 30.0
 CLEAR_REACH_SECONDS = 0.15
-# Kept before and after: words begin and end softly, and the classifier was trained on whole ones.
-TARGET_MARGIN_SECONDS = 0.4
+# Kept before and after, as words begin and end softly and the classifier was trained on whole ones;
+# but no further than some of the target is left: past that, others talk alone.
+TARGET_MARGIN_SECONDS = 0.6
+MARGIN_BELOW_MIXTURE_DB = 20.0
 SHARE_FRAMES = 11
 MIN_WINDOW_SAMPLES = 400  # what a classifier hears at least
 # A waveform and the pieces of it that are heard: first sample and the one after the last.
@@ -299,7 +302,6 @@ class TargetRecognizer:
         rate, mixture = self.feature_extractor.sampling_rate, mixture_of(finding)
         settings = SpeechActivitySettings(
             range_db=min(TARGET_RANGE_DB, self.feature_extractor.speech_range_db),
-            margin_seconds=TARGET_MARGIN_SECONDS,
             max_pause_seconds=self.feature_extractor.max_pause_seconds,
         )
         own = band_powers(finding.speech, rate)
@@ -309,12 +311,13 @@ class TargetRecognizer:
         level_db -= loud_level_db(level_db, settings.range_db)
         active = active_frames(own, settings) & (share_db >= -TARGET_BELOW_MIXTURE_DB)
         clear = active & (share_db >= -CLEAR_BELOW_MIXTURE_DB) & (level_db >= -CLEAR_RANGE_DB)
-        reach = round(CLEAR_REACH_SECONDS / HOP_SECONDS)
-        finding.active = active & (smoothed(clear[:, None] * 1.0, 2 * reach + 1)[:, 0] > 1e-6)
+        finding.active = active & _within(CLEAR_REACH_SECONDS, clear)
         if mixture.speech_seconds < self.feature_extractor.min_speech_seconds:
             finding.active[:] = False
         finding.speech_seconds = float(finding.active.sum()) * HOP_SECONDS
-        finding.heard = speech_stretches(finding.active, len(finding.speech), rate, settings)
+        margin = _within(TARGET_MARGIN_SECONDS, finding.active)
+        kept = with_hysteresis(finding.active, margin & (share_db >= -MARGIN_BELOW_MIXTURE_DB))
+        finding.heard = speech_stretches(kept, len(finding.speech), rate, settings)
         if finding.speech_seconds < self.feature_extractor.min_speech_seconds:
             finding.heard = [(0, len(finding.speech))]
 
@@ -448,6 +451,12 @@ def mixture_of(finding: Finding) -> PreparedWaveform:
 def _frame_power(powers: np.ndarray) -> np.ndarray:
     """Smoothed power of each frame, `(num_frames,)`, from `(num_frames, 1)`."""
     return np.maximum(smoothed(powers, SHARE_FRAMES)[:, 0], 1e-30)
+
+
+def _within(seconds: float, frames: np.ndarray) -> np.ndarray:
+    """The frames that are no further than `seconds` from one of `frames`, booleans both."""
+    reach = round(seconds / HOP_SECONDS)
+    return smoothed(frames[:, None] * 1.0, 2 * reach + 1)[:, 0] > 1e-6
 
 
 def _extracted_parts(extractor: Any, mixture: np.ndarray, embedding: Tensor) -> Iterable[Tensor]:

@@ -57,6 +57,7 @@ def all_tests():
                     **test,
                     "labels": {**labels, "condition_label": condition, "condition_value": value},
                     "options": {**test.get("options", {}), **options},
+                    "folds": entry.get("folds", test.get("folds", FOLDS)),
                 }
     only = config.get("only") or ["*"]
     chosen = {
