@@ -83,6 +83,9 @@ class TdSpeakerBeamConfig(PreTrainedConfig):
             the output that the speaker encoder finds more like the enrollment is the target's. That
             goes with a training that is `permutation_invariant`, and needs `num_outputs=2` and a
             `speaker_encoder`.
+        similarity_projection (`bool`): for `output_choice="similarity"`, compare voices in a linear
+            projection of their embeddings, which a training learns: what an emotion does to a voice
+            weighs less there than who speaks.
         loss_type (`str`): `si_snr`, the paper's, or `snr`, which also asks for the target's level
             in the mixture.
         max_snr_db (`float`, *optional*): the loss rewards no more than about this, so that examples
@@ -126,6 +129,7 @@ class TdSpeakerBeamConfig(PreTrainedConfig):
     external_embedding_dim: int = 256
     num_outputs: int = 1
     output_choice: str = "order"
+    similarity_projection: bool = False
     loss_type: str = "si_snr"
     max_snr_db: float | None = None
     sampling_rate: int = 16000
@@ -266,6 +270,8 @@ class TdSpeakerBeamConfig(PreTrainedConfig):
                 raise ValueError(
                     "`speaker_encoder` must be named for `output_choice='similarity'`: it chooses."
                 )
+        if self.similarity_projection:
+            self._check_needed({"output_choice": "similarity"}, "similarity_projection=True")
         if self.speaker_encoder is None:
             return
         if self.auxiliary_type == "tcn":

@@ -42,6 +42,10 @@ SPEAKER_ENCODERS: dict[str, type[nn.Module]] = {
 }
 
 
+# Cosines that lie 0.1 apart: the likelier output is chosen with e / (1 + e).
+SIMILARITY_SHARPNESS = 10.0
+
+
 @dataclass
 class TdSpeakerBeamOutput(ModelOutput):
     """
@@ -142,6 +146,19 @@ class EmbeddingProjection(nn.Linear):
         return part.repeat(self.out_features // self.part_size)
 
 
+class SimilarityProjection(nn.Linear):
+    """Where speaker embeddings are compared; as they are, before it is trained."""
+
+    def __init__(self, embedding_size: int):
+        super().__init__(embedding_size, embedding_size)
+
+    def forward(self, embeddings: Tensor) -> Tensor:
+        """`(..., embedding_size)` to the same shape and type, whatever that of the weights."""
+        with torch.autocast(embeddings.device.type, enabled=False):
+            weight, bias = self.weight.to(embeddings.dtype), self.bias.to(embeddings.dtype)
+            return F.linear(embeddings, weight, bias)
+
+
 class TdSpeakerBeamPreTrainedModel(ReadableWeightsMixin, PreTrainedModel):
     """Weight initialisation and loading."""
 
@@ -166,6 +183,9 @@ class TdSpeakerBeamPreTrainedModel(ReadableWeightsMixin, PreTrainedModel):
             init.constant_(module.weight, 0.25)
         elif isinstance(module, (FrameAnalysis, FrameSynthesis)):
             self._init_filters(module)
+        elif isinstance(module, SimilarityProjection):
+            init.copy_(module.weight, torch.eye(module.in_features))
+            init.zeros_(module.bias)
         elif isinstance(module, (nn.Conv1d, nn.Linear)):
             init.kaiming_uniform_(module.weight, a=math.sqrt(5))
             if module.bias is not None:
@@ -235,7 +255,26 @@ class TdSpeakerBeamForSpeechExtraction(
             self.auxiliary_network = EmbeddingProjection(config)
             if config.speaker_encoder is not None:
                 self.speaker_encoder = SPEAKER_ENCODERS[config.speaker_encoder]()
+        if config.similarity_projection:
+            self.similarity_projection = SimilarityProjection(config.external_embedding_dim)
         self.post_init()
+
+    def train_similarity_projection(self) -> None:
+        """
+        Add a `similarity_projection` where there is none, and let nothing else be trained.
+
+        Raises:
+            ValueError: the outputs are not chosen by similarity.
+        """
+        fields = {**self.config.to_dict(), "similarity_projection": True}
+        type(self.config).from_dict(fields)  # the fields have to fit each other
+        if not self.config.similarity_projection:
+            self.config.similarity_projection = True
+            projection = SimilarityProjection(self.config.external_embedding_dim)
+            self._init_weights(projection)
+            self.similarity_projection = projection.to(self.device, self.dtype)
+        self.requires_grad_(False)
+        self.similarity_projection.requires_grad_(True)
 
     def get_speaker_embeddings(
         self, enrollment_values: Tensor | None, enrollment_attention_mask: Tensor | None = None
@@ -340,16 +379,24 @@ class TdSpeakerBeamForSpeechExtraction(
             check_finite("speaker_embeddings", speaker_embeddings)
         speaker_embeddings = self._one_embedding_each(speaker_embeddings, batch_size)
         outputs = self._separate(input_values, attention_mask, speaker_embeddings)
-        if self.config.output_choice == "similarity":
+        similarities = None
+        if self.config.output_choice == "similarity" and not permutation_invariant:
             if self.training and target_values is not None:
                 # A wrong choice would teach the network to swap its outputs.
                 permutation_invariant = True
-            if not permutation_invariant:
+                if self.config.similarity_projection:
+                    similarities = self._similarities(outputs, attention_mask, speaker_embeddings)
+            else:
                 outputs = self._most_similar_first(outputs, attention_mask, speaker_embeddings)
         loss = ratios = None
         if target_values is not None:
             outputs, losses = self._losses(
-                outputs, input_values, attention_mask, target_values, permutation_invariant
+                outputs,
+                input_values,
+                attention_mask,
+                target_values,
+                permutation_invariant,
+                similarities,
             )
             loss, ratios = losses.mean(), si_snr(outputs[0], target_values, attention_mask)
         output = TdSpeakerBeamOutput(
@@ -418,14 +465,24 @@ class TdSpeakerBeamForSpeechExtraction(
     ) -> Tensor:
         """Cosine of each output's embedding and the enrollment's, `(num_outputs, batch_size)`."""
         with torch.no_grad():
-            return torch.stack(
-                [
-                    F.cosine_similarity(
-                        self.get_speaker_embeddings(output, attention_mask), speaker_embeddings
-                    )
-                    for output in outputs
-                ]
-            )
+            voices = [self.get_speaker_embeddings(output, attention_mask) for output in outputs]
+        return torch.stack([self.compare_voices(voice, speaker_embeddings) for voice in voices])
+
+    def compare_voices(self, first: Tensor, second: Tensor) -> Tensor:
+        """
+        How alike voices are: the cosine of their embeddings, in the `similarity_projection` where
+        there is one.
+
+        Args:
+            first, second (`torch.Tensor` of shape `(batch_size, embedding_size)`): from
+                `get_speaker_embeddings`; one row of either serves all of the other.
+
+        Returns:
+            `torch.Tensor` of shape `(batch_size,)`: from -1 to 1.
+        """
+        if self.config.similarity_projection:
+            first, second = map(self.similarity_projection, (first, second))
+        return F.cosine_similarity(first, second, dim=-1)
 
     def _most_similar_first(
         self, outputs: list[Tensor], attention_mask: Tensor | None, speaker_embeddings: Tensor
@@ -460,8 +517,14 @@ class TdSpeakerBeamForSpeechExtraction(
         attention_mask: Tensor | None,
         target_values: Tensor,
         permutation_invariant: bool,
+        similarities: Tensor | None,
     ) -> tuple[list[Tensor], Tensor]:
-        """The outputs, that of the target first, and the loss of each example `(batch_size,)`."""
+        """
+        The outputs, that of the target first, and the loss of each example `(batch_size,)`.
+
+        With `similarities` `(2, batch_size)` of the outputs to the enrollment, what a wrong choice
+        costs is added, as often as it would be made: nothing but the choice learns from that.
+        """
         rest = input_values - target_values
 
         def losses(estimates: list[Tensor]) -> Tensor:
@@ -484,7 +547,13 @@ class TdSpeakerBeamForSpeechExtraction(
             return outputs, in_order
         swapped = losses(outputs[::-1])
         chosen = _swapped_where(swapped < in_order, *outputs)
-        return chosen, torch.minimum(in_order, swapped)
+        least = torch.minimum(in_order, swapped)
+        if similarities is None:
+            return chosen, least
+        # Of an absent target no output is the right one.
+        is_present = target_values.any(dim=-1)
+        costs = (torch.stack([in_order, swapped]) - least).detach() * is_present
+        return chosen, least + ((SIMILARITY_SHARPNESS * similarities).softmax(dim=0) * costs).sum(0)
 
     def _nobody(self, input_values: Tensor) -> Tensor:
         """The embedding of no speaker, which leaves a projection with its biases."""

@@ -71,7 +71,8 @@ def speaker_similarity(
     attention_mask: Tensor | None = None,
 ) -> Tensor:
     """
-    Cosine between the enrollment's embedding and that of the extracted speech.
+    Cosine between the enrollment's embedding and that of the extracted speech, or what the
+    extractor itself has for comparing voices.
 
     It costs one pass of the auxiliary network (or of the speaker encoder that is built in) over the
     extracted speech, which is brought to unit power first: SI-SNR leaves its level free, and the
@@ -107,7 +108,9 @@ def speaker_similarity(
         power = values.square().sum(dim=-1, keepdim=True) / attention_mask.sum(dim=-1, keepdim=True)
     values = (values * torch.rsqrt(power + POWER_FLOOR)).to(extracted_values.dtype)
     embeddings = extractor.get_speaker_embeddings(values, attention_mask)
-    return F.cosine_similarity(embeddings.to(dtype), speaker_embeddings.to(dtype), dim=-1)
+    compare = getattr(extractor, "compare_voices", F.cosine_similarity)
+    alike: Tensor = compare(embeddings.to(dtype), speaker_embeddings.to(dtype))
+    return alike
 
 
 def save_voice(path: str | Path, embedding: Tensor, model: Any, name: str = "") -> None:

@@ -64,7 +64,8 @@ def test_an_untrained_speaker_encoder_is_refused(extractor_config: str, tmp_path
         build_model(wrong, "extraction")
 
 
-def test_how_outputs_are_chosen_can_be_learned_anew(encoder: str, tmp_path: Path) -> None:
+def _choosing_extractor(encoder: str, tmp_path: Path) -> str:
+    """The folder of an extractor that chooses among two outputs by similarity."""
     form: dict[str, Any] = {
         "auxiliary_type": "projection",
         "speaker_encoder": encoder,
@@ -76,8 +77,13 @@ def test_how_outputs_are_chosen_can_be_learned_anew(encoder: str, tmp_path: Path
     TdSpeakerBeamForSpeechExtraction(
         TdSpeakerBeamConfig(**(EXTRACTOR_FIELDS | form))
     ).save_pretrained(folder)
+    return str(folder)
+
+
+def test_how_outputs_are_chosen_can_be_learned_anew(encoder: str, tmp_path: Path) -> None:
+    folder = _choosing_extractor(encoder, tmp_path)
     arguments = ModelOptions(
-        extractor_name_or_path=str(folder),
+        extractor_name_or_path=folder,
         classifier_config=write_model_configs(tmp_path)[3],
         extractor_output_choice="order",
     )
@@ -90,6 +96,29 @@ def test_how_outputs_are_chosen_can_be_learned_anew(encoder: str, tmp_path: Path
     torch.testing.assert_close(extracted, joint.eval()(**inputs).extracted_values)
 
 
+def test_the_comparison_of_voices_is_trained_alone(encoder: str, tmp_path: Path) -> None:
+    folder = _choosing_extractor(encoder, tmp_path)
+    arguments = ModelOptions(
+        extractor_name_or_path=folder,
+        classifier_config=write_model_configs(tmp_path)[3],
+        train_similarity_projection=True,
+    )
+    joint: Any = build_model(arguments, "joint")
+    names = {name for name, one in joint.named_parameters() if one.requires_grad}
+    projection = "extractor.similarity_projection"
+    assert names == {f"{projection}.weight", f"{projection}.bias"}
+    with torch.no_grad():
+        joint.get_parameter(f"{projection}.bias").fill_(0.5)
+    joint.save_pretrained(tmp_path / "joint")
+    again: Any = build_model(
+        ModelOptions(
+            model_name_or_path=str(tmp_path / "joint"), train_similarity_projection=True
+        ),
+        "joint",
+    )
+    assert again.get_parameter(f"{projection}.bias").tolist() == [0.5] * SPEAKER_ENCODER_DIMS[encoder]
+
+
 def test_outputs_that_cannot_be_chosen_so_are_refused(tmp_path: Path) -> None:
     flags = write_model_configs(tmp_path)
     arguments = ModelOptions(extractor_config=flags[1], extractor_output_choice="similarity")
@@ -98,6 +127,13 @@ def test_outputs_that_cannot_be_chosen_so_are_refused(tmp_path: Path) -> None:
     arguments = ModelOptions(classifier_config=flags[3], extractor_output_choice="order")
     with pytest.raises(OptionError, match="is for a TD-SpeakerBeam extractor"):
         build_model(arguments, "classification")
+    for flag, value, message in (
+        ("extractor_config", flags[1], "train_similarity_projection: `output_choice` must be"),
+        ("classifier_config", flags[3], "train_similarity_projection is for a TD-SpeakerBeam"),
+    ):
+        arguments = ModelOptions(train_similarity_projection=True, **{flag: value})
+        with pytest.raises(OptionError, match=message):
+            build_model(arguments, "extraction" if flag == "extractor_config" else "classification")
 
 
 def test_a_training_forgets_how_the_answers_before_it_were_calibrated(tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ import pytest
 import torch
 from tiny_models import LSTM_FIELDS, tiny_extractor
 
-from modeling import TdSpeakerBeamConfig
+from modeling import TdSpeakerBeamConfig, speaker_similarity
 from modeling.frame_layers import fourier_filters
 from modeling.recurrent_network import RecurrentLayer, for_each_pair, pair_magnitudes, turned_frames
 
@@ -150,3 +150,67 @@ def test_a_choice_needs_two_outputs_and_an_encoder() -> None:
     ):
         with pytest.raises(ValueError, match=message):
             tiny_extractor(**CHOOSING_FIELDS | wrong)
+
+
+def test_a_new_projection_of_voices_changes_no_choice_and_another_one_does() -> None:
+    plain = tiny_extractor(**CHOOSING_FIELDS)
+    model = tiny_extractor(**CHOOSING_FIELDS)
+    model.train_similarity_projection()
+    mixture, enrollment = torch.randn(4, 4003), torch.randn(4, 4003)
+    before = plain(mixture, enrollment_values=enrollment).extracted_values
+    assert model(mixture, enrollment_values=enrollment).extracted_values.equal(before)
+    voices = model.get_speaker_embeddings(enrollment)
+    similarity = speaker_similarity(plain, before, voices)
+    torch.testing.assert_close(speaker_similarity(model, before, voices), similarity)
+    # Only the first number of an embedding counts: its sign decides.
+    with torch.no_grad():
+        model.similarity_projection.weight[1:] = 0
+    torch.testing.assert_close(speaker_similarity(model, before, voices).abs(), torch.ones(4))
+    assert (speaker_similarity(model.half(), before.half(), voices.half()).abs() > 0.99).all()
+
+
+def test_nothing_but_the_choice_learns_from_wrong_choices() -> None:
+    model = tiny_extractor(**CHOOSING_FIELDS, similarity_projection=True).train()
+    plain = tiny_extractor(**CHOOSING_FIELDS).train()
+    plain.load_state_dict(model.state_dict(), strict=False)
+    given = {
+        "input_values": torch.randn(2, 4003),
+        "target_values": torch.randn(2, 4003),
+        "speaker_embeddings": torch.randn(2, 80),
+    }
+    for one in (model, plain):
+        one(**given).loss.backward()
+    parameters = dict(model.named_parameters())
+    for name, parameter in plain.named_parameters():
+        if parameter.grad is not None:
+            torch.testing.assert_close(parameters[name].grad, parameter.grad, msg=name)
+    assert parameters["similarity_projection.weight"].grad.abs().max() > 0
+    # Of a target that is absent no output is the right one.
+    model.zero_grad()
+    model(**given | {"target_values": torch.zeros(2, 4003)}).loss.backward()
+    assert parameters["similarity_projection.weight"].grad.abs().max() == 0
+
+
+def test_the_choice_is_learned() -> None:
+    torch.manual_seed(0)
+    model = tiny_extractor(**CHOOSING_FIELDS, similarity_projection=True).train()
+    model.train_similarity_projection()
+    mixture, voices = torch.randn(8, 4003), torch.randn(8, 80)
+    with torch.no_grad():
+        targets = torch.stack(model._separate(mixture, None, voices))
+    # Whose enrollment it is decides which of the outputs is the target.
+    target = torch.where(voices[:, :1] > 0, *targets)
+    given = {"input_values": mixture, "target_values": target, "speaker_embeddings": voices}
+    best = model(**given, permutation_invariant=True).loss.item()
+    optimizer = torch.optim.Adam((one for one in model.parameters() if one.requires_grad), 0.01)
+    losses = []
+    for _ in range(60):
+        loss = model(**given).loss
+        losses.append(loss.item() - best)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    assert losses[0] > 5
+    assert losses[-1] < losses[0] / 4
+    chosen = model.eval()(**given).extracted_values
+    assert (chosen - target).square().mean(dim=-1).max() < 1e-6

@@ -28,7 +28,7 @@ PLAIN_FACTS = (
     *("optimistic", "best_on_test", "versions"),
 )
 MODEL_FACTS = (
-    *("trainable_encoder_layers", "extractor_output_choice"),
+    *("trainable_encoder_layers", "extractor_output_choice", "train_similarity_projection"),
     *("extraction_loss_weight", "classification_loss_weight"),
 )
 MACHINE_FACTS = ("cpu", "cores", "gpu")

@@ -69,6 +69,8 @@ def build_model(
         _open_upper_layers(model, options.trainable_encoder_layers)
     if options.extractor_output_choice is not None:
         _choose_outputs_by(model, options.extractor_output_choice)
+    if options.train_similarity_projection:
+        _train_similarity_projection(model)
     return model
 
 
@@ -107,6 +109,19 @@ def _choose_outputs_by(model: PreTrainedModel, choice: str) -> None:
     except ValueError as error:
         raise OptionError(f"extractor_output_choice: {error}") from error
     extractor.config.output_choice = choice
+
+
+def _train_similarity_projection(model: PreTrainedModel) -> None:
+    extractor = getattr(model, "extractor", model)
+    if not hasattr(extractor, "train_similarity_projection"):
+        raise OptionError(
+            "train_similarity_projection is for a TD-SpeakerBeam extractor: leave it out"
+        )
+    model.requires_grad_(False)
+    try:
+        extractor.train_similarity_projection()
+    except ValueError as error:
+        raise OptionError(f"train_similarity_projection: {error}") from error
 
 
 def _build_extractor(options: ModelOptions) -> PreTrainedModel:
