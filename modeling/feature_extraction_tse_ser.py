@@ -20,6 +20,7 @@ from .speech_activity import (
     band_powers,
     speech_stretches,
 )
+from .stretches import join_stretches
 
 Waveforms = np.ndarray | Sequence[np.ndarray] | Sequence[float]
 # -600 dB: below it, float32 runs out of digits for the level that a waveform is divided by.
@@ -344,57 +345,6 @@ def high_pass(
     return filtered
 
 
-def join_stretches(
-    waveform: np.ndarray, stretches: list[tuple[int, int]], in_place: bool = False
-) -> np.ndarray:
-    """The stretches of a waveform one after the other; the waveform itself where that is all."""
-    if stretches == [(0, len(waveform))]:
-        return waveform
-    if in_place:
-        filled = 0
-        for start, stop in stretches:
-            waveform[filled : filled + stop - start] = waveform[start:stop]
-            filled += stop - start
-        return waveform[:filled]
-    return np.concatenate([waveform[start:stop] for start, stop in stretches])
-
-
-def spread_stretches(
-    values: np.ndarray,
-    stretches: list[tuple[int, int]],
-    num_samples: int,
-    in_place: bool = False,
-) -> np.ndarray:
-    """
-    What `join_stretches` undoes: the stretches in their places, silence between them.
-
-    With `in_place`, what it joined in place goes back to where it was: `values` are written over.
-    """
-    if stretches == [(0, num_samples)]:
-        return values
-    whole = _room_behind(values, num_samples) if in_place else None
-    if whole is None:
-        whole = np.empty(num_samples, values.dtype)
-    end, rest = num_samples, sum(stop - start for start, stop in stretches)
-    # From the last one: each moves to the right, where nothing is left that has yet to move.
-    for start, stop in reversed(stretches):
-        whole[stop:end] = 0
-        rest -= stop - start
-        whole[start:stop] = values[rest : rest + stop - start]
-        end = start
-    whole[:end] = 0
-    return whole
-
-
-def _room_behind(values: np.ndarray, num_samples: int) -> np.ndarray | None:
-    """The memory that `values` are the beginning of, where it holds so many samples."""
-    owner = values.base
-    if not isinstance(owner, np.ndarray) or owner.ndim != 1 or len(owner) < num_samples:
-        return None
-    same_start = owner.__array_interface__["data"] == values.__array_interface__["data"]
-    return owner[:num_samples] if same_start and owner.dtype == values.dtype else None
-
-
 def _divided(waveforms: list[np.ndarray], scales: list[float]) -> list[np.ndarray]:
     return [waveform / np.float32(scale) for waveform, scale in zip(waveforms, scales, strict=True)]
 
@@ -414,6 +364,4 @@ __all__ = [
     "PreparedWaveform",
     "TseSerFeatureExtractor",
     "high_pass",
-    "join_stretches",
-    "spread_stretches",
 ]

@@ -43,8 +43,9 @@ from torch.utils.data import DataLoader, Dataset, IterableDataset
 from transformers import AutoModelForAudioClassification, Pipeline
 
 from .audio_reading import check_channel, is_rate_and_waveform, name_of, read_recording
-from .feature_extraction_tse_ser import PreparedWaveform, spread_stretches
+from .feature_extraction_tse_ser import PreparedWaveform
 from .input_checks import AudioError
+from .stretches import spread_stretches
 from .target_recognition import (
     MIN_WINDOW_SAMPLES,
     Finding,

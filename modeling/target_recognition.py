@@ -6,14 +6,13 @@ which emotion that is. `pipeline_tse_ser` asks the questions and words the answe
 import math
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from itertools import pairwise
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from .feature_extraction_tse_ser import PreparedWaveform, join_stretches
+from .feature_extraction_tse_ser import PreparedWaveform
 from .speech_activity import (
     HOP_SECONDS,
     SpeechActivitySettings,
@@ -25,6 +24,7 @@ from .speech_activity import (
     speech_stretches,
     with_hysteresis,
 )
+from .stretches import equal_parts, in_recording, join_stretches, total_length, with_offsets
 from .voices import enroll, speaker_similarity
 
 # What the extractor hears at once, of a recording that is longer.
@@ -199,7 +199,7 @@ class TargetRecognizer:
     def _mixture_probabilities(self, mixture: np.ndarray) -> Tensor:
         """Emotions of `mixture` `(num_samples,)` as it is, `(num_labels,)`."""
         whole = [(0, len(mixture))]
-        parts = _equal_parts(whole, self._num_windows(whole))
+        parts = equal_parts(whole, self._num_windows(whole))
         return self._probabilities([(mixture, part) for part in parts]).mean(dim=0)
 
     def speaker(self, question: Question) -> Tensor:
@@ -326,9 +326,9 @@ class TargetRecognizer:
     ) -> float:
         """The highest cosine to a speaker over stretches of pieces of a waveform."""
         longest = SIMILARITY_SECONDS * self.feature_extractor.sampling_rate
-        count = max(round(_length(pieces) / longest), 1)
+        count = max(round(total_length(pieces) / longest), 1)
         similarities = []
-        for part in _equal_parts(pieces, count):
+        for part in equal_parts(pieces, count):
             values = torch.from_numpy(join_stretches(waveform, part))[None]
             similarities.append(
                 speaker_similarity(
@@ -365,13 +365,13 @@ class TargetRecognizer:
     def _speech_windows(self, finding: Finding) -> tuple[list[Window], list[float]]:
         """The speech in windows of one length, and how much speech each holds."""
         rate = self.feature_extractor.sampling_rate
-        parts = _equal_parts(finding.heard, self._num_windows(finding.heard))
-        edges = np.cumsum([0, *map(_length, parts)])
+        parts = equal_parts(finding.heard, self._num_windows(finding.heard))
+        edges = np.cumsum([0, *map(total_length, parts)])
         frames = np.flatnonzero(finding.active) * round(HOP_SECONDS * rate)
         inside = np.concatenate(
             [
                 frames[(frames >= start) & (frames < stop)] - start + offset
-                for (start, stop), offset in _with_offsets(finding.heard)
+                for (start, stop), offset in with_offsets(finding.heard)
             ]
         )
         weights, _ = np.histogram(inside, edges)
@@ -384,7 +384,7 @@ class TargetRecognizer:
     def _num_windows(self, pieces: list[tuple[int, int]]) -> int:
         """How many windows no longer than what the classifier was trained on hold the pieces."""
         longest = round(self.longest_seconds * self.feature_extractor.sampling_rate)
-        return math.ceil(_length(pieces) / longest)
+        return math.ceil(total_length(pieces) / longest)
 
     def _course_windows(
         self, finding: Finding, window_seconds: float
@@ -394,7 +394,7 @@ class TargetRecognizer:
         window = round(window_seconds * rate)
         last = max(mixture.num_samples - window, 0)
         starts = [*range(0, last, round(COURSE_HOP_SECONDS * rate)), last]
-        pieces = _in_recording(finding.heard, mixture.stretches)
+        pieces = in_recording(finding.heard, mixture.stretches)
         hop = round(HOP_SECONDS * rate)
         course, speech = [], []
         for start in starts:
@@ -407,7 +407,7 @@ class TargetRecognizer:
             seconds = HOP_SECONDS * sum(
                 float(finding.active[a // hop : -(-b // hop)].sum()) for a, b in inside
             )
-            has_speech = _length(inside) >= MIN_WINDOW_SAMPLES
+            has_speech = total_length(inside) >= MIN_WINDOW_SAMPLES
             if has_speech:
                 speech.append((finding.speech, inside))
             course.append(
@@ -426,7 +426,7 @@ class TargetRecognizer:
         temperature = self.setting("temperature") or 1.0
         num_labels = len(self.model.config.id2label)
         probabilities = torch.zeros(len(windows), num_labels, dtype=torch.float64)
-        for rows in self._batches([_length(pieces) for _, pieces in windows]):
+        for rows in self._batches([total_length(pieces) for _, pieces in windows]):
             values, mask = self._padded([join_stretches(*windows[row]) for row in rows])
             logits = self.classifier(values, attention_mask=mask, return_dict=True).logits
             probabilities[rows] = (logits.double().cpu() / temperature).softmax(dim=-1)
@@ -494,48 +494,3 @@ def _set_speech(finding: Finding, parts: Iterable[Tensor], out: np.ndarray) -> N
     finding.removed_db = 10 * math.log10(
         max(mixture_energy, 1e-30) / max(gain**2 * energy, 1e-12 * mixture_energy, 1e-30)
     )
-
-
-def _length(pieces: list[tuple[int, int]]) -> int:
-    return sum(stop - start for start, stop in pieces)
-
-
-def _equal_parts(pieces: list[tuple[int, int]], count: int) -> list[list[tuple[int, int]]]:
-    """Pieces of a waveform, joined, in so many parts of one length: the pieces of each."""
-    edges = np.linspace(0, _length(pieces), count + 1).round().astype(int).tolist()
-    placed = list(_with_offsets(pieces))
-    return [
-        [
-            (start + max(first - offset, 0), start + min(last - offset, stop - start))
-            for (start, stop), offset in placed
-            if offset < last and offset + stop - start > first
-        ]
-        for first, last in pairwise(edges)
-    ]
-
-
-def _with_offsets(stretches: list[tuple[int, int]]) -> Iterator[tuple[tuple[int, int], int]]:
-    """Each stretch, and where it begins once they stand one after the other."""
-    offset = 0
-    for start, stop in stretches:
-        yield (start, stop), offset
-        offset += stop - start
-
-
-def _in_recording(
-    parts: list[tuple[int, int]], stretches: list[tuple[int, int]]
-) -> list[tuple[int, int, int]]:
-    """
-    Where parts of the joined stretches lie in the recording.
-
-    Returns:
-        Pieces of the parts: first sample in the recording, first sample in the joined stretches,
-        and length.
-    """
-    pieces = []
-    for (start, stop), offset in _with_offsets(stretches):
-        for first, last in parts:
-            begin, end = max(first, offset), min(last, offset + stop - start)
-            if begin < end:
-                pieces.append((start + begin - offset, begin, end - begin))
-    return pieces

@@ -13,7 +13,8 @@ from synthetic_speech import speech as babble
 from tiny_models import ragged_waveforms, relative_error, tiny_tse_ser
 
 from modeling import TseSerFeatureExtractor, feature_extraction_tse_ser
-from modeling.feature_extraction_tse_ser import high_pass, join_stretches, spread_stretches
+from modeling.feature_extraction_tse_ser import high_pass
+from modeling.stretches import join_stretches, spread_stretches
 
 
 def speech(num_samples: int, seed: int = 0) -> np.ndarray:

@@ -93,8 +93,8 @@ class ModelOptions:
     )
     train_similarity_projection: bool = option(
         False,
-        "Train nothing but the projection in which an extractor that chooses by similarity compares "
-        "voices, and add one where there is none.",
+        "Train nothing but the projection in which an extractor that chooses by similarity "
+        "compares voices, and add one where there is none.",
     )
     extraction_loss_weight: float | None = option(
         None, "Weight of the SI-SNR loss in the joint stage, eq. (9).", at_least=0

@@ -14,7 +14,7 @@ from transformers import PreTrainedModel
 
 from data_builders.schema import common_rate
 from modeling import TseSerFeatureExtractor, speaker_similarity
-from modeling.feature_extraction_tse_ser import spread_stretches
+from modeling.stretches import spread_stretches
 from tse_ser.evaluation.metrics.si_sdr.si_sdr import scale_invariant_sdr
 
 SI_SDR_FIELDS = ("si_sdr_mixture_db", "si_sdr_extracted_db", "si_sdri_db")

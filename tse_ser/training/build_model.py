@@ -112,7 +112,7 @@ def _choose_outputs_by(model: PreTrainedModel, choice: str) -> None:
 
 
 def _train_similarity_projection(model: PreTrainedModel) -> None:
-    extractor = getattr(model, "extractor", model)
+    extractor: Any = getattr(model, "extractor", model)
     if not hasattr(extractor, "train_similarity_projection"):
         raise OptionError(
             "train_similarity_projection is for a TD-SpeakerBeam extractor: leave it out"
