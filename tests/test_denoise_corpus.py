@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from pathlib import Path
 from typing import Any
@@ -239,6 +240,19 @@ def test_a_set_of_other_settings_is_not_added_to(
     tiny_model("extraction").save_pretrained(tmp_path)
     assert denoise_corpus.main(arguments(tmp_path, denoised_dir)) == 2
     assert "another extractor" in capsys.readouterr().err
+
+
+def test_a_set_that_is_older_than_an_option_has_its_default(
+    denoised_dir: Path, extractor: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = denoised_dir / "settings.json"
+    settings = json.loads(path.read_text(encoding="utf-8"))
+    del settings["target_pause_range_seconds"]
+    path.write_text(json.dumps(settings), encoding="utf-8")
+    assert denoise_corpus.main(arguments(extractor, denoised_dir)) == 0
+    pauses = ("--target_pause_range_seconds", "0", "0.5")
+    assert denoise_corpus.main(arguments(extractor, denoised_dir, *pauses)) == 2
+    assert "another target_pause_range_seconds" in capsys.readouterr().err
 
 
 def test_what_cannot_be_done_ends_in_a_line(

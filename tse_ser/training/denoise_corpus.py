@@ -17,7 +17,7 @@ import os
 import re
 import sys
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import MISSING, asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
@@ -189,7 +189,13 @@ def claim_folder(
     settings["extractor"] = weights_digest(settings.pop("extractor_name_or_path"))
     path = make_folder(output_dir, "--output_dir") / SETTINGS_FILE
     if path.is_file():
-        found = json.loads(path.read_text(encoding="utf-8"))
+        # A set that is older than an option was made as its default says.
+        defaults = {
+            each.name: each.default
+            for each in (*fields(RecipeOptions), *fields(DenoiseArguments))
+            if each.name in settings and each.default is not MISSING
+        }
+        found = json.loads(json.dumps(defaults)) | json.loads(path.read_text(encoding="utf-8"))
         different = [key for key in settings if found.get(key) != settings[key]]
         if different:
             raise OptionError(
