@@ -365,6 +365,12 @@ def test_a_card_tells_what_was_heard_in_which_share_of_the_examples() -> None:
         assert line in told
 
 
+def test_a_card_tells_that_nothing_but_the_comparison_of_voices_was_trained() -> None:
+    told = describe_stage(published_facts(facts_of([*JOINT, "--train_similarity_projection"])))
+    assert "How the voices of the extractor's outputs are compared" in told
+    assert "Extractor and classifier together" not in told
+
+
 def test_facts_that_lack_something_are_refused_by_its_name() -> None:
     facts = facts_of(JOINT)
     del facts["num_examples"]
