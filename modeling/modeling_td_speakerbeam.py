@@ -42,7 +42,7 @@ SPEAKER_ENCODERS: dict[str, type[nn.Module]] = {
 }
 
 
-# Cosines that lie 0.1 apart: the likelier output is chosen with e / (1 + e).
+# With cosines 0.1 apart, the output that is more alike is chosen with a probability of 73 %.
 SIMILARITY_SHARPNESS = 10.0
 
 
@@ -523,7 +523,7 @@ class TdSpeakerBeamForSpeechExtraction(
         The outputs, that of the target first, and the loss of each example `(batch_size,)`.
 
         With `similarities` `(2, batch_size)` of the outputs to the enrollment, what a wrong choice
-        costs is added, as often as it would be made: nothing but the choice learns from that.
+        costs in dB is added, times its probability: nothing but the choice learns from that.
         """
         rest = input_values - target_values
 
