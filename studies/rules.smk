@@ -17,6 +17,7 @@ import yaml
 from snakemake.exceptions import WorkflowError
 
 from data_builders.option_reader import read_yaml
+from tse_ser.publishing.corpora import base_name
 
 HOUSE = Path(workflow.current_basedir).parent
 STUDY = config["study"]
@@ -27,7 +28,13 @@ FOLDS = [int(fold) for fold in config["folds"]]
 SEEDS = [int(seed) for seed in config["seeds"]]
 OVERRIDES = config.get("overrides", {})
 # The file that a step writes last: its folder is complete when it is there.
-LAST_FILES = {"train": "training_facts.json", "denoise": "metadata.parquet", "folder": "config.json"}
+LAST_FILES = {
+    "train": "training_facts.json",
+    "denoise": "metadata.parquet",
+    "noise": "speech_shaped.wav",
+    "folder": "model.safetensors",
+}
+RUN_BY_RECIPES = ("train", "denoise")
 
 
 def at_home(path):
@@ -41,7 +48,7 @@ def words(options):
     for name, value in options.items():
         if value is not None:
             values = value if isinstance(value, list) else [value]
-            line += [f"--{name}", *map(str, values)]
+            line += [f"--{name}", *(json.dumps(one) if isinstance(one, dict) else str(one) for one in values)]
     return shlex.join(line)
 
 
@@ -55,7 +62,8 @@ def all_tests():
                 labels = {**test["labels"], **entry.get("labels", {}), "tables": []}
                 tests[f"{name}_{condition}_{value}".replace(" ", "_")] = {
                     **test,
-                    "labels": {**labels, "condition_label": condition, "condition_value": value},
+                    "labels": {**labels, "condition_label": condition, "condition_value": str(value)},
+                    "from": {**test["from"], **entry.get("from", {})},
                     "options": {**test.get("options", {}), **options},
                     "folds": entry.get("folds", test.get("folds", FOLDS)),
                 }
@@ -71,7 +79,7 @@ def all_tests():
 
 
 def program(name):
-    """Whether a step trains, denoises, or is there already."""
+    """Whether a step trains, denoises, makes noise, or is there already."""
     if name not in STEPS:
         raise WorkflowError(f"{name} is no step of the study {STUDY}: {', '.join(STEPS)}")
     return next(key for key in LAST_FILES if STEPS[name].get(key))
@@ -109,13 +117,22 @@ def recipe(name):
 
 
 def recipe_files(name):
-    """The recipe of a step, and what it includes after it."""
+    """The recipe of a step, what it includes after it, and the models' configs that they name."""
     files = [recipe(name)]
+    configs = configs_in(STEPS[name].get("options", {}))
     for path in files:
-        named = yaml.safe_load(Path(path).read_text(encoding="utf-8")).get("include", [])
+        content = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+        named = content.get("include", [])
         named = [named] if isinstance(named, str) else named
         files += [os.path.relpath(Path(path).parent / each) for each in named]
-    return files
+        configs += configs_in(content)
+    return files + list(dict.fromkeys(configs))
+
+
+def configs_in(options):
+    """The files of models' configs among options."""
+    named = [options.get(f"{part}_config") for part in ("extractor", "classifier")]
+    return [at_home(path) for path in named if path and (HOUSE / path).is_file()]
 
 
 def repeated(wildcards):
@@ -145,7 +162,7 @@ def first_runs():
         if name in needed:
             needed |= set(STEPS[name].get("from", {}).values())
     for name, entry in STEPS.items():
-        if name in needed and program(name) != "folder":
+        if name in needed and program(name) in RUN_BY_RECIPES:
             repeat = entry.get("repeat", ["fold", "seed"])
             fold, seed = (
                 values[0] if key in repeat else "all"
@@ -201,7 +218,7 @@ def check_sharing():
 
 
 def corpora(names):
-    return {name.partition(":")[0] for name in names or []}
+    return {base_name(name) for name in names or []}
 
 
 TESTS = all_tests()
@@ -283,6 +300,18 @@ rule denoise:
         + """
     {LAUNCH} -m tse_ser.training.denoise_corpus --config {input[0]} {params.options} {PLACES} \
         --output_dir {params.folder} >> {log} 2>&1
+        """
+
+
+# Noise that nobody recorded, with the spectrum of the voices named.
+rule noise:
+    output:
+        f"{OUT}/steps/{{step}}/fold-{{fold}}_seed-{{seed}}/{LAST_FILES['noise']}",
+    params:
+        voices=lambda wildcards: words({"targets": STEPS[wildcards.step]["noise"]}),
+    shell:
+        """
+    {PYTHON} -m data_builders.speech_shaped_noise {params.voices} {PLACES} --output {output}
         """
 
 

@@ -6,6 +6,7 @@ import os
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import datasets
 import numpy as np
@@ -18,6 +19,7 @@ from hypothesis import strategies as st
 
 from data_builders import load_corpus
 from data_builders.audio import read_audio, resample
+from data_builders.corpora.corpus_table import Description, load_audio_folder
 from data_builders.corpora.scan import FoundFile
 from data_builders.mixtures.noise import NoiseFolder
 from data_builders.schema import CorpusError
@@ -48,6 +50,34 @@ def write_tree(root: Path, seeds: Mapping[str, int], rate: int) -> Path:
     pd.DataFrame(rows).to_csv(root / "metadata.csv", index=False)
     os.utime(root / "metadata.csv", ns=(SAME_TIME_NS, SAME_TIME_NS))
     return root
+
+
+def test_a_corpus_is_described_again_where_the_code_that_describes_it_has_changed(
+    tmp_path: Path,
+) -> None:
+    root = write_tree(tmp_path / "corpus", {"a": 1}, 16_000)
+    code = tmp_path / "theatre.py"
+
+    def emotion(word: str) -> str:
+        code.write_text(
+            f"def describe(path):\n"
+            f"    named = dict(name=path.stem, speaker_id='s', gender='', emotion={word!r})\n"
+            f"    return Description(**named, session='', text='', language='en', licence='mine')\n"
+        )
+        names: dict[str, Any] = {"Description": Description}
+        exec(compile(code.read_text(), str(code), "exec"), names)
+        (row,) = load_audio_folder(
+            "theatre",
+            root,
+            tmp_path / "cache",
+            expected="recordings",
+            describe=names["describe"],
+            check=lambda _: [],
+        )
+        return str(row["emotion"])
+
+    assert emotion("angry") == "angry"
+    assert emotion("sad") == "sad"
 
 
 def assert_audio(corpus: datasets.Dataset, seeds: Mapping[str, int], rate: int) -> None:

@@ -21,9 +21,10 @@ from data_builders import UTTERANCE_FEATURES, load_corpus, load_mixtures
 from data_builders.audio import read_audio
 from data_builders.load import split_corpus
 from data_builders.mixtures.mixing import mean_power
+from data_builders.option_reader import OptionError
 from data_builders.schema import CorpusError
 from tse_ser.evaluation.metrics.si_sdr.si_sdr import scale_invariant_sdr
-from tse_ser.options import read_training_options
+from tse_ser.options import EvaluationOptions, read_training_options, with_sources
 from tse_ser.training import denoise_corpus
 
 NUM_TRAIN = 6
@@ -125,6 +126,21 @@ def test_the_set_is_trained_on_as_if_it_were_clean_speech(denoised_dir: Path) ->
     assert len(dataset) == 2 * NUM_TRAIN
     np.testing.assert_array_equal(example["mixture"], example["target"])
     assert example["label"] >= 0
+
+
+def test_a_set_of_another_fold_or_protocol_is_refused(denoised_dir: Path) -> None:
+    def options(**changes: Any) -> EvaluationOptions:
+        return EvaluationOptions(
+            model="m", condition="denoised", denoised_dir=str(denoised_dir), **changes
+        )
+
+    assert with_sources(options()).targets == ("generated",)
+    # Its training split holds who is tested in another fold.
+    with pytest.raises(OptionError, match="made with fold 1, this is fold 3: give --fold 1"):
+        with_sources(options(fold=3))
+    for other in ("paper", "best_on_test"):
+        with pytest.raises(OptionError, match=f"with protocol validated, this is protocol {other}"):
+            with_sources(options(protocol=other))
 
 
 def test_the_set_may_be_moved_and_has_its_own_splits(

@@ -96,6 +96,8 @@ def test_an_output_of_another_length_and_a_function_that_is_not_there_are_refuse
 ) -> None:
     with pytest.raises(ValueError, match="short returned shape"):
         run(tmp_path, f"{stranger}:short")
+    with pytest.raises(ValueError, match="would both be called quiet in the table"):
+        run(tmp_path, f"{stranger}:quiet", f"{stranger}:quiet")
     for name in (f"{stranger}:nothing", "no_such_module:f"):
         with pytest.raises(ValueError, match="there is no such function"):
             load_extractor(name)

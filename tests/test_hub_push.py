@@ -192,6 +192,7 @@ def pushes(server: HubServer, folder: Path) -> dict[str, list[tuple[int, str]]]:
     push("lab/updated", 2, "again")
     plans = ["--plan", str(folder / "train.parquet"), str(folder / "test.parquet")]
     runs.append(["--repo_id", "lab/mixtures", "--public", *plans])
+    push("lab/hidden", 1, "seen", "--public")
     environment = hub_environment(server, folder / "pusher")
     answers = run_installed(PUSH, folder, environment, json.dumps(runs))
     found: dict[str, list[tuple[int, str]]] = {}
@@ -245,6 +246,7 @@ def test_repositories_are_private_unless_they_are_to_be_public(
     assert not server.model("lab/model").private
     assert server.model("lab/hidden").private
     assert "that repository is public" in pushes["lab/model"][4][1]
+    assert "that repository is private. Leave out --public" in pushes["lab/hidden"][-1][1]
 
 
 @pytest.mark.parametrize("failure", ["preupload-403", "lfs-403", "commit-500", "commit-cut"])

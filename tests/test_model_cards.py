@@ -17,6 +17,7 @@ from tiny_publishing import REPO_ID, cell_of, facts_of, write_cell, write_traini
 
 from modeling import ShiftCnnConfig, TdSpeakerBeamConfig, TseSerConfig
 from tse_ser.conversion.checkpoint_card import TITLES, usage
+from tse_ser.publishing.calibration import Calibration, read_calibration
 from tse_ser.publishing.cards import (
     UNFILLED,
     CardFacts,
@@ -36,7 +37,6 @@ from tse_ser.publishing.licenses import (
     is_known,
 )
 from tse_ser.publishing.lineage import (
-    PRIVATE_DATA,
     STAGE_ARGUMENTS,
     published_facts,
     read_lineage,
@@ -49,12 +49,40 @@ from tse_ser.publishing.results import (
     read_results,
 )
 from tse_ser.publishing.training_description import corpora_of
-from tse_ser.training.facts import write_facts
+from tse_ser.training.facts import PLACES, write_facts
 
 GOLDEN = Path(__file__).with_name("cards") / "tse_ser.md"
 # Under licences that contradict each other: the card of such a model states its own terms.
 RAVDESS = ["--targets", "ravdess", "--interferers", "ravdess", "emodb", "asterisk"]
 LICENSES = {*FREE, *SAME_LICENSE, "cc-by-3.0", "cc-by-4.0", "cc-by-nc-4.0", "research-only"}
+# Found on four mixtures of validation speakers, measured on two of others.
+PRESENCE = {"threshold": 0.25, "false_alarms": 0.06, "hits": 0.64}
+FOUND: dict[str, Any] = {
+    "split": "validation",
+    "num_examples": 4,
+    "false_alarm_rate": 0.05,
+    "temperature": 1.5,
+    "expected_calibration_error": {"before": 0.1, "after": 0.05},
+    "reliability": {
+        "before": [],
+        "after": [
+            {"from": 0.3, "to": 0.4, "num_examples": 3, "confidence": 0.35, "accuracy": 2 / 3},
+            {"from": 0.5, "to": 0.6, "num_examples": 1, "confidence": 0.55, "accuracy": 1.0},
+        ],
+    },
+    "presence": PRESENCE,
+    "one_voice": None,
+}
+TESTED: dict[str, Any] = {
+    **FOUND,
+    "split": "test",
+    "num_examples": 2,
+    "expected_calibration_error": {"before": 0.2, "after": 0.125},
+    "reliability": {
+        "before": [],
+        "after": [{"from": 0.9, "to": 1.0, "num_examples": 2, "confidence": 0.95, "accuracy": 0.5}],
+    },
+}
 JOINT = ["--stage", "joint", "--condition", "noisy", *RAVDESS]
 CONFIGS = {"td_speakerbeam": TdSpeakerBeamConfig, "shift_cnn": ShiftCnnConfig}
 CONVERTED = {
@@ -100,6 +128,9 @@ def variants() -> dict[str, CardFacts]:
     own_terms = License("other", "research-only", "https://example.com/terms")
     cards = {"everything": card_facts(), "bare": card_facts(**bare)}
     cards["other licence"] = card_facts(license=own_terms)
+    cards["explained licence"] = card_facts(license=replace(own_terms, note="For research."))
+    cards["calibrated"] = card_facts(calibration=Calibration(validation=FOUND, test=TESTED))
+    cards["chosen"] = card_facts(chooses_by_similarity=True, limits=("It knows no whispering.",))
     cards["rounded"] = card_facts(dtype="float16")
     cards["optimistic"] = card_facts(results=(result(protocol="best_on_test", optimistic=True),))
     for model_type, config in CONFIGS.items():
@@ -141,6 +172,33 @@ def test_a_card_leaves_nothing_unfilled(name: str) -> None:
         assert f"\n## {heading}\n\n" in text
     # Lists and paragraphs do not run into each other.
     assert not [line for line in text.splitlines() if ".- " in line or ".#" in line]
+
+
+def test_a_card_says_what_answers_are_worth_on_both_splits() -> None:
+    text = " ".join(render_card(VARIANTS["calibrated"]).split())
+    assert "5.0 points in validation (without it 10.0) and 12.5 in test (without it 20.0)" in text
+    assert "Said of 6 % of the test mixtures in which the speaker talks, and of 64 %" in text
+    assert "Two voices" not in text  # not measured
+    rows = "| 0.3 to 0.4 | 3: 0.67 | 0 | | 0.5 to 0.6 | 1: 1.00 | 0 | | 0.9 to 1.0 | 0 | 2: 0.50 |"
+    assert rows in text
+    assert "answers are worth" not in render_card(VARIANTS["everything"])
+
+
+def test_the_files_of_a_calibration_are_a_pair_and_of_this_model(tmp_path: Path) -> None:
+    config = TseSerConfig(temperature=1.50004, presence_threshold=0.25)
+    files = tmp_path / "test.json", tmp_path / "validation.json"
+    for file, content in zip(files, (TESTED, FOUND), strict=True):
+        file.write_text(json.dumps(content), encoding="utf-8")
+    assert read_calibration(files, config) == Calibration(validation=FOUND, test=TESTED)
+    assert read_calibration((), config) is None
+    for wrong in (files[:1], (files[0], files[0]), (*files, files[0])):
+        with pytest.raises(PublishingError, match="expected two files"):
+            read_calibration(wrong, config)
+    for other in (TseSerConfig(temperature=1.2, presence_threshold=0.25), ShiftCnnConfig()):
+        with pytest.raises(PublishingError, match=r"a temperature of 1[.]5, the model"):
+            read_calibration(files, other)
+    with pytest.raises(PublishingError, match=r"threshold of 0[.]25, the model None"):
+        read_calibration(files, TseSerConfig(temperature=1.5))
 
 
 @pytest.mark.parametrize("name", VARIANTS)
@@ -448,7 +506,7 @@ def test_no_folder_of_this_machine_leaves_it(parts: list[str], root: str) -> Non
     for key in (*STAGE_ARGUMENTS, "encoder_name_or_path", "speaker_encoder_dir"):
         facts["model"][key] = f"{folder}{separator}extractor"
     facts["data"]["targets"] = ["ravdess", f"folder:metadata={folder}{separator}a.csv,name=calls"]
-    for key in PRIVATE_DATA:
+    for key in PLACES:
         facts["data"][key] = folder
     facts["data"]["a_new_option"] = facts["a_new_fact"] = folder
     facts["data"]["corpus_dirs"] = {"ravdess": folder}
@@ -468,7 +526,7 @@ def test_every_fact_of_a_training_is_published_or_kept_by_decision() -> None:
     facts = facts_of([*JOINT, "--encoder_name_or_path", "facebook/hubert-base-ls960"])
     told = published_facts(facts)
     assert facts.keys() == told.keys()
-    assert facts["data"].keys() - told["data"].keys() <= {*PRIVATE_DATA}
+    assert facts["data"].keys() - told["data"].keys() <= {*PLACES}
     assert facts["model"].keys() - told["model"].keys() == {
         *("extractor_config", "classifier_config", "speaker_encoder_dir")
     }

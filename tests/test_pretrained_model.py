@@ -15,10 +15,12 @@ import yaml
 from documented_blocks import read_blocks
 from safetensors.torch import load_file
 from subprocesses import run_program
+from transformers import AutoConfig
 
 from data_builders import load_mixtures
 from modeling import TdSpeakerBeamForSpeechExtraction
 from tse_ser.evaluation.evaluate_checkpoint import evaluate_checkpoint
+from tse_ser.publishing.calibration import read_calibration
 from tse_ser.saving import load_saved
 
 REPOSITORY = Path(__file__).resolve().parent.parent
@@ -67,6 +69,16 @@ def test_its_card_gives_licence_data_protocol_numbers_and_limits() -> None:
     ):
         assert words in card, words
     assert f"{100 * measured()['ua']:.2f}" in card
+
+
+def test_its_card_gives_the_calibration_that_its_config_has() -> None:
+    results = REPOSITORY / "docs" / "results"
+    files = (results / "calibration_validation.json", results / "calibration_test.json")
+    found = read_calibration(files, AutoConfig.from_pretrained(FOLDER))
+    assert found is not None
+    card = (FOLDER / "README.md").read_text(encoding="utf-8")
+    for low, high, in_validation, in_test in found.reliability:
+        assert f"| {low} to {high} | {in_validation} | {in_test} |" in card
 
 
 def test_the_lines_of_the_readme_recognize_real_speech(data_dir: Path, tmp_path: Path) -> None:

@@ -19,7 +19,7 @@ REPOSITORY = Path(__file__).resolve().parent.parent
 STUDIES = REPOSITORY / "studies"
 PAPER = paper_results()
 BEYOND = ["--configfile", "studies/paper/beyond.yaml"]
-PROGRAM = re.compile(r"(?:train\.py|-m tse_ser\.\S+) .*")
+PROGRAM = re.compile(r"(?:train\.py|-m (?:tse_ser|data_builders)\.\S+) .*")
 
 
 def snakemake(study: str, *arguments: str, folder: Path = REPOSITORY) -> str:
@@ -61,8 +61,8 @@ def commands(study: str, *arguments: str) -> list[list[str]]:
     [
         ("demo", [], 5, 1, 6),
         ("demo", ["--config", "only=[II,III,IV,V,VI]"], 9, 3, 16),
-        # Tables, adapted extractor; SNRs, clean, three speakers, enrollments, absence.
-        ("ravdess", [], 6 * 10, 6 * 4, 6 * (16 + 1 + 15 + 2 + 3 + 3 + 1)),
+        # Tables, adapted extractor; SNRs, clean, 3 speakers, noise, rooms, enrollments, absence.
+        ("ravdess", [], 6 * 10, 6 * 4, 6 * (16 + 1 + 15 + 2 + 3 + 3 + 3 + 3 + 1)),
         # One extractor for all, Denoised sets for all seeds.
         ("paper", [], 1 + 15 * 8, 15, 15 * 16),
         ("paper", [*BEYOND, "--config", "folds=[1]", "seeds=[0]"], 1 + 8, 3, 16 + 46),
@@ -200,6 +200,14 @@ def test_the_papers_study_is_that_of_section_three() -> None:
             {"steps": {"sb_sc": {"from": {"denoised_dir": "clean"}}}},
             "clean is no step of the study",
         ),
+        (
+            # A folder with the name of a corpus is that corpus.
+            {
+                "steps": {"sc_noisy": {"repeat": [], "options": {"targets": ["folder:name=mine"]}}},
+                "data": {"targets": ["mine"]},
+            },
+            "sc_noisy serves every fold, but trains on mine, on which the folds are tested",
+        ),
         ({"only": ["VII"]}, "fits no test of sc_clean_on_clean"),
     ],
 )
@@ -271,10 +279,14 @@ def test_a_training_goes_on_where_it_was_cut_off_and_starts_anew_with_other_opti
     # Where speech lies decides nothing.
     run("--configfile", str(config), "--config", f"corpus_dir={tmp_path}")
     assert calls.read_text().count("new") == 3
+    model = copied / "recipes/model_configs/classifier_log_mel.json"
+    model.write_text(model.read_text() + "\n")
+    run("--configfile", str(config))
+    assert calls.read_text().count("new") == 4
     included = recipe.with_name("included.yaml")
     included.write_text("warmup_steps: 1\n")
     recipe.write_text(recipe.read_text() + f"include: {included.name}\n")
     run("--configfile", str(config))
     included.write_text("warmup_steps: 2\n")
     run("--configfile", str(config))
-    assert calls.read_text().count("new") == 5
+    assert calls.read_text().count("new") == 6

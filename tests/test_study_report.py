@@ -59,6 +59,12 @@ def test_curves_have_a_point_a_condition_and_hold_their_interval(tmp_path: Path)
     assert curves["ua"].tolist() == [0.5, 0.75]
     gained = si_sdri_curves(results)
     assert gained["x"].is_monotonic_increasing
+    # Another seed of the same utterances tells nothing new of them.
+    joint = [evaluation(tests["joint"][1][0]["utterances"], seed=seed) for seed in (0, 1, 2)]
+    again = si_sdri_curves(study(tmp_path / "seeds", {"joint": (JOINT, joint)}))
+    for end in ("low", "high"):
+        np.testing.assert_allclose(again[end], gained[end], atol=0.12)
+    assert (again["high"] - again["low"]).max() > 0.8 * (gained["high"] - gained["low"]).max()
     assert gained["ua"].tolist()[:2] == [0.0, 0.0]
     assert gained["ua"].tolist()[3:] == [1.0, 1.0]
     for points in (curves, gained):

@@ -106,6 +106,16 @@ def test_intervals_hold_the_estimate_and_differences_are_paired(tmp_path: Path) 
     assert 0 < low < gain < high < 2 * gain
 
 
+def test_a_difference_is_of_the_folds_that_both_have(tmp_path: Path) -> None:
+    right_by_fold = {1: [1, 0, 0, 0], 2: [1, 1, 1, 1]}
+    before = [evaluation(records(right), fold=fold) for fold, right in right_by_fold.items()]
+    after = [evaluation(records([1, 1, 0, 0]), fold=1)]
+    results = study(tmp_path, {"sc_noisy": (SC_NOISY, before), "sb_sc": (SB_SC, after)})
+    gained = row_of(results, "differences", Difference="SB_SC against SC trained on Noisy")
+    assert gained["Ours"] == "+25.00"
+    assert gained["95 % interval"]
+
+
 def test_a_denoised_utterance_is_paired_with_the_one_that_was_mixed(tmp_path: Path) -> None:
     denoised = records(MOST, source_utterance_id=[f"u{index}" for index in range(40)])
     denoised = [{**record, "utterance_id": f"d{index}"} for index, record in enumerate(denoised)]

@@ -34,7 +34,7 @@ from tse_ser.evaluation.prediction import order_by_length, predict, run_model
 from tse_ser.options import ModelOptions
 from tse_ser.training import train as program
 from tse_ser.training.build_model import build_model
-from tse_ser.training.checkpoints import CheckpointError
+from tse_ser.training.checkpoints import CheckpointError, check_same_run
 from tse_ser.training.collator import TseSerCollator
 from tse_ser.training.frame_statistics import fit_new_classifier
 from tse_ser.training.trainer import LengthGroupedSampler, TseSerTrainer
@@ -224,7 +224,10 @@ def test_resuming_with_another_update_is_refused_and_with_the_same_goes_on(
     with pytest.raises(CheckpointError, match=r"heard 4 examples an update in 1 .* hear 2 in 1"):
         program.train([*flags, *resume, "--per_device_train_batch_size", "2"])
     with pytest.raises(CheckpointError, match="had 16 training examples, this one has 12"):
-        program.train([*flags, *resume, "--max_train_examples", "12"])
+        check_same_run(str(tmp_path / "checkpoint-6"), {"num_train_examples": 12}, {})
+    for option, value in (("fold", "2"), ("seed", "7"), ("learning_rate", "1e-05")):
+        with pytest.raises(CheckpointError, match=f"had {option} .*, this one has {value}: give"):
+            program.train([*flags, *resume, f"--{option}", value])
     # As another number of processes with the same update would: other batches, the same mixtures.
     state_file = tmp_path / "checkpoint-6" / "trainer_state.json"
     state = json.loads(state_file.read_text())

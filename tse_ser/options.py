@@ -17,7 +17,7 @@ from transformers import IntervalStrategy, TrainingArguments
 from transformers.integrations.integration_utils import is_tensorboard_available
 from transformers.trainer_utils import SaveStrategy
 
-from data_builders.corpora.denoised import sources_of
+from data_builders.corpora.denoised import settings_of
 from data_builders.option_reader import (
     OptionError,
     OptionParser,
@@ -220,10 +220,26 @@ def _check_condition(data: DataOptions) -> None:
 
 def with_sources(data: Data) -> Data:
     """Tells of a Denoised set the corpora that it was made of, as targets and interferers,
-    whatever a recipe names. Raises `CorpusError` where the set cannot tell."""
+    whatever a recipe names.
+
+    Raises `OptionError` where the set was made for another fold or protocol, so that its training
+    split may hold who is tested here, and `CorpusError` where it cannot be read.
+    """
     if data.condition != "denoised" or data.denoised_dir is None:
         return data
-    return dataclasses.replace(data, **sources_of(data.denoised_dir))
+    made = settings_of(data.denoised_dir)
+    for name in ("fold", "protocol"):
+        theirs, ours = made.get(name), getattr(data, name)
+        # Both of these protocols train on all sessions but the tested one.
+        same = theirs == ours or {theirs, ours} == {"paper", "best_on_test"}
+        if theirs is not None and not same:
+            raise OptionError(
+                f"denoised_dir {data.denoised_dir}: the set was made with {name} {theirs}, this is "
+                f"{name} {ours}: give --{name} {theirs}, or make a set of its own for this one"
+            )
+    roles = ("targets", "interferers")
+    sources: dict[str, Any] = {role: tuple(made[role]) for role in roles if made.get(role)}
+    return dataclasses.replace(data, **sources)
 
 
 def _check_stage(data: RecipeOptions, stage: Stage) -> None:

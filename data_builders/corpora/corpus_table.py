@@ -107,7 +107,8 @@ def load_table(
     """
     # Where a link leads counts as well as its name: it may lead elsewhere another time.
     place = [str(root), str(root.resolve())]
-    settings = [_code_version(), corpus, place, options or {}, measure_speech, strict]
+    code = [_code_version(), _source_of(describe)]
+    settings = [*code, corpus, place, options or {}, measure_speech, strict]
     digest = short_digest(json.dumps(settings), *(f"\n{file.key}" for file in files))
     folder = corpus_cache(cache_dir, corpus)
     table = folder / f"table_{digest}.arrow"
@@ -202,7 +203,9 @@ def load_audio_folder(
         report += check([description for _, description in described])
         return described
 
-    return load_table(corpus, root, files, cache_dir, describe_all, strict=strict)
+    # Of a corpus of one's own they are in a file of one's own.
+    code = {"describe": _source_of(describe), "check": _source_of(check)}
+    return load_table(corpus, root, files, cache_dir, describe_all, options=code, strict=strict)
 
 
 def describe_files(
@@ -350,6 +353,13 @@ def _code_version() -> str:
     shared = (here.parent / name for name in ("schema.py", "files.py"))
     sources = (*shared, *sorted(here.glob("*.py")))
     return short_digest(*(source.read_bytes() for source in sources))
+
+
+def _source_of(function: Callable[..., Any]) -> str:
+    """Changes with the file that a function is written in: that of a corpus of one's own may lie
+    anywhere. Empty where there is none, as of what was typed at a prompt."""
+    path = Path(function.__code__.co_filename) if hasattr(function, "__code__") else None
+    return short_digest(path.read_bytes()) if path is not None and path.is_file() else ""
 
 
 def _read_facts(table: Path, root: Path, copies: Path) -> dict[str, Any] | None:

@@ -26,8 +26,8 @@ METADATA_FILE = "metadata.parquet"
 SETTINGS_FILE = "settings.json"
 
 
-def sources_of(data_dir: str | Path) -> dict[str, Any]:
-    """The corpora that a Denoised set was made of: "targets" and "interferers", with their options.
+def settings_of(data_dir: str | Path) -> dict[str, Any]:
+    """The options that a Denoised set was made with.
 
     Empty where the set does not tell. Raises `CorpusError` where the file that tells is no JSON.
     """
@@ -35,11 +35,9 @@ def sources_of(data_dir: str | Path) -> dict[str, Any]:
     if not path.is_file():
         return {}
     try:
-        settings = json.loads(path.read_text(encoding="utf-8"))
+        return dict(json.loads(path.read_text(encoding="utf-8")))
     except ValueError as error:
         raise CorpusError(f"{path}: is not valid JSON: {error}") from error
-    roles = ("targets", "interferers")
-    return {role: tuple(settings[role]) for role in roles if settings.get(role)}
 
 
 def load_denoised(

@@ -112,7 +112,8 @@ def calibrate(options: EvaluationOptions, false_alarm_rate: float) -> dict[str, 
     Returns:
         What is written to `output`: `split`, `num_examples`, `temperature`, `log_loss` and
         `expected_calibration_error` before and after, `reliability` before and after, `presence`
-        and `one_voice`: their thresholds, and how many were told rightly and wrongly.
+        and `one_voice`: their thresholds, and how many were told rightly and wrongly; None where
+        the validation split has nothing to find one on, or a model in test has none.
 
     Raises:
         OptionError: the split is that of the training, or other emotions are asked for than the
@@ -135,6 +136,16 @@ def calibrate(options: EvaluationOptions, false_alarm_rate: float) -> dict[str, 
     after = at_temperature(probabilities, temperature)
     errors = [expected_calibration_error(each, labels) for each in (probabilities, after)]
     alike, unlike = _enrollment_similarities(recognize, present)
+
+    def told(name: str, positive: list[float], negative: list[float]) -> dict[str, Any] | None:
+        if finds:
+            return detection(positive, negative, None, false_alarm_rate)
+        # A threshold that the model lacks is not found on test speakers.
+        threshold = saved[name]
+        if threshold is None:
+            return None
+        return detection(positive, negative, threshold, false_alarm_rate)
+
     return {
         "split": options.split,
         "fold": options.fold,
@@ -144,15 +155,12 @@ def calibrate(options: EvaluationOptions, false_alarm_rate: float) -> dict[str, 
         "log_loss": {"before": log_loss(probabilities, labels), "after": log_loss(after, labels)},
         "expected_calibration_error": {"before": errors[0][0], "after": errors[1][0]},
         "reliability": {"before": errors[0][1], "after": errors[1][1]},
-        "presence": detection(
+        "presence": told(
+            "presence_threshold",
             [answer["similarity"] for answer in present],
             [answer["similarity"] for answer in absent],
-            None if finds else saved["presence_threshold"],
-            false_alarm_rate,
         ),
-        "one_voice": detection(
-            alike, unlike, None if finds else saved["one_voice_threshold"], false_alarm_rate
-        ),
+        "one_voice": told("one_voice_threshold", alike, unlike),
     }
 
 

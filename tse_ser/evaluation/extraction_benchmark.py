@@ -58,8 +58,14 @@ def main(argv: Sequence[str] | None = None) -> None:
     arguments = _parse(argv)
     sets = yaml.safe_load(arguments.sets.read_text(encoding="utf-8"))
     rows: list[dict[str, Any]] = []
-    for name in arguments.extractors:
-        extract, display_name = load_extractor(name)
+    loaded = [load_extractor(name) for name in arguments.extractors]
+    names = [display_name for _, display_name in loaded]
+    twice = sorted({name for name in names if names.count(name) > 1})
+    if twice:
+        raise ValueError(
+            f"two extractors would both be called {twice[0]} in the table: rename the folder of one"
+        )
+    for extract, display_name in loaded:
         for set_name, keywords in sets.items():
             rows += score(extract, set_name, keywords, arguments.corpus_dir, display_name)
     arguments.output_dir.mkdir(parents=True, exist_ok=True)

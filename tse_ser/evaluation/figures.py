@@ -127,8 +127,9 @@ def si_sdri_curves(results: Results, num_bins: int = NUM_BINS) -> pd.DataFrame:
     for _, own in chosen.groupby("test", sort=False):
         if len(own) >= num_bins:
             order = own.sort_values(["si_sdri_db", "label"])
-            # A bin mixes folds and seeds: its stratum is the class alone, each row for itself.
-            order = order.assign(fold=0, unit=np.arange(len(order)).astype(str))
+            # A bin mixes folds: its stratum is the class alone. Seeds of an utterance are one.
+            units = order["fold"].astype(str) + "/" + order["unit"].astype(str)
+            order = order.assign(fold=0, unit=units)
             for rows in np.array_split(np.arange(len(order)), num_bins):
                 part = order.iloc[rows]
                 x = float(part["si_sdri_db"].mean())

@@ -161,6 +161,9 @@ def _differences_table(results: Results, paper: Mapping[str, Any]) -> Table:
         (first, second), papers = zip(*sides, strict=True)
         row = {"Difference": difference["text"], "Unit": difference["unit"], "Ours": ""}
         values = pd.DataFrame()
+        # A test may have folds of its own: what is compared is what both have.
+        runs = ["fold", "seed"]
+        first, second = first.merge(second[runs]), second.merge(first[runs])
         if len(first) and len(second):
             row["Ours"] = f"{factor * (first[metric].mean() - second[metric].mean()):+.2f}"
             values = _paired(results, first, second, in_decibels=in_decibels)

@@ -18,6 +18,7 @@ from modeling import EXTRACTORS
 from tse_ser import resources
 from tse_ser.conversion.checkpoint_card import PIPELINE_TAGS, TITLES, usage
 from tse_ser.paper import PROTOCOLS
+from tse_ser.publishing.calibration import Calibration, read_calibration
 from tse_ser.publishing.corpora import Corpus, find_corpora, known_facts, titles
 from tse_ser.publishing.errors import PublishingError
 from tse_ser.publishing.licenses import UNKNOWN, License, LicensedPart, choose_license
@@ -72,14 +73,18 @@ class CardFacts:
     sampling_rate: int  # in Hz
     labels: tuple[str, ...]  # emotions; empty of an extractor
     license: License  # of the weights
-    languages: tuple[str, ...]  # of the target speakers, ISO 639-1 codes
+    languages: tuple[str, ...]  # of the speech it heard as targets, ISO 639-1 codes
     corpora: tuple[Corpus, ...]  # that it heard, in this training or an earlier one
     parts: tuple[LicensedPart, ...]  # parts with weights of others
     stages: tuple[str, ...]  # trainings in words, the earliest first
     base_models: tuple[str, ...]  # hub ids
     results: tuple[Result, ...]  # empty only where the model was not evaluated
     samples: Samples | None  # recordings in the repository
-    chooses_by_similarity: bool = False  # an extractor that hears the enrollment only to choose
+    chooses_by_similarity: bool = False  # its extractor hears the enrollment only to choose
+    chooses_in_projection: bool = False  # and compares voices in a projection that was learned
+    notices_absence: bool = False  # it says where the enrolled speaker is not heard
+    calibration: Calibration | None = None  # what its answers are worth
+    limits: tuple[str, ...] = ()  # what its makers found that it cannot do, in sentences
     dtype: str | None = None  # what the weights were rounded to, after they were measured
     benchmark: str = ""  # table of the extraction benchmark; empty where it did not run
 
@@ -107,7 +112,7 @@ def collect_facts(
         PublishingError: a fact is missing; the message says where it comes from.
     """
     config = model.config
-    extractor = _title(getattr(config, "extractor_config", config).model_type)
+    extractor_config = getattr(config, "extractor_config", config)
     lineage = read_lineage(model_dir, options.earlier_stages, options.base_model)
     corpora = find_corpora(
         (name for stage in lineage.stages for name in corpora_of(stage)), options.descriptions
@@ -118,20 +123,26 @@ def collect_facts(
         repo_id=repo_id,
         model_type=config.model_type,
         title=f"{_title(config.model_type)}: {repo_id.split('/')[-1]}",
-        extractor=extractor,
+        extractor=_title(extractor_config.model_type),
         usage=usage(config, repo_id),
         num_parameters=sum(one.numel() for one in model.parameters()),
         sampling_rate=config.sampling_rate,
         labels=_labels(config),
         license=choose_license([*(one.part for one in corpora), *parts], options.given_license),
-        languages=tuple(sorted({one for corpus in targets for one in corpus.languages})),
+        languages=tuple(
+            sorted({*options.languages, *(one for each in targets for one in each.languages)})
+        ),
         corpora=corpora,
         parts=parts,
         stages=tuple(describe_stage(published_facts(stage)) for stage in lineage.stages),
         base_models=lineage.base_models,
         results=_results(model_dir, config.model_type, options),
         samples=options.samples,
-        chooses_by_similarity=getattr(config, "output_choice", "order") == "similarity",
+        chooses_by_similarity=getattr(extractor_config, "output_choice", "order") == "similarity",
+        chooses_in_projection=getattr(extractor_config, "similarity_projection", False),
+        notices_absence=getattr(config, "presence_threshold", None) is not None,
+        calibration=read_calibration(options.calibration, config),
+        limits=options.limits,
         dtype=options.dtype,
         benchmark=_benchmark(repo_id, config.model_type, options),
     ), lineage
@@ -268,7 +279,12 @@ def _templates() -> jinja2.Environment:
         keep_trailing_newline=True,
         autoescape=False,
     )
-    templates.filters |= {"figure": _figure, "number": number}
+    templates.filters |= {
+        "figure": _figure,
+        "number": number,
+        "points": lambda share: f"{100 * share:.1f}",
+        "percent": lambda share: f"{100 * share:.0f}",
+    }
     templates.globals |= {"corpora": titles, "snr_words": snr_words, "span": span}
     return templates
 

@@ -52,6 +52,7 @@ class License:
     id: str  # identifier, such as `cc-by-4.0`, or `other`
     name: str | None = None  # name of an `other` licence
     link: str | None = None  # where the text of an `other` licence is
+    note: str | None = None  # what an `other` licence comes to, in a sentence
 
     def __str__(self) -> str:
         return self.id if self.name is None else f"{self.name} ({self.link})"

@@ -15,7 +15,7 @@ from tse_ser.publishing.corpora import known_facts
 from tse_ser.publishing.errors import PublishingError
 from tse_ser.saving import CONVERSION_FACTS_NAME
 from tse_ser.saving import TRAINING_FACTS_NAME as FACTS_NAME
-from tse_ser.training.facts import EARLIER_KEY, PROTOCOL_ARGUMENTS
+from tse_ser.training.facts import EARLIER_KEY, PLACES, PROTOCOL_ARGUMENTS
 
 # The arguments of a training that name our own models.
 STAGE_ARGUMENTS = ("model_name_or_path", "extractor_name_or_path", "classifier_name_or_path")
@@ -32,13 +32,9 @@ MODEL_FACTS = (
     *("extraction_loss_weight", "classification_loss_weight"),
 )
 MACHINE_FACTS = ("cpu", "cores", "gpu")
-# Options of the data that name folders; whether there was noise, and a recipe, is told.
-PRIVATE_DATA = (
-    *("corpus_dir", "corpus_dirs", "cache_dir", "denoised_dir"),
-    *("librimix_metadata_dir", "librispeech_dir"),
-)
 CORPUS_NAMES = ("targets", "interferers")
-NAMED_OTHERWISE = {*PRIVATE_DATA, *CORPUS_NAMES, "noise_dir", "config"}
+# Whether there was noise, and a recipe, is told.
+NAMED_OTHERWISE = {*PLACES, *CORPUS_NAMES, "noise_dir", "config"}
 DATA_FACTS = tuple(one.name for one in fields(RecipeOptions) if one.name not in NAMED_OTHERWISE)
 # Words and numbers as options, versions and processors have them; no path has only these.
 PLAIN_TEXT = re.compile(r"[^/\\~]*")

@@ -56,12 +56,20 @@ class PublishingOptions:
     license: str | None = option(None, "By default the freest that the training data allow.")
     license_name: str | None = option(None, "Name of --license other.")
     license_link: str | None = option(None, "Address of the text of --license other.")
+    license_note: str | None = option(None, "Of --license other, in a sentence for the card.")
     base_model: tuple[str, ...] = option((), "Hub ids of models of others that this one builds on.")
     earlier_stages: tuple[Path, ...] = option(
         (), "Folders of the trainings before, where they were moved."
     )
     describe: tuple[str, ...] = option(
         (), "What recordings of your own are: NAME=TEXT, such as 'folder=40 hours of ...'."
+    )
+    languages: tuple[str, ...] = option(
+        (), "Those of your own recordings, as ISO 639-1 codes such as 'pl'."
+    )
+    limits: tuple[str, ...] = option((), "What this model cannot do, a sentence each.")
+    calibration: tuple[Path, ...] = option(
+        (), "What tse_ser.evaluation.calibration wrote of this model: validation, and test."
     )
     dtype: Literal["float16", "bfloat16"] | None = option(None, "Round the weights: half the size.")
     sample_mixture: Path | None = option(None, "Audio to try the model on.")
@@ -95,7 +103,7 @@ class PublishingOptions:
         """The user's choice, if any."""
         if self.license is None:
             return None
-        return License(self.license, self.license_name, self.license_link)
+        return License(self.license, self.license_name, self.license_link, self.license_note)
 
     @property
     def samples(self) -> Samples | None:

@@ -127,23 +127,25 @@ def upload(folder: Path, options: PushOptions) -> CommitInfo:
     Args:
         folder (`Path`): what `build_folder` built.
         options (`PushOptions`): where it goes. Repository and branch are made where they are not
-            there; a public repository is refused unless it is to be one.
+            there; one that is there has to be as public as was asked for.
 
     Returns:
         `CommitInfo`: with the address of the commit.
 
     Raises:
         PublishingError: the folder must not be published, the repository is public where a private
-            one was asked for, or the Hub did not take the commit: it is then as it was before.
+            one was asked for or the other way round, or the Hub did not take the commit: it is then
+            as it was before.
     """
     repo_id, repo_type, revision = options.repo_id, options.repo_type, options.revision
     check_repository(folder, repo_type)
     api = HfApi(library_name="tse-ser")
     try:
         api.create_repo(repo_id, repo_type=repo_type, private=not options.public, exist_ok=True)
-        if not options.public and not api.repo_info(repo_id, repo_type=repo_type).private:
+        if bool(api.repo_info(repo_id, repo_type=repo_type).private) == options.public:
+            seen, flag = ("private", "Leave out") if options.public else ("public", "Say")
             raise PublishingError(
-                f"--repo_id {repo_id}: that repository is public. Say --public, or name another"
+                f"--repo_id {repo_id}: that repository is {seen}. {flag} --public, or name another"
             )
         if revision is not None:
             api.create_branch(repo_id, repo_type=repo_type, branch=revision, exist_ok=True)

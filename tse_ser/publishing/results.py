@@ -15,7 +15,7 @@ from tse_ser.paper import BEST_ON_TEST, paper_results, row_key
 from tse_ser.publishing.corpora import base_name, find_corpora, listed, titles
 from tse_ser.publishing.errors import PublishingError
 from tse_ser.publishing.lineage import DATA_FACTS, plain_values, read_json
-from tse_ser.publishing.training_description import snr_words
+from tse_ser.publishing.training_description import snr_words, span
 
 TASK_NAMES = {
     "audio-classification": "Speech emotion recognition",
@@ -155,12 +155,19 @@ def _test_set(cell: Mapping[str, Any]) -> str:
     if cell["condition"] != "noisy":
         return ", ".join([targets, cell["condition"], *low_passed])
     gender, speakers = cell.get("gender_state", "any"), cell.get("num_speakers") or [2]
+    enrollment = cell.get("enrollment_emotion", "neutral")
+    emotions = cell.get("interferer_emotions") or ()
+    pauses = cell.get("target_pause_range_seconds") or (0.0, 0.0)
+    noise_db = cell.get("noise_snr_range_db") or (0.0, 0.0)
     # What is not as in the paper's plain mixtures of two speakers.
     more = {
         f"{gender} gender": gender != "any",
         f"{' to '.join(map(str, speakers))} speakers": list(speakers) != [2],
-        "noise": bool(cell.get("noise_dir")),
+        f"interferers {' or '.join(emotions)}": bool(emotions),
+        f"noise at {span(noise_db)}": bool(cell.get("noise_dir")),
         "rooms": cell.get("reverberation", "none") != "none",
+        f"pauses of {span(pauses, 's')} around the target": pauses[-1] > 0,
+        f"enrollment {enrollment or 'of any emotion'}": enrollment != "neutral",
         f"target absent in {cell.get('absent_share', 0):.0%}": cell.get("absent_share", 0) > 0,
     }
     words = [f"{targets} with {titles(cell['interferers'])} at {snr_words(cell)}"]

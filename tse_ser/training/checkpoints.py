@@ -8,6 +8,7 @@ import re
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 
@@ -49,12 +50,38 @@ def find_resume_checkpoint(resume_from_checkpoint: str | None, output_dir: str) 
     return resume_from_checkpoint
 
 
-def check_run_shape(checkpoint: str, shape: Mapping[str, int]) -> None:
-    """Refuses to resume where the checkpoint's step would be another place in the epoch, as an
-    update of that training had another number of examples, or an epoch; `shape` is that of this
-    run, `tse_ser.training.trainer.run_shape`."""
+def check_same_run(checkpoint: str, shape: Mapping[str, int], settings: Mapping[str, Any]) -> None:
+    """Refuses to resume from another training.
+
+    Args:
+        checkpoint (`str`): the folder.
+        shape (`Mapping[str, int]`): `tse_ser.training.trainer.run_shape` of this run. Where an
+            update had another number of examples, or an epoch, the checkpoint's step would be
+            another place in the epoch.
+        settings (`Mapping`): `tse_ser.training.facts.run_settings` of this run: data, model and
+            optimisation.
+
+    Raises:
+        CheckpointError: one of them was another; the message names it.
+    """
     state = json.loads((Path(checkpoint) / "trainer_state.json").read_text(encoding="utf-8"))
-    kept = state.get("stateful_callbacks", {}).get("RunShape", {})
+    kept = state.get("stateful_callbacks", {})
+    _check_settings(checkpoint, kept.get("RunSettings", {}).get("args", {}), settings)
+    _check_shape(checkpoint, kept.get("RunShape", {}), shape)
+
+
+def _check_settings(checkpoint: str, kept: Mapping[str, Any], settings: Mapping[str, Any]) -> None:
+    written = kept.get("settings", {})
+    for name, value in settings.items():
+        # An option that came later than the checkpoint says nothing about it.
+        if name in written and written[name] != value:
+            raise CheckpointError(
+                f"{checkpoint}: its training had {name} {written[name]!r}, this one has {value!r}: "
+                f"give it the same options, or start anew in another --output_dir"
+            )
+
+
+def _check_shape(checkpoint: str, kept: Mapping[str, Any], shape: Mapping[str, int]) -> None:
     written = kept.get("attributes", {}).get("shape")
     if not written:
         logger.warning("%s does not tell how many examples an update had", checkpoint)

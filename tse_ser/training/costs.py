@@ -141,6 +141,7 @@ class CostEstimator:
             return self._sizes[source][part]
         if source is not None:
             config = AutoConfig.from_pretrained(source, local_files_only=True)
+            config = getattr(config, f"{part}_config", config)  # of a joint model
         elif part == "extractor":
             config = read_config(str(model.extractor_config), TdSpeakerBeamConfig)
         else:

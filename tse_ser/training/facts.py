@@ -37,6 +37,31 @@ PROTOCOL_ARGUMENTS = (
     "metric_for_best_model",
     "early_stopping_patience",
 )
+# Options of the data that say where things lie.
+PLACES = (
+    *("corpus_dir", "corpus_dirs", "cache_dir", "denoised_dir"),
+    *("librimix_metadata_dir", "librispeech_dir"),
+)
+# What a training may be resumed with another value of: where things lie, how long it goes on, and
+# how an update is divided, which is compared as a whole.
+FREE_TO_CHANGE = {
+    *(*PLACES, "noise_dir", "strict_corpora"),
+    *("num_train_epochs", "max_steps", "early_stopping_patience"),
+    *("per_device_train_batch_size", "gradient_accumulation_steps"),
+}
+
+
+def run_settings(options: TrainingOptions) -> dict[str, Any]:
+    """What a training has to share with the one that it is resumed from, plain values by option; of
+    a path the last name."""
+    chosen = {**asdict(options.model), **data_facts(options.data), **_training_options(options)}
+    values = {
+        name: Path(value).name if isinstance(value, str) and "/" in value else value
+        for name, value in chosen.items()
+        if name not in FREE_TO_CHANGE
+    }
+    # As a checkpoint has them: lists in place of tuples.
+    return dict(json.loads(json.dumps(values)))
 
 
 def training_facts(
@@ -61,13 +86,11 @@ def training_facts(
     Returns:
         `dict[str, Any]`: plain values, ready for JSON.
     """
-    training = {name: getattr(options.training, name) for name in PROTOCOL_ARGUMENTS}
-    training["condition"] = options.data.condition
     return {
         "recipe": options.data.config,
         "model": asdict(options.model),
         "data": data_facts(options.data),
-        "training": {key: getattr(value, "value", value) for key, value in training.items()},
+        "training": _training_options(options),
         "num_processes": options.training.world_size,
         **measured,
         "minutes": round(minutes, 2),
@@ -98,6 +121,12 @@ def write_facts(facts: Mapping[str, Any], output_dir: str | Path) -> Path:
         facts = {**facts, EARLIER_KEY: earlier}
     path.write_text(json.dumps(facts, indent=2) + "\n", encoding="utf-8")
     return path
+
+
+def _training_options(options: TrainingOptions) -> dict[str, Any]:
+    values = {name: getattr(options.training, name) for name in PROTOCOL_ARGUMENTS}
+    values["condition"] = options.data.condition
+    return {name: getattr(value, "value", value) for name, value in values.items()}
 
 
 def _first(history: Iterable[dict[str, float]], key: str) -> dict[str, float] | None:

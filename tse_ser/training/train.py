@@ -9,6 +9,7 @@ Writes the model, its feature extractor and `training_facts.json` into `--output
 from __future__ import annotations
 
 import contextlib
+import copy
 import errno
 import gc
 import json
@@ -35,13 +36,13 @@ from tse_ser.options import (
 )
 from tse_ser.training.best_on_test import OPTIMISTIC, BestOnTest, best_on_test_facts
 from tse_ser.training.build_model import build_model
-from tse_ser.training.checkpoints import CheckpointError, check_run_shape, find_resume_checkpoint
+from tse_ser.training.checkpoints import CheckpointError, check_same_run, find_resume_checkpoint
 from tse_ser.training.collator import TseSerCollator
-from tse_ser.training.facts import training_facts, write_facts
+from tse_ser.training.facts import run_settings, training_facts, write_facts
 from tse_ser.training.frame_statistics import fit_new_classifier
 from tse_ser.training.load_datasets import Examples, load_datasets
 from tse_ser.training.speaker_embeddings import SpeakerEmbeddingCache
-from tse_ser.training.trainer import TseSerTrainer
+from tse_ser.training.trainer import RunSettings, TseSerTrainer
 
 logger = logging.getLogger("train")
 
@@ -120,7 +121,7 @@ def train(argv: Sequence[str] | None = None) -> None:
             # A checkpoint holds them.
             fit_new_classifier(model, options.model, datasets[0], trainer.data_collator)
         else:
-            check_run_shape(checkpoint, trainer.run_shape)
+            check_same_run(checkpoint, trainer.run_shape, run_settings(options))
         trainer.train(resume_from_checkpoint=checkpoint)
         save(trainer, options)
 
@@ -212,7 +213,7 @@ def build_trainer(
         train_dataset=train_dataset,
         eval_dataset=eval_dataset,
         processing_class=feature_extractor,
-        callbacks=choose_callbacks(options),
+        callbacks=[*choose_callbacks(options), RunSettings(run_settings(options))],
     )
 
 
@@ -223,8 +224,11 @@ def embedding_cache(
     extractor: Any = getattr(model, "extractor", model)
     if getattr(extractor.config, "speaker_encoder", None) is None:
         return None
+    # The trainer takes the model to its device, and enrollments stay on the processor, where the
+    # collator runs: in a process of its own, maybe. Both encoders are frozen, and the same.
+    on_processor = copy.deepcopy(extractor).eval()
     return SpeakerEmbeddingCache(
-        extractor.get_speaker_embeddings,
+        on_processor.get_speaker_embeddings,
         lambda enrollment: feature_extractor([enrollment], return_tensors="np")["input_values"][0],
     )
 

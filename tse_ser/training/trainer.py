@@ -152,6 +152,21 @@ class RunShape(TrainerCallback, ExportableState):
         return {"args": {}, "attributes": {"shape": self.shape}}
 
 
+class RunSettings(TrainerCallback, ExportableState):
+    """Keeps the options of a training in its checkpoints, so that no other goes on from them.
+
+    Args:
+        settings (`dict`): `tse_ser.training.facts.run_settings`.
+    """
+
+    def __init__(self, settings: dict[str, Any]) -> None:
+        self.settings = settings
+
+    def state(self) -> dict[str, Any]:
+        """What a checkpoint keeps."""
+        return {"args": {"settings": self.settings}, "attributes": {}}
+
+
 def run_shape(args: TrainingArguments, num_train_examples: int) -> dict[str, int]:
     """What decides how many steps an epoch has.
 
