@@ -49,6 +49,9 @@ CLIPPED_SHARE = 1e-3
 CUT_SHARE = 0.98
 # Chunks that may follow an empty "data": other bytes there are sound that a killed recorder wrote.
 WAV_CHUNKS = (b"LIST", b"id3 ", b"ID3 ", b"fact", b"bext", b"JUNK", b"PEAK", b"cue ", b"smpl")
+# Lengths of "data" from here on are those of a recorder that writes into a pipe and does not know
+# them: all ones, the largest signed number, or this less a header (SoX, arecord).
+UNKNOWN_LENGTHS = 0x7FFFF000
 # Containers that libsndfile does not open, by their first bytes: phones, browsers, video.
 FOREIGN = {
     "m4a or mp4": lambda start: start[4:8] == b"ftyp",
@@ -57,6 +60,9 @@ FOREIGN = {
     "amr": lambda start: start[:5] == b"#!AMR",
     "wma": lambda start: start[:4] == b"0&\xb2u",
 }
+
+# Starts over with each call: pairs of rate in Hz and samples `(num_frames, num_channels)`.
+Blocks = Callable[[], Iterator[tuple[int, np.ndarray]]]
 
 
 @dataclass
@@ -124,8 +130,10 @@ def read_recording(
     check_channel(channel)
     with contextlib.ExitStack() as opened:
         source = _open(audio, sampling_rate, opened)
+        if max_seconds is not None:
+            source.blocks = _limited(source.blocks, max_seconds)
         weights, warnings = _channel_weights(source, channel)
-        waveform = _collect(source, weights, sampling_rate, max_seconds)
+        waveform = _collect(source, weights, sampling_rate)
     peak = max(float(waveform.max()), -float(waveform.min())) if waveform.size else 0.0
     if waveform.size == 0:
         raise AudioError("The recording is empty: pass one with speech.", "too_short")
@@ -176,7 +184,7 @@ class Source:
     """
 
     num_channels: int
-    blocks: Callable[[], Iterator[tuple[int, np.ndarray]]]
+    blocks: Blocks
     warnings: list[dict[str, Any]] = field(default_factory=list)
     is_full_scale: bool = True
 
@@ -243,27 +251,35 @@ def _decibel(ratio: float) -> float:
     return 10 * math.log10(max(ratio, 1e-12))
 
 
-def _collect(
-    source: Source, weights: np.ndarray, sampling_rate: int, max_seconds: float | None
-) -> np.ndarray:
+def _limited(blocks: Blocks, max_seconds: float) -> Blocks:
+    """The same blocks, until there are more than `max_seconds` of them."""
+
+    def limited() -> Iterator[tuple[int, np.ndarray]]:
+        seconds = 0.0
+        for rate, block in blocks():
+            seconds += len(block) / rate
+            if seconds > max_seconds:
+                raise AudioError(
+                    f"The recording is longer than {max_seconds:g} s: pass a shorter stretch of "
+                    "it, as a file that is complete.",
+                    "too_long",
+                )
+            yield rate, block
+
+    return limited
+
+
+def _collect(source: Source, weights: np.ndarray, sampling_rate: int) -> np.ndarray:
     """The weighted channels at one rate, in little more memory than they take in the end."""
     waveform = GrowingWaveform()
     resampler: Resampler | None = None
     rate_of_resampler = 0
-    seconds = 0.0
     for rate, block in source.blocks():
         if rate != rate_of_resampler:  # a file joined to one of another rate
             if resampler is not None:
                 waveform.append(resampler.flush())
             resampler = None if rate == sampling_rate else Resampler(rate, sampling_rate)
             rate_of_resampler = rate
-        seconds += len(block) / rate
-        if max_seconds is not None and seconds > max_seconds:
-            raise AudioError(
-                f"The recording is longer than {max_seconds:g} s: pass a shorter stretch of it, as "
-                "a file that is complete.",
-                "too_long",
-            )
         # What float32 cannot hold becomes infinite, which the feature extractor refuses.
         with np.errstate(over="ignore", invalid="ignore"):
             mono = (block @ weights).astype(np.float32)
@@ -378,7 +394,10 @@ def _open(audio: Any, sampling_rate: int, opened: contextlib.ExitStack) -> Sourc
     if isinstance(audio, dict):
         return _open_row(audio, opened)
     if hasattr(audio, "get_all_samples"):  # what an audio column of `datasets` decodes to
-        decoded = audio.get_all_samples()
+        try:
+            decoded = audio.get_all_samples()
+        except RuntimeError as error:
+            raise _no_audio("The recording cannot be decoded", error) from error
         return _array_source(decoded.data, decoded.sample_rate)
     if isinstance(audio, (np.ndarray, torch.Tensor)):
         return _array_source(audio, sampling_rate)
@@ -701,8 +720,7 @@ def _wav_parts(file: BinaryIO, size: int) -> tuple[list[FilePart], bool]:
             file.seek(data_at)
             unfinished = data_size == 0 and left > 0 and file.read(4) not in WAV_CHUNKS
             if unfinished or data_size > left:
-                # Lengths of all ones are those of a recorder that writes into a pipe.
-                cut |= data_size not in (0, 0xFFFFFFFF, 0x7FFFFFFF) or unfinished
+                cut |= unfinished or data_size < UNKNOWN_LENGTHS
                 stop = size
                 patches = {
                     4: struct.pack("<I", min(size - start - 8, 2**32 - 1)),

@@ -5,6 +5,7 @@ A model hears in use what it heard in training: both go through this code, with 
 are saved beside the weights.
 """
 
+import inspect
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
@@ -224,6 +225,12 @@ class TseSerFeatureExtractor(FeatureExtractionMixin):
         return float(np.sqrt(energy / len(waveform))) or 1.0
 
     @property
+    def settings(self) -> dict[str, Any]:
+        """The arguments that this was made with."""
+        names = inspect.signature(TseSerFeatureExtractor).parameters
+        return {name: getattr(self, name) for name in names if name != "kwargs"}
+
+    @property
     def _activity_settings(self) -> SpeechActivitySettings:
         return SpeechActivitySettings(
             range_db=self.speech_range_db, max_pause_seconds=self.max_pause_seconds
@@ -319,7 +326,9 @@ def high_pass(
     low_pass = np.sinc(2 * cutoff_hz / sampling_rate * times) * np.blackman(2 * reach + 3)[1:-1]
     low_pass /= low_pass.sum()
     # In one block where it suffices: training filters thousands of short waveforms.
-    block = min(FILTER_BLOCK, 2 ** (len(waveform) + 4 * reach).bit_length())
+    # It holds the filter at least twice, which is long where the cut-off is low.
+    block = max(FILTER_BLOCK, 2 ** (4 * reach).bit_length())
+    block = min(block, 2 ** (len(waveform) + 4 * reach).bit_length())
     response = np.fft.rfft(low_pass, block)
     step = block - 2 * reach
     offset = float(waveform.mean(dtype=np.float64))

@@ -71,12 +71,12 @@ def check_recording(values: Tensor, mask: Tensor | None, min_samples: int, windo
 
 
 def context_frames(model: Any) -> int:
-    """Frames on either side of a frame that a mask estimator with look-ahead takes into account."""
+    """Frames on the wider side of a frame that a mask estimator takes into account."""
     if isinstance(model.mask_estimator, RecurrentNetwork):
         # What a recurrent layer remembers has no end; beyond this it changes next to nothing.
         return round(RECURRENT_CONTEXT_SECONDS / model.config.hop_seconds)
     return sum(
-        (module.kernel_size[0] // 2) * module.dilation[0]
+        max(-module.offsets[0], module.offsets[-1])
         for module in model.mask_estimator.modules()
         if isinstance(module, DilatedDepthwiseConv)
     )

@@ -41,8 +41,10 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, IterableDataset
 from transformers import AutoModelForAudioClassification, Pipeline
+from transformers.utils import logging
 
 from .audio_reading import check_channel, is_rate_and_waveform, name_of, read_recording
+from .configuration_tse_ser import CALIBRATED
 from .feature_extraction_tse_ser import PreparedWaveform
 from .input_checks import AudioError
 from .stretches import spread_stretches
@@ -53,8 +55,9 @@ from .target_recognition import (
     TargetRecognizer,
     mixture_of,
 )
-from .voices import enroll, load_voice, save_voice
+from .voices import EnrolledVoice, enroll, load_voice, save_voice
 
+logger = logging.get_logger(__name__)
 VOICE_NAME = re.compile(r"[\w-]+")
 # One task name, so that the widget and `pipeline("audio-classification", ...)` find it as well.
 TASK = "audio-classification"
@@ -68,7 +71,12 @@ UNCERTAIN_BELOW = 0.5
 # Of an enrollment: less speech than this knows a voice badly.
 GOOD_ENROLLMENT_SECONDS = 2.0
 PEAK = 0.99
+# What is wrong with one input of several, which must not cost the others; of a single one it is
+# raised. Decoders of others raise `RuntimeError`, as models do where memory does not suffice.
+INPUT_ERRORS = (ValueError, OSError, RuntimeError, MemoryError)
 Voices = str | os.PathLike | Mapping[str, Tensor]
+# An array is one recording too: of several channels, where it has two dimensions.
+ONE_RECORDING = (str, os.PathLike, bytes, bytearray, Mapping, EnrolledVoice, np.ndarray, Tensor)
 
 # Its annotations contradict what it takes: the flags below, any feature extractor, own parameters.
 BasePipeline: Any = Pipeline
@@ -81,7 +89,7 @@ class TargetSpeakerEmotionPipeline(BasePipeline):
     An input is one of
 
     - `{"mixture": audio, "enrollment": audio}`: the target speaker is the one of the enrollment, or
-      of a list of several;
+      of a list of several, or of what `voice_of` gave, which spares hearing them for each mixture;
     - `{"mixture": audio, "voice": "alice"}`: a voice enrolled before, see `enroll`, or a speaker
       embedding `(1, embedding_size)` in place of its name;
     - `audio` alone, as a widget sends it, or a row with an `audio` column: the speaker of `voice=`,
@@ -169,22 +177,44 @@ class TargetSpeakerEmotionPipeline(BasePipeline):
             `torch.Tensor` of shape `(1, embedding_size)`: the speaker embedding.
 
         Raises:
-            ValueError: a name that could not name a file, or audio that cannot be used.
+            ValueError: a name that could not name a file, or audio that cannot be used, as where
+                it holds too little speech.
         """
         if not (isinstance(name, str) and VOICE_NAME.fullmatch(name)):
             raise ValueError(f"A voice is named by letters, digits, _ and -, not {name!r}.")
-        embedding, _ = self.voice_of(recordings, channel)
+        voice = self.voice_to_keep(recordings, channel)
+        for warning in voice.warnings:
+            logger.warning("Voice %r: %s", name, warning["message"])
         if self._voices_dir is not None:
             self._voices_dir.mkdir(parents=True, exist_ok=True)
-            save_voice(self._voices_dir / f"{name}.safetensors", embedding, self.model, name)
-        self.voices[name] = embedding
-        return embedding
+            save_voice(self._voices_dir / f"{name}.safetensors", voice.embedding, self.model, name)
+        self.voices[name] = voice.embedding
+        return voice.embedding
+
+    def voice_to_keep(
+        self, recordings: Any, channel: int | str = "mean", max_seconds: float | None = None
+    ) -> EnrolledVoice:
+        """
+        As `voice_of`, for an embedding that is kept alone, without what is known of its recordings.
+
+        Raises:
+            ValueError: audio that cannot be used, or too little speech for any answer.
+        """
+        voice = self.voice_of(recordings, channel, max_seconds)
+        if voice.lacks_speech:
+            raise AudioError(
+                "The enrollment holds less than "
+                f"{self.feature_extractor.min_speech_seconds:g} s of speech, by which nobody can "
+                f"be told apart: enroll with {GOOD_ENROLLMENT_SECONDS:g} s or more, best calm.",
+                "too_short",
+            )
+        return voice
 
     def voice_of(
         self, recordings: Any, channel: int | str = "mean", max_seconds: float | None = None
-    ) -> tuple[Tensor, list[dict[str, Any]]]:
+    ) -> EnrolledVoice:
         """
-        A speaker embedding, and what was odd about the recordings it comes from.
+        Hear a speaker once, for many mixtures: `{"mixture": ..., "enrollment": voice}`.
 
         Args:
             recordings: one recording of the speaker alone, or a list of several.
@@ -192,7 +222,7 @@ class TargetSpeakerEmotionPipeline(BasePipeline):
             max_seconds (`float`, *optional*): refuse longer ones.
 
         Returns:
-            `torch.Tensor` of shape `(1, embedding_size)`, and warnings as in the class's details.
+            [`EnrolledVoice`]: its warnings will be in each answer, as if the recordings were there.
 
         Raises:
             ValueError: audio that cannot be used.
@@ -202,7 +232,25 @@ class TargetSpeakerEmotionPipeline(BasePipeline):
         with self.device_placement(), torch.no_grad():
             embedding = enroll(self.model, question.enrollments)
             self.recognizer.compare_parts(question)
-        return embedding, question.warnings
+        return EnrolledVoice(
+            embedding, question.warnings, question.lacks_enrollment_speech, question.enrollments
+        )
+
+    def check_options(self, **options: Any) -> None:
+        """
+        Refuse options that no input could be answered with, before any is decoded.
+
+        Raises:
+            ValueError: one is out of range.
+            TypeError: one is unknown.
+        """
+        self._sanitize_parameters(**options)
+
+    @property
+    def answer_settings(self) -> dict[str, Any]:
+        """All beside the weights that an answer depends on: of the front end and of the model."""
+        own = {name: self.recognizer.setting(name) for name in CALIBRATED}
+        return {**own, **self.feature_extractor.settings}
 
     def _sanitize_parameters(
         self,
@@ -281,6 +329,8 @@ class TargetSpeakerEmotionPipeline(BasePipeline):
         questions: Any = (_Questions if is_sized else _QuestionStream)(
             inputs, self._question_or_error, preprocess_params
         )
+        # Each worker would go through the whole of an iterator.
+        num_workers = num_workers if is_sized else min(num_workers, 1)
         for batch in DataLoader(
             questions, num_workers=num_workers, batch_size=batch_size, collate_fn=list
         ):
@@ -296,16 +346,14 @@ class TargetSpeakerEmotionPipeline(BasePipeline):
     ) -> Any:
         """The answer to one input; what is wrong with it is raised."""
         question = self.preprocess(inputs, **preprocess_params)
-        (finding,) = self.forward([question], **forward_params)
-        if finding.error is not None:
-            raise ValueError(finding.error)
+        (finding,) = self.forward([question], is_alone=True, **forward_params)
         return self.postprocess(finding, **postprocess_params)
 
     def _question_or_error(self, index: int, input_: Any, **parameters: Any) -> Question:
         try:
             return self.preprocess(input_, index=index, **parameters)
-        except (ValueError, OSError, MemoryError) as error:
-            return Question(index=index, error=str(error) or type(error).__name__)
+        except INPUT_ERRORS as error:
+            return Question(index=index, error=_in_words(error))
 
     def preprocess(
         self,
@@ -365,6 +413,12 @@ class TargetSpeakerEmotionPipeline(BasePipeline):
     def _add_enrollments(
         self, question: Question, enrollment: Any, channel: int | str, max_seconds: float | None
     ) -> None:
+        if isinstance(enrollment, EnrolledVoice):
+            question.embedding = enrollment.embedding
+            question.warnings += enrollment.warnings
+            question.lacks_enrollment_speech = enrollment.lacks_speech
+            question.enrollments = enrollment.enrollments
+            return
         several = [enrollment] if _is_one(enrollment) else list(enrollment)
         if not several:
             raise ValueError("The enrollment is an empty list: pass one recording or several.")
@@ -425,13 +479,17 @@ class TargetSpeakerEmotionPipeline(BasePipeline):
         questions: list[Question],
         window_seconds: float | None = None,
         return_mixture: bool = False,
+        is_alone: bool = False,
     ) -> list[Finding]:
-        """What the models make of several questions; an error is that of its question alone."""
+        """What the models make of several questions; an error is that of its question alone, and
+        raised where it `is_alone`."""
         try:
             return self.recognizer.findings(questions, window_seconds, return_mixture)
-        except (ValueError, RuntimeError, MemoryError) as error:
+        except INPUT_ERRORS as error:
+            if is_alone:
+                raise
             if len(questions) == 1:
-                return [Finding(questions[0], error=str(error) or type(error).__name__)]
+                return [Finding(questions[0], error=_in_words(error))]
         return [
             finding
             for question in questions
@@ -542,7 +600,11 @@ class _Questions(Dataset):
         return len(self.inputs)
 
     def __getitem__(self, index: int) -> Question:
-        return self.prepare(index, self.inputs[index], **self.parameters)
+        try:
+            input_ = self.inputs[index]
+        except INPUT_ERRORS as error:  # of a row that is decoded when it is asked for
+            return Question(index=index, error=_in_words(error))
+        return self.prepare(index, input_, **self.parameters)
 
 
 class _QuestionStream(IterableDataset):
@@ -559,11 +621,15 @@ class _QuestionStream(IterableDataset):
 def _is_one(inputs: Any) -> bool:
     """Whether this is one recording, or one dict of them."""
     return (
-        isinstance(inputs, (str, os.PathLike, bytes, bytearray, Mapping, np.ndarray, Tensor))
+        isinstance(inputs, ONE_RECORDING)
         or is_rate_and_waveform(inputs)
         or hasattr(inputs, "get_all_samples")
         or callable(getattr(inputs, "read", None))
     )
+
+
+def _in_words(error: BaseException) -> str:
+    return str(error) or type(error).__name__
 
 
 def _in_place(finding: Finding, values: np.ndarray) -> np.ndarray:

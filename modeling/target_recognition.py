@@ -64,8 +64,8 @@ class Question:
         mixture: filtered and cut to its speech, at unit level.
         level: that of the mixture as it came.
         enrollments: waveforms of the target speaker at unit level, each `(num_samples,)`.
-        embedding (`torch.Tensor` of shape `(1, embedding_size)`, *optional*): of an enrolled voice,
-            in place of `enrollments`.
+        embedding (`torch.Tensor` of shape `(1, embedding_size)`, *optional*): of a voice that was
+            enrolled before, or of `enrollments` once they were heard.
         enrolled_by_itself: whether the mixture is its own enrollment.
         warnings: what was odd about the recordings.
         lacks_enrollment_speech: whether the enrollment holds too little speech.
@@ -149,7 +149,7 @@ class TargetRecognizer:
         return float(self.classifier.config.max_duration_seconds)
 
     def setting(self, name: str) -> Any:
-        """A setting that came with the model, None without it."""
+        """One of `CALIBRATED` that came with the model, None without it."""
         return getattr(self.model.config, name, None)
 
     def findings(
@@ -207,7 +207,9 @@ class TargetRecognizer:
         if question.embedding is not None:
             return question.embedding.to(self.device, self.extractor.dtype)
         self.compare_parts(question)
-        return enroll(self.model, question.enrollments)
+        # Kept, as a question is asked again where another one of its batch fails.
+        question.embedding = enroll(self.model, question.enrollments)
+        return question.embedding
 
     def compare_parts(self, question: Question) -> None:
         """Warn where parts of an enrollment are less alike than those of one voice."""

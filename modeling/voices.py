@@ -2,6 +2,7 @@
 
 import copy
 from collections.abc import Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,26 @@ PROBE_SEED, PROBE_SECONDS = 20, 2.0
 # Rounding to bfloat16 and back moves the probe by less than this part of it, a training by more.
 PROBE_TOLERANCE = 0.02
 POWER_FLOOR = 1e-8
+
+
+@dataclass
+class EnrolledVoice:
+    """
+    A speaker who was enrolled once, for many mixtures.
+
+    Args:
+        embedding (`torch.Tensor` of shape `(1, embedding_size)`): of the speaker.
+        warnings: what was odd about the recordings, each `{"code", "message", "role"}`, and numbers
+            of its own.
+        lacks_speech: whether they hold too little speech for an answer.
+        enrollments: the recordings, prepared, each `(num_samples,)`: by them a mixture is noticed
+            that is its own enrollment.
+    """
+
+    embedding: Tensor
+    warnings: list[dict[str, Any]] = field(default_factory=list)
+    lacks_speech: bool = False
+    enrollments: list[np.ndarray] = field(default_factory=list)
 
 
 @torch.no_grad()
@@ -218,4 +239,11 @@ def _quoted(name: str | None) -> str:
     return f" ({name!r})" if name else ""
 
 
-__all__ = ["enroll", "load_voice", "probe_embedding", "save_voice", "speaker_similarity"]
+__all__ = [
+    "EnrolledVoice",
+    "enroll",
+    "load_voice",
+    "probe_embedding",
+    "save_voice",
+    "speaker_similarity",
+]

@@ -460,7 +460,7 @@ def test_what_cannot_work_is_said_in_one_line(
         ([*enroll, "--output", str(tmp_path / "alice.pt")], ".safetensors"),
         (extract_words(folder, tmp_path / "empty", tmp_path / "out"), "no recordings"),
         (extract_words(folder, tmp_path / "none", tmp_path / "out"), "no folder"),
-        (extract_words(folder, tmp_path, tmp_path), "must not be --input"),
+        (extract_words(folder, tmp_path, tmp_path), "is --input"),
         ([], "COMMAND"),
     ]
     for words, hint in cases:
@@ -475,6 +475,64 @@ def test_what_cannot_work_is_said_in_one_line(
     words[words.index("--model") + 1] = str(tmp_path / "different")
     assert main(words) == CANNOT
     assert "another model" in complaint(capsys)
+
+
+def test_what_is_odd_about_the_enrollment_is_said_by_every_command(
+    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    mixture = folder / "mixture.wav"
+    assert main(predict_words(folder, "--enrollment", mixture, "--json")) == ALL_FINE
+    printed = json.loads(capsys.readouterr().out)
+    assert "enrollment_is_mixture" in [warning["code"] for warning in printed["warnings"]]
+    little = write_speech(tmp_path / "little.wav", 1, 0.7)
+    assert main(predict_words(folder, "--enrollment", little, "--json")) == ALL_FINE
+    assert json.loads(capsys.readouterr().out)["answer"] == "not enough speech"
+    (tmp_path / "in").mkdir()
+    shutil.copy(mixture, tmp_path / "in" / "mixture.wav")
+    words = ["extract", "--model", str(folder / "whole"), "--input", str(tmp_path / "in")]
+    for enrollment, output in ((mixture, tmp_path / "one"), (little, tmp_path / "two")):
+        assert main([*words, "--enrollment", str(enrollment), "--output", str(output)]) == ALL_FINE
+    assert "enrollment_is_mixture" in table_rows(tmp_path / "one")[0]["warnings"]
+    assert table_rows(tmp_path / "two")[0]["answer"] == "not enough speech"
+    capsys.readouterr()
+    voice = tmp_path / "little.safetensors"
+    enroll = ["enroll", "--model", str(folder / "whole"), "--recordings", str(little)]
+    assert main([*enroll, "--output", str(voice)]) == CANNOT and not voice.exists()
+    assert "enroll with 2 s or more" in complaint(capsys)
+
+
+def test_a_link_to_nothing_is_a_file_that_cannot_be_used(
+    folder: Path, recordings: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    link, output = recordings / "gone.wav", tmp_path / "out"
+    link.symlink_to(tmp_path / "elsewhere.wav")
+    for _ in range(2):
+        assert main(extract_words(folder, recordings, output)) == SOME_FAILED
+    rows = {row["file"]: row for row in table_rows(output)}
+    assert rows["gone.wav"]["status"] == "failed" and "is no file" in rows["gone.wav"]["reason"]
+    assert len(rows) == 4 and sum(row["status"] == "ok" for row in rows.values()) == 3
+    write_speech(tmp_path / "elsewhere.wav", 9)
+    assert main(extract_words(folder, recordings, output)) == ALL_FINE
+
+
+def test_results_of_other_settings_of_one_model_are_not_mixed(
+    folder: Path, recordings: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    model = Path(shutil.copytree(folder / "whole", tmp_path / "model"))
+    words = [*extract_words(folder, recordings, tmp_path / "out"), "--model", str(model)]
+    assert main(words) == ALL_FINE
+    for name, change in (
+        ("config.json", {"temperature": 2.0}),
+        ("config.json", {"presence_threshold": 0.5}),
+        ("preprocessor_config.json", {"max_pause_seconds": 0.2}),
+    ):
+        before = (model / name).read_text()
+        (model / name).write_text(json.dumps(json.loads(before) | change))
+        capsys.readouterr()
+        assert main(words) == CANNOT
+        assert "another model" in complaint(capsys)
+        (model / name).write_text(before)
+    assert main(words) == ALL_FINE
 
 
 def test_two_recordings_never_share_an_output(
@@ -492,14 +550,20 @@ def test_results_inside_the_input_are_no_input(folder: Path, recordings: Path) -
         assert len(table_rows(output)) == 3
 
 
-def test_ctrl_c_is_told_apart(monkeypatch: Any, folder: Path, tmp_path: Path) -> None:
+def test_ctrl_c_is_told_apart(
+    monkeypatch: Any, folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     def interrupt(*_: Any) -> None:
         raise KeyboardInterrupt
 
     monkeypatch.setattr("tse_ser.cli.extract.extract_file", interrupt)
     words = extract_words(folder, folder / "recordings", tmp_path / "out")
     assert main(words) == INTERRUPTED
+    assert complaint(capsys) == "tse-ser: interrupted: the same command goes on"
     monkeypatch.undo()
+    monkeypatch.setattr("tse_ser.cli.predict.predict", interrupt)
+    assert main(predict_words(folder, "--enrollment", folder / "alice.wav")) == INTERRUPTED
+    assert complaint(capsys) == "tse-ser: interrupted"
     assert main(words) == ALL_FINE
 
 

@@ -128,6 +128,13 @@ def test_blocks_of_a_long_recording_meet_without_a_seam(monkeypatch: pytest.Monk
     assert np.abs(high_pass(waveform, 16000, 40.0) - expected).max() < 1e-5
 
 
+def test_a_low_cutoff_has_a_long_filter() -> None:
+    # Its filter is longer than a block of most recordings.
+    waveform = np.concatenate([np.zeros(800), babble(0, 2.0), np.zeros(800)]).astype(np.float32)
+    for offset in (0.0, 0.3):
+        assert np.abs(high_pass(waveform + np.float32(offset), 16000, 0.5) - waveform).max() < 1e-3
+
+
 def test_a_target_is_filtered_and_cut_as_its_mixture() -> None:
     target, pause = babble(0, 2.0), silence(2.0)
     target = np.concatenate([silence(1.0), target, pause, babble(1, 1.0), silence(1.0)])

@@ -23,6 +23,7 @@ from tiny_models import (
 from torch import Tensor
 
 from modeling import TdSpeakerBeamForSpeechExtraction, si_snr
+from modeling.long_recordings import pooled_copy
 
 EXACT_FORMS: list[dict[str, Any]] = [
     {"causal": True, "norm_type": "cln"},
@@ -134,6 +135,17 @@ def test_the_level_does_not_jump_between_windows_of_a_global_norm() -> None:
     )
     assert jump_db(alone) > 3 * jump_db(shared)
     assert jump_db(shared) < 1.5
+
+
+@pytest.mark.parametrize("causal", [True, False])
+def test_windows_of_a_global_norm_see_all_that_their_frames_depend_on(causal: bool) -> None:
+    # A causal filter looks back twice as far as one that looks to both sides.
+    model = tiny_extractor(norm_type="gln", causal=causal)
+    mixture, embedding = torch.randn(1, 8000), torch.randn(1, 16)
+    shared = pooled_copy(model, mixture, embedding, window=800)
+    expected = whole(shared, input_values=mixture, speaker_embeddings=embedding)
+    actual = model.extract(mixture, speaker_embeddings=embedding, window_seconds=0.05)
+    assert relative_error(actual, expected) < 1e-5
 
 
 @pytest.mark.parametrize("fields", WAYS, ids=name_of)

@@ -18,9 +18,12 @@ import torch
 from memory_meter import PeakTensorBytes
 from synthetic_speech import RATE, silence, speech
 from tiny_models import transparent_tse_ser
+from transformers.utils import logging
 
 from modeling import TargetSpeakerEmotionPipeline, TseSerFeatureExtractor
+from modeling.input_checks import AudioError
 from modeling.pipeline_tse_ser import ITSELF, NOT_ENOUGH_SPEECH, NOT_HEARD, UNCERTAIN
+from modeling.target_recognition import TargetRecognizer
 
 LABELS = ["neutral", "happy", "sad", "angry"]
 ENROLLMENT = speech(1, 4.0)
@@ -152,7 +155,10 @@ def test_batches_and_single_inputs_agree(recognize: TargetSpeakerEmotionPipeline
 
 def test_other_processes_prepare_the_same(recognize: TargetSpeakerEmotionPipeline) -> None:
     inputs = [asked(speech(index)) for index in range(3)]
-    assert recognize(inputs, num_workers=2, batch_size=2) == recognize(inputs, batch_size=2)
+    expected = recognize(inputs, batch_size=2)
+    assert recognize(inputs, num_workers=2, batch_size=2) == expected
+    # An iterator cannot be shared out: each process would go through all of it.
+    assert list(recognize(iter(inputs), num_workers=2, batch_size=2)) == expected
 
 
 def test_a_bad_item_is_an_entry_that_names_file_role_and_position(
@@ -346,6 +352,87 @@ def test_warnings_are_data() -> None:
     result = recognize({"mixture": speech(0), "enrollment": two}, details=True)
     assert codes(result) == ["two_voices"]
     assert recognize({"mixture": speech(0), "enrollment": two})[0]["warnings"]
+
+
+def test_a_voice_that_was_heard_once_answers_as_its_recordings() -> None:
+    recognize = pipeline_of(one_voice_threshold=0.999999, temperature=0.01)
+    mixture = speech(0, 2.0)
+    two = np.concatenate([speech(2, 3, pitch_hz=100), speech(3, 3, pitch_hz=230)])
+    for enrollment, code, answers in (
+        (ENROLLMENT, "two_voices", True),
+        (two, "two_voices", True),
+        (mixture, "enrollment_is_mixture", True),
+        (speech(1, 0.7), "little_enrollment_speech", False),
+    ):
+        expected = recognize({"mixture": mixture, "enrollment": enrollment}, details=True)
+        voice = recognize.voice_of(enrollment)
+        assert recognize({"mixture": mixture, "enrollment": voice}, details=True) == expected
+        assert code in codes(expected)
+        assert (expected["answer"] != NOT_ENOUGH_SPEECH) is answers
+
+
+def test_a_voice_is_kept_with_a_warning_or_not_at_all(
+    caplog: pytest.LogCaptureFixture, tmp_path: Path
+) -> None:
+    recognize = pipeline_of()
+    recognize(speech(0), voices=tmp_path)
+    with pytest.raises(AudioError, match=r"less than 0.5 s of speech.*enroll with 2 s") as caught:
+        recognize.enroll("alice", speech(1, 0.7))
+    assert caught.value.reason == "too_short" and not recognize.voices
+    logger = logging.get_logger("modeling.pipeline_tse_ser")
+    logger.addHandler(caplog.handler)
+    recognize.enroll("alice", speech(1, 2.0))
+    logger.removeHandler(caplog.handler)
+    assert "'alice': The enrollment holds 1.1 s of speech" in caplog.text
+
+
+def test_what_went_wrong_with_one_input_is_raised_as_it_is(
+    recognize: TargetSpeakerEmotionPipeline, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with pytest.raises(AudioError) as caught:
+        recognize(b"no audio")
+    assert caught.value.reason == "unreadable"
+
+    def broken(*_: Any, **__: Any) -> Any:
+        raise RuntimeError("out of memory")
+
+    monkeypatch.setattr(recognize.model.extractor, "forward", broken)
+    monkeypatch.setattr(recognize.model.extractor, "extract_in_parts", broken)
+    with pytest.raises(RuntimeError, match="out of memory"):
+        recognize(asked(speech(0)))
+    results = recognize([asked(speech(0)), asked(speech(1))])
+    assert [result["error"] for result in results] == ["out of memory"] * 2
+
+
+def test_a_batch_that_failed_warns_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    recognize = pipeline_of(one_voice_threshold=0.999999)
+    two = np.concatenate([speech(2, 3, pitch_hz=100), speech(3, 3, pitch_hz=230)])
+    extract = TargetRecognizer._extract
+
+    def refuses_batches(self: TargetRecognizer, findings: list[Any], *arguments: Any) -> None:
+        if len(findings) > 1:
+            raise RuntimeError("out of memory")
+        extract(self, findings, *arguments)
+
+    monkeypatch.setattr(TargetRecognizer, "_extract", refuses_batches)
+    inputs = [{"mixture": speech(index), "enrollment": two} for index in range(2)]
+    for result in recognize(inputs, batch_size=2, details=True):
+        assert codes(result) == ["two_voices"]
+
+
+def test_a_row_that_cannot_be_loaded_is_an_entry(recognize: TargetSpeakerEmotionPipeline) -> None:
+    class Rows(torch.utils.data.Dataset):
+        def __len__(self) -> int:
+            return 3
+
+        def __getitem__(self, index: int) -> Any:
+            if index == 1:
+                raise RuntimeError("Could not push packet to decoder")
+            return asked(speech(index))
+
+    results = list(recognize(Rows()))
+    assert results[1] == {"error": "Could not push packet to decoder", "index": 1}
+    assert len(results[0]) == len(results[2]) == 4
 
 
 def test_the_channel_can_be_chosen(recognize: TargetSpeakerEmotionPipeline) -> None:

@@ -77,6 +77,8 @@ def test_equal_steps_of_level_look_equal() -> None:
         (1.9, [0, 0.5, 1, 1.5]),
         (6.0, [0, 1, 2, 3, 4, 5, 6]),
         (30.0, [0, 5, 10, 15, 20, 25, 30]),
+        (100.0, [0, 20, 40, 60, 80, 100]),
+        (600.0, [0, 120, 240, 360, 480, 600]),
     ],
 )
 def test_times_are_round_and_few(seconds: float, ticks: list[float]) -> None:

@@ -37,7 +37,9 @@ def test_the_answer_is_that_of_the_pipeline(loaded: recognizer.Recognizer, tmp_p
     mixture, sample = files_of(loaded)
     expected = reference({"mixture": mixture, "enrollment": sample}, return_extracted=True)
     assert isinstance(expected, dict)
-    for voice in (sample, loaded.embed(sample)):
+    embedding, warnings = loaded.embed(sample)
+    assert set(warnings) <= {warning["message"] for warning in expected["warnings"]}
+    for voice in (sample, embedding):
         result = loaded.recognize(mixture, voice)
         assert list(result.separated) == EMOTIONS
         for entry in expected["emotions"]:

@@ -7,6 +7,7 @@ it is `{"error": what is wrong and how to mend it, "status": as in HTTP}`.
 """
 
 import base64
+import logging
 import math
 import struct
 import threading
@@ -23,8 +24,11 @@ PARAMETERS = ("top_k", "details", "return_extracted", "window_seconds", "channel
 FILE_STARTS = (b"RIFF", b"RF64", b"fLaC", b"OggS", b"ID3")
 AUDIO = "the bytes of a wav, flac, ogg or mp3 file, in JSON as base64"
 BAD_REQUEST, NOT_FOUND, TOO_LARGE, NO_AUDIO, UNUSABLE_AUDIO = 400, 404, 413, 415, 422
+SERVER_ERROR = 500
 # What the pipeline's errors say for programs; whatever else is wrong with audio is 422.
 STATUS_OF_REASON = {"too_long": TOO_LARGE, "unreadable": NO_AUDIO}
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -94,9 +98,10 @@ class EndpointHandler:
         try:
             inputs = check_inputs(data, self._limits)
             parameters = check_parameters(data.get("parameters"))
+            voice = parameters.pop("voice", None)
+            self._check_ranges(parameters)
         except RequestError as error:
             return error.answer()
-        voice = parameters.pop("voice", None)
         if isinstance(inputs, list):
             return [
                 self._answer(f"inputs[{index}]", item, voice, parameters)
@@ -113,12 +118,29 @@ class EndpointHandler:
                 )
         except RequestError as error:
             return error.answer()
-        except ValueError as error:  # the pipeline's word on audio that it cannot use
-            status = STATUS_OF_REASON.get(getattr(error, "reason", ""), UNUSABLE_AUDIO)
+        except ValueError as error:
+            # The pipeline's word on audio that it cannot use has a reason; on all else it has none.
+            reason = getattr(error, "reason", None)
+            status = STATUS_OF_REASON.get(reason, UNUSABLE_AUDIO) if reason else BAD_REQUEST
             return RequestError(f"{name}: {error}", status).answer()
+        except (RuntimeError, MemoryError):
+            # The other items of the request still get their answers.
+            logger.exception("%s could not be answered", name)
+            return RequestError(
+                f"{name}: the model failed, for want of memory perhaps: send a shorter stretch, or "
+                "look into the endpoint's log.",
+                SERVER_ERROR,
+            ).answer()
         if isinstance(result, dict) and "extracted" in result:
             result["extracted"] = _as_json(**result["extracted"])
         return result
+
+    def _check_ranges(self, parameters: dict[str, Any]) -> None:
+        """Raises `RequestError` where the model cannot do what all items ask for."""
+        try:
+            self._recognize.check_options(**parameters)
+        except ValueError as error:
+            raise RequestError(str(error)) from error
 
     def _given(self, name: str, item: Any, voice: Any) -> bytes | dict[str, Any]:
         """The pipeline's input for an item: bytes of files and a name of a voice, but no path."""

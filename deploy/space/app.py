@@ -236,13 +236,16 @@ class Page:
             name = checked_name(name)
             if name == NEW_SAMPLE:
                 raise RecordingError(f"“{NEW_SAMPLE}” cannot be a name. Type another one.")
-            voices = with_voice(voices, name, self.recognizer.embed(sample, CHANNELS[channel]))
+            voice, warnings = self.recognizer.embed(sample, CHANNELS[channel])
+            voices = with_voice(voices, name, voice)
         except RecordingError as error:
             return {self.message: alert(str(error))}
         return {
             self.voices: voices,
             self.chosen: voice_radio(voices, name),
-            self.message: notice(f"The voice of {name} is saved for this visit."),
+            self.message: notice(
+                " ".join([f"The voice of {name} is saved for this visit.", *warnings])
+            ),
             self.name: "",
         }
 

@@ -88,7 +88,7 @@ def spectrogram(waveform: np.ndarray, sampling_rate: int) -> np.ndarray:
 
 def time_ticks(seconds: float) -> list[float]:
     """Round times from 0 to the end, not too many to be read on a phone."""
-    steps = (0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0)
+    steps = (0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 20.0, 30.0, 60.0, 120.0)
     step = next((step for step in steps if seconds / step <= MAX_TIME_STEPS), steps[-1])
     return [round(index * step, 1) for index in range(int(seconds / step + 1e-9) + 1)]
 

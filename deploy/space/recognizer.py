@@ -72,16 +72,19 @@ class Recognizer:
         names = self._pipeline.model.config.id2label
         return [names[index] for index in sorted(names)]
 
-    def embed(self, path: str | None, channel: int | str = "mean") -> Tensor:
+    def embed(
+        self, path: str | None, channel: int | str = "mean"
+    ) -> tuple[Tensor, tuple[str, ...]]:
         """
-        What the model knows a voice by.
+        What the model knows a voice by, and what a visitor should know about the recording.
 
         Args:
             path: recording of the person alone, or `None` where there is none yet.
             channel: of a recording with several, as the pipeline takes it.
 
         Returns:
-            `torch.Tensor` of shape `(1, embedding_size)`: the recording is not kept.
+            `torch.Tensor` of shape `(1, embedding_size)`, as the recording is not kept; and whole
+            sentences.
 
         Raises:
             RecordingError: it is missing, or the pipeline cannot use it.
@@ -89,10 +92,10 @@ class Recognizer:
         if path is None:
             raise RecordingError(NO_SAMPLE)
         try:
-            embedding, _ = self._pipeline.voice_of(path, channel, MAX_SECONDS)
+            voice = self._pipeline.voice_to_keep(path, channel, MAX_SECONDS)
         except ValueError as error:
             raise in_words("sample", error) from error
-        return embedding.cpu()
+        return voice.embedding.cpu(), _sentences(voice.warnings)
 
     def recognize(
         self, path: str | None, voice: Tensor | str | None, channel: int | str = "mean"
@@ -139,7 +142,7 @@ class Recognizer:
             voice=extracted * gain,
             sampling_rate=result["mixture"]["sampling_rate"],
             speech_seconds=result["speech_seconds"],
-            warnings=tuple(warning["message"] for warning in result["warnings"]),
+            warnings=_sentences(result["warnings"]),
         )
 
     def read(self, path: str) -> tuple[int, np.ndarray]:
@@ -150,6 +153,10 @@ class Recognizer:
     def _by_name(self, emotions: list[dict[str, Any]]) -> dict[str, float]:
         scores = {emotion["label"]: emotion["score"] for emotion in emotions}
         return {name: scores[name] for name in self.emotions}
+
+
+def _sentences(warnings: list[dict[str, Any]]) -> tuple[str, ...]:
+    return tuple(warning["message"] for warning in warnings)
 
 
 def in_words(what: str, error: ValueError) -> RecordingError:

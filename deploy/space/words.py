@@ -55,12 +55,12 @@ def verdict(recognition: Recognition) -> str:
         answer = INSTEAD[recognition.answer]
     same = "would be the same" if separated == unseparated else "would be"
     name = "" if separated == unseparated else f" <strong>{escape(unseparated)}</strong>"
+    speaks = f"This person speaks for {recognition.speech_seconds:.1f} seconds, all of which count."
     lines = [
         f'<p class="answer">{answer}</p>',
         more and f"<p>{more}</p>",
         f"<p>Had nobody been separated, the answer {same}{name}.</p>",
-        f"<p>This person speaks for {recognition.speech_seconds:.1f} seconds, all of which "
-        "count.</p>",
+        "" if recognition.answer in INSTEAD else f"<p>{speaks}</p>",
         *(f'<p class="warning">{escape(warning)}</p>' for warning in recognition.warnings),
     ]
     table = probability_table(recognition.separated, recognition.unseparated)

@@ -45,11 +45,9 @@ def extract(arguments: argparse.Namespace) -> int:
     files = _find_recordings(input_dir, output_dir)
     _check_outputs(files, input_dir, output_dir, arguments.enrollment or [])
     recognize = load_pipeline(arguments.model, arguments.device)
-    voice, warnings = speaker_of(
-        recognize, arguments.enrollment, arguments.voice, arguments.channel
-    )
+    speaker = speaker_of(recognize, arguments.enrollment, arguments.voice, arguments.channel)
     settings = {
-        "model": _model_digest(recognize.model),
+        "model": _model_digest(recognize),
         "voice": _files_digest([arguments.voice] if arguments.voice else arguments.enrollment),
         "channel": str(arguments.channel),
     }
@@ -63,10 +61,8 @@ def extract(arguments: argparse.Namespace) -> int:
             missing = [name for name in files if name not in table]
             bar = tqdm(missing, desc="extracting", unit="file", disable=None)
             for name in bar:
-                recording = {"mixture": input_dir / name, "voice": voice}
-                extract_file(
-                    name, recording, output_dir, recognize, arguments.channel, table, warnings
-                )
+                recording = {"mixture": input_dir / name, **speaker}
+                extract_file(name, recording, output_dir, recognize, arguments.channel, table)
             num_failed = len(table.failed & set(files))
     print(
         f"{len(files) - num_failed} of {len(files)} recordings are extracted, {len(missing)} of "
@@ -106,13 +102,18 @@ def _check_outputs(
     files: Sequence[str], input_dir: Path, output_dir: Path, more_inputs: Sequence[Path]
 ) -> None:
     """Refuses to write over a recording or an enrollment that is read."""
+    if output_dir.resolve() == input_dir.resolve():
+        raise CommandError(
+            f"--output {output_dir} is --input: name another folder, or what was extracted would "
+            "pass for a recording the next time"
+        )
     inputs = {(input_dir / name).resolve() for name in files}
     inputs |= {path.expanduser().resolve() for path in more_inputs}
     for name in files:
         if (output_dir / _output_name(name)).resolve() in inputs:
             raise CommandError(
                 f"--output {output_dir}: {_output_name(name)} there is a recording that would be "
-                "overwritten: name another folder, it must not be --input"
+                "overwritten: name another folder"
             )
 
 
@@ -122,8 +123,12 @@ def _output_name(name: str) -> str:
 
 
 def file_stamp(path: Path) -> str:
-    """Size in bytes and time of the last change, by which a replaced recording is noticed."""
-    state = path.stat()
+    """Size in bytes and time of the last change, by which a replaced recording is noticed; empty
+    where there is no file, as behind a link to one that is gone."""
+    try:
+        state = path.stat()
+    except OSError:
+        return ""
     return f"{state.st_size}:{state.st_mtime_ns}"
 
 
@@ -153,7 +158,6 @@ def extract_file(
     recognize: TargetSpeakerEmotionPipeline,
     channel: int | str,
     table: ResultsTable,
-    warnings: Sequence[dict[str, Any]] = (),
 ) -> None:
     """Extracts from one recording: its row, then its speech under its name. In this order, a
     run that is cut off leaves a row without speech, which is done again, and no speech without
@@ -169,12 +173,11 @@ def extract_file(
     try:
         result: dict[str, Any] = recognize(recording, channel=channel, return_extracted=True)
     # Whatever one recording does to the model, memory that does not suffice included, is its own.
-    except (ValueError, RuntimeError, MemoryError) as error:
+    except (ValueError, OSError, RuntimeError, MemoryError) as error:
         table.add_failed(name, str(error) or type(error).__name__, stamp)
         return
     extracted = result.pop("extracted")
     partial = write_partial_speech(output, extracted["array"], extracted["sampling_rate"])
-    result["warnings"] = [*warnings, *result["warnings"]]
     table.add_done(name, _output_name(name), result, stamp)
     partial.replace(output)
 
@@ -200,12 +203,14 @@ def _check_settings(output_dir: Path, settings: dict[str, str]) -> None:
             )
 
 
-def _model_digest(model: torch.nn.Module) -> str:
-    """What tells models apart wherever they lie: a digest of their parameters."""
+def _model_digest(recognize: TargetSpeakerEmotionPipeline) -> str:
+    """What tells models apart wherever they lie: a digest of their parameters, and of the settings
+    that turn what they say into answers."""
     digest = hashlib.sha256()
-    for name, tensor in sorted(model.state_dict().items()):
+    for name, tensor in sorted(recognize.model.state_dict().items()):
         digest.update(name.encode())
         digest.update(tensor.detach().cpu().reshape(-1).view(torch.uint8).numpy().tobytes())
+    digest.update(json.dumps(recognize.answer_settings, sort_keys=True).encode())
     return digest.hexdigest()
 
 

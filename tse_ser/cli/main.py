@@ -102,7 +102,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"tse-ser: error: {_describe(error)}", file=sys.stderr)
         return CANNOT
     except KeyboardInterrupt:
-        print("tse-ser: interrupted: extract goes on with the same command", file=sys.stderr)
+        goes_on = ": the same command goes on" if "extract" in words[:1] else ""
+        print(f"tse-ser: interrupted{goes_on}", file=sys.stderr)
         return INTERRUPTED
 
 

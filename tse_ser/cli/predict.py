@@ -33,18 +33,15 @@ def predict(arguments: argparse.Namespace) -> None:
             f"--model {arguments.model} extracts and knows no emotions: take a joint model, or "
             "`tse-ser extract` for the speech alone"
         )
-    voice, warnings = speaker_of(
-        recognize, arguments.enrollment, arguments.voice, arguments.channel
-    )
+    speaker = speaker_of(recognize, arguments.enrollment, arguments.voice, arguments.channel)
     result: dict[str, Any] = recognize(
-        {"mixture": arguments.mixture, "voice": voice},
+        {"mixture": arguments.mixture, **speaker},
         channel=arguments.channel,
         top_k=arguments.top_k,
         window_seconds=arguments.window_seconds,
         return_extracted=output is not None,
         details=True,
     )
-    result["warnings"] = [*warnings, *result["warnings"]]
     if output is not None:
         extracted = result.pop("extracted")
         write_speech(output, extracted["array"], extracted["sampling_rate"])

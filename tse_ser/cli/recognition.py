@@ -12,7 +12,6 @@ import numpy as np
 import soundfile
 import torch
 from safetensors import SafetensorError
-from torch import Tensor
 from transformers import AutoConfig
 from transformers.utils.logging import disable_progress_bar
 
@@ -69,14 +68,13 @@ def speaker_of(
     enrollment: Sequence[Path] | None,
     voice: Path | None,
     channel: int | str,
-) -> tuple[Tensor, list[dict[str, Any]]]:
-    """The speaker embedding, `(1, embedding_size)`, of recordings of the speaker alone or of a
-    file that `tse-ser enroll` wrote, which is read where it is given; and warnings about the
-    enrollment. Raises `ValueError` where a file cannot be used, or another model made the
-    voice."""
+) -> dict[str, Any]:
+    """Who is meant, as the pipeline takes it beside each mixture: recordings of the speaker alone,
+    heard once, or a file that `tse-ser enroll` wrote. Raises `ValueError` where a file cannot be
+    used, or another model made the voice."""
     if voice is not None:
-        return load_voice(voice.expanduser(), recognize.model), []
-    return recognize.voice_of(list(enrollment or []), channel)
+        return {"voice": load_voice(voice.expanduser(), recognize.model)}
+    return {"enrollment": recognize.voice_of(list(enrollment or []), channel)}
 
 
 def check_output(output: Path, inputs: Iterable[Path | None], *, overwrite: bool) -> None:
