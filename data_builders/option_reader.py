@@ -269,7 +269,8 @@ class OptionParser(argparse.ArgumentParser):
     def _add_option(self, one: dataclasses.Field[Any], kind: Any) -> None:
         keywords: dict[str, Any] = {}
         if takes_several(kind):
-            keywords["nargs"] = "+"
+            # A flag that is repeated adds to a list; of a pair the last one counts, as of a number.
+            keywords |= {"nargs": "+", "action": "extend" if takes_any_number(kind) else "store"}
         elif bool in (kind, *get_args(kind)):
             keywords |= {"nargs": "?", "const": True}
         self.add_argument(f"--{one.name}", help=_help_of(one, kind), **keywords)
@@ -302,6 +303,14 @@ def takes_several(kind: Any) -> bool:
     """Whether an option of a type may have several values."""
     return any(
         get_origin(part) in (tuple, list, Sequence, Mapping, dict) or part is dict
+        for part in (kind, *get_args(kind))
+    )
+
+
+def takes_any_number(kind: Any) -> bool:
+    """Whether an option that may have several values may have any number of them."""
+    return not any(
+        get_origin(part) is tuple and get_args(part)[-1] is not Ellipsis
         for part in (kind, *get_args(kind))
     )
 

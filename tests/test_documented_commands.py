@@ -24,6 +24,7 @@ from documented_blocks import Block, read_blocks, read_inline_commands, split_co
 from documented_programs import PROGRAMS, CommandProblemError, check_command
 from paper_corpora import write_paper_corpora
 from subprocesses import run_program
+from synthetic_speech import speech
 from tiny_models import tiny_tse_ser
 
 from modeling import TseSerFeatureExtractor
@@ -89,7 +90,7 @@ def sandbox(tmp_path_factory: pytest.TempPathFactory) -> Path:
     demo = sandbox / "results" / "demo"
     save_with_code(tiny_tse_ser(), demo / "checkpoint", TseSerFeatureExtractor())
     for seed, name in enumerate(("meeting.wav", "meeting.flac", "alice.wav", "a.wav", "b.wav")):
-        soundfile.write(sandbox / name, burst(seed), 16000)
+        soundfile.write(sandbox / name, speech(seed, 2.0), 16000)
     (sandbox / "recordings").mkdir()
     for seed, name in enumerate(("monday.wav", "tuesday.flac")):
         soundfile.write(sandbox / "recordings" / name, burst(50 + seed), 16000)

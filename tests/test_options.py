@@ -253,6 +253,13 @@ def test_a_file_says_what_differs_from_those_that_it_includes(tmp_path: Path) ->
         read_yaml(path)
 
 
+def test_a_repeated_flag_adds_to_a_list_and_replaces_a_pair() -> None:
+    words = ["--targets", "iemocap", "esd", "--targets", "ravdess", "--snr_range_db", "0", "0"]
+    (options,) = read_options([MixtureOptions], [*words, "--snr_range_db", "-5", "5"])
+    assert options.targets == ("iemocap", "esd", "ravdess")
+    assert options.snr_range_db == (-5.0, 5.0)
+
+
 def test_the_protocol_decides_about_validation(tmp_path: Path) -> None:
     validated = parse(tmp_path, "stage: classification\ncondition: noisy").training
     assert (validated.eval_strategy, validated.load_best_model_at_end) == ("epoch", True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -94,23 +94,26 @@ def find_corpora(
         `tuple[Corpus, ...]`: in the order of their first mention.
 
     Raises:
-        PublishingError: one is neither known nor described.
+        PublishingError: some are neither known nor described; the message names them all.
     """
     wanted = dict.fromkeys((base_name(name), name.partition(":")[0] == OWN) for name in names)
-    return tuple(_find(name, is_own, descriptions) for name, is_own in wanted)
+    found = [_find(name, is_own, descriptions or {}) for name, is_own in wanted]
+    unknown = [corpus.name for corpus in found if not corpus.title]
+    if unknown and descriptions is not None:
+        flags = " ".join(f"{name}=TEXT" for name in unknown)
+        raise PublishingError(
+            f"{', '.join(unknown)}: nothing is known of these recordings here: say what they are "
+            f"by --describe {flags}, what is spoken in them by --languages, and by --license "
+            "under which licence what was made of them may be shared"
+        )
+    return tuple(corpus if corpus.title else replace(corpus, title=corpus.name) for corpus in found)
 
 
-def _find(name: str, is_own: bool, descriptions: Mapping[str, str] | None) -> Corpus:
+def _find(name: str, is_own: bool, descriptions: Mapping[str, str]) -> Corpus:
+    """A corpus, without a title where it is neither known nor described."""
     # Whatever somebody calls a folder, what is in it comes under no other corpus's terms.
     facts = None if is_own else known_facts()["corpora"].get(name)
     if facts is not None:
         fields = {**facts, "languages": tuple(facts["languages"])}
         return Corpus(name=name, license_id=fields.pop("license"), **fields)
-    if descriptions is None:
-        return Corpus(name=name, title=name, license_id=UNKNOWN)
-    if name not in descriptions:
-        raise PublishingError(
-            f"{name}: nothing is known of these recordings here: say what they are by "
-            f"--describe {name}=TEXT"
-        )
-    return Corpus(name=name, title=descriptions[name], license_id=UNKNOWN)
+    return Corpus(name=name, title=descriptions.get(name, ""), license_id=UNKNOWN)

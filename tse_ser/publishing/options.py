@@ -85,6 +85,12 @@ class PublishingOptions:
             raise PublishingError(
                 "--describe: expected NAME=TEXT, such as 'folder=40 hours of ...'"
             )
+        of_other = (self.license_name, self.license_link, self.license_note)
+        if any(of_other) and self.license != "other":
+            raise PublishingError(
+                "--license_name, --license_link and --license_note say what --license other is: "
+                "give it as well"
+            )
         sample = (self.sample_mixture, self.sample_enrollment, self.sample_license)
         if any(sample) and not all(sample):
             raise PublishingError(
