@@ -124,8 +124,9 @@ class TargetSpeakerEmotionPipeline(BasePipeline):
         - `emotions`: this list, plain;
         - `answer`: the first label, or what is said in its place;
         - `duration_seconds` of the mixture, `speech_seconds` of the target in it;
-        - `speaker_similarity` and `mixture_similarity`: cosine, -1 to 1, of the extracted voice and
-          of the mixture to the enrollment (None for a model that embeds no speech);
+        - `speaker_similarity`, `mixture_similarity` and `rest_similarity`: cosine, -1 to 1, of the
+          extracted voice, of the mixture and of what was left out of it to the enrollment (None
+          for a model that embeds no speech, or where next to nothing was left out);
           `target_present`, where the model has a `presence_threshold`;
         - `removed_db`: how much less power the extracted voice has than the mixture;
         - `warnings`: dicts of `code`, `message`, `role` and numbers;
@@ -515,6 +516,7 @@ class TargetSpeakerEmotionPipeline(BasePipeline):
         present = self._is_present(finding)
         answer = self._answer(finding, emotions, present)
         emotions = emotions[:top_k]
+        warnings = [*question.warnings, *_warnings_of(finding)]
         mixture_emotions = finding.mixture_probabilities
         if not (
             details
@@ -525,8 +527,8 @@ class TargetSpeakerEmotionPipeline(BasePipeline):
             said: dict[str, Any] = {"enrollment": ITSELF} if question.enrolled_by_itself else {}
             if emotions and answer != emotions[0]["label"]:
                 said |= {"answer": answer}
-            if question.warnings:
-                said |= {"warnings": question.warnings}
+            if warnings:
+                said |= {"warnings": warnings}
             return [{**emotion, **said} for emotion in emotions]
         mixture = mixture_of(finding)
         rate = self.feature_extractor.sampling_rate
@@ -537,9 +539,10 @@ class TargetSpeakerEmotionPipeline(BasePipeline):
             "speech_seconds": finding.speech_seconds,
             "speaker_similarity": finding.similarity,
             "mixture_similarity": finding.mixture_similarity,
+            "rest_similarity": finding.rest_similarity,
             "target_present": present,
             "removed_db": finding.removed_db,
-            "warnings": question.warnings,
+            "warnings": warnings,
         }
         if question.enrolled_by_itself:
             result["enrollment"] = ITSELF
@@ -626,6 +629,24 @@ def _is_one(inputs: Any) -> bool:
         or hasattr(inputs, "get_all_samples")
         or callable(getattr(inputs, "read", None))
     )
+
+
+def _warnings_of(finding: Finding) -> list[dict[str, Any]]:
+    """What is odd about what was extracted."""
+    alike, rest = finding.similarity, finding.rest_similarity
+    if finding.question.enrolled_by_itself or alike is None or rest is None or rest <= alike:
+        return []
+    return [
+        {
+            "code": "rest_more_alike",
+            "message": "What was left out sounds more like the enrollment than what was extracted: "
+            "another voice may have been taken. Listen to it, and enroll with a longer or another "
+            "recording.",
+            "role": "mixture",
+            "speaker_similarity": alike,
+            "rest_similarity": rest,
+        }
+    ]
 
 
 def _in_words(error: BaseException) -> str:

@@ -35,6 +35,10 @@ COURSE_HOP_SECONDS = 1.0
 BATCH_SECONDS = 10.0
 # Speakers are compared over stretches of this length, and the likeliest one counts.
 SIMILARITY_SECONDS = 10.0
+# What is left out of a part of a recording is compared where the part is that long.
+MIN_REST_SECONDS = 1.0
+# What is left out and quieter than that is what the filters lose, and no voice.
+REST_BELOW_MIXTURE_DB = 20.0
 # Of an enrollment: its parts are compared.
 VOICE_PART_SECONDS = 1.6
 MAX_VOICE_PARTS = 12
@@ -101,6 +105,8 @@ class Finding:
         windows: course of the emotions, where it was asked for.
         similarity: cosine of the extracted speech and the enrollment.
         mixture_similarity: cosine of the mixture and the enrollment.
+        rest_similarity: cosine of what was left out of the mixture and the enrollment; None where
+            next to nothing was.
         removed_db: how much less power the extracted speech has than the mixture.
         error: why there is no answer.
     """
@@ -116,6 +122,7 @@ class Finding:
     windows: list[dict[str, Any]] | None = None
     similarity: float | None = None
     mixture_similarity: float | None = None
+    rest_similarity: float | None = None
     removed_db: float = 0.0
     error: str | None = None
 
@@ -265,7 +272,7 @@ class TargetRecognizer:
                     mixture = mixture_of(findings[row]).values
                     parts = _extracted_parts(self.extractor, mixture, embeddings[row])
                     out = mixture if in_place else np.empty_like(mixture)
-                    _set_speech(findings[row], parts, out)
+                    self._set_speech(findings[row], parts, embeddings[row], out)
                 continue
             values, mask = self._padded([mixture_of(findings[row]).values for row in rows])
             outputs = self.extractor(
@@ -276,7 +283,50 @@ class TargetRecognizer:
             )
             for row, extracted in zip(rows, outputs.extracted_values, strict=True):
                 parts = iter([extracted[None, : lengths[row]]])
-                _set_speech(findings[row], parts, np.empty(lengths[row], np.float32))
+                out = np.empty(lengths[row], np.float32)
+                self._set_speech(findings[row], parts, embeddings[row], out)
+
+    def _set_speech(
+        self, finding: Finding, parts: Iterable[Tensor], embedding: Tensor, out: np.ndarray
+    ) -> None:
+        """
+        Write the extracted `parts`, each `(1, num_part_samples)`, to `out`, perhaps the mixture
+        itself, and compare what is left of the mixture with the `embedding` of the speaker.
+
+        They get as loud as the target is in the mixture, by the multiple that is nearest to it.
+        """
+        mixture = mixture_of(finding).values
+        product, energy, mixture_energy = 0.0, 0.0, 0.0
+        similarities: list[float] = []
+        start = 0
+        for extracted in parts:
+            part = extracted[0].float().cpu().numpy()
+            stop = start + len(part)
+            own, whole = part.astype(np.float64), mixture[start:stop].astype(np.float64)
+            products = float(own @ whole), float(own @ own)
+            product += products[0]
+            energy += products[1]
+            mixture_energy += float(whole @ whole)
+            rest = (whole - products[0] / max(products[1], 1e-30) * own).astype(np.float32)
+            if self.embeds_speech and self._is_somebody(rest, whole, is_first=start == 0):
+                similarities.append(self._similarity(rest, [(0, len(rest))], embedding))
+            out[start:stop] = part
+            start = stop
+        gain = product / max(energy, 1e-30)
+        out *= np.float32(gain)
+        finding.speech = out
+        finding.rest_similarity = max(similarities, default=None)
+        finding.removed_db = 10 * math.log10(
+            max(mixture_energy, 1e-30) / max(gain**2 * energy, 1e-12 * mixture_energy, 1e-30)
+        )
+
+    def _is_somebody(self, rest: np.ndarray, mixture: np.ndarray, is_first: bool) -> bool:
+        """Whether what was left out of a part, `(num_samples,)` both, may be a voice."""
+        # The last part may be a few samples, which are nobody's.
+        is_long = len(rest) >= MIN_REST_SECONDS * self.feature_extractor.sampling_rate
+        floor = 10 ** (-REST_BELOW_MIXTURE_DB / 10)
+        is_loud = np.square(rest).sum() > floor * np.square(mixture).sum()
+        return bool(is_loud and (is_long or is_first))
 
     def _batches(self, lengths: Sequence[int]) -> Iterator[list[int]]:
         """Positions sorted by length, in groups whose padded length stays within bounds."""
@@ -470,29 +520,3 @@ def _extracted_parts(extractor: Any, mixture: np.ndarray, embedding: Tensor) -> 
         return parts
     # An extractor of another type need only have `extract`.
     return [extractor.extract(values, **options)]
-
-
-def _set_speech(finding: Finding, parts: Iterable[Tensor], out: np.ndarray) -> None:
-    """
-    Write the extracted `parts`, each `(1, num_part_samples)`, to `out`, perhaps the mixture itself.
-
-    They get as loud as the target is in the mixture, by the multiple that is nearest to it.
-    """
-    mixture = mixture_of(finding).values
-    product, energy, mixture_energy = 0.0, 0.0, 0.0
-    start = 0
-    for extracted in parts:
-        part = extracted[0].float().cpu().numpy()
-        stop = start + len(part)
-        own, whole = part.astype(np.float64), mixture[start:stop].astype(np.float64)
-        product += float(own @ whole)
-        energy += float(own @ own)
-        mixture_energy += float(whole @ whole)
-        out[start:stop] = part
-        start = stop
-    gain = product / max(energy, 1e-30)
-    out *= np.float32(gain)
-    finding.speech = out
-    finding.removed_db = 10 * math.log10(
-        max(mixture_energy, 1e-30) / max(gain**2 * energy, 1e-12 * mixture_energy, 1e-30)
-    )

@@ -315,6 +315,26 @@ def test_how_much_was_taken_away_and_how_alike_the_voices_are(
     assert "enrollment_is_mixture" in codes(same) and "enrollment_is_mixture" not in codes(result)
 
 
+def test_a_voice_that_was_left_out_by_mistake_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
+    recognize = pipeline_of()
+    target, other = ENROLLMENT, speech(5, 4.0, pitch_hz=230)
+    mixture = target + other
+    features = recognize.feature_extractor([mixture], targets=[other])
+    given = {"mixture": mixture, "enrollment": target}
+    assert recognize(given, details=True)["rest_similarity"] is None  # nothing is taken away
+    extractor = recognize.model.extractor
+    monkeypatch.setattr(
+        extractor, "extract_in_parts", lambda *_, **__: iter([features["target_values"]])
+    )
+    wrong = recognize(given, details=True)
+    assert wrong["rest_similarity"] > 0.999 > wrong["speaker_similarity"]
+    assert codes(wrong) == ["rest_more_alike"]
+    assert recognize(given)[0]["warnings"] == wrong["warnings"]
+    right = recognize({"mixture": mixture, "enrollment": other}, details=True)
+    assert right["rest_similarity"] < right["speaker_similarity"] and not codes(right)
+    assert "warnings" not in recognize(mixture)[0]  # its own enrollment tells nobody apart
+
+
 def test_answers_in_place_of_an_emotion() -> None:
     plain, sure = pipeline_of(), pipeline_of(temperature=0.01)
     mixture = speech(0, 2.0)

@@ -106,7 +106,7 @@ def test_the_lines_of_python_in_the_card_are_right(
 def test_recordings_that_nobody_knows_have_to_be_described(corpora: Path, tmp_path: Path) -> None:
     path = tmp_path / "noisy.parquet"
     write_plan(path, split="test", **{**every_option(corpora), "interferers": FITTING})
-    with pytest.raises(PublishingError, match="--describe noise=TEXT, .*--languages.*--license"):
+    with pytest.raises(PublishingError, match=r"--describe noise=TEXT, .*--languages.*--license"):
         build_plan_repository([path], tmp_path / "built", REPO_ID)
     described = PublishingOptions(describe=("noise=recordings of rain",))
     with pytest.raises(PublishingError, match="rain has no licence that is known here"):

@@ -234,7 +234,10 @@ def test_a_model_is_saved_with_its_code_from_memory_or_from_a_folder(
         (["--not_evaluated", "--describe", "folder"], "expected NAME=TEXT"),
         (["--not_evaluated", "--describe", "a=b", "--describe", "folder"], "expected NAME=TEXT"),
         (["--not_evaluated", "--license_note", "Ask us."], "say what --license other is"),
-        (["--not_evaluated", "--license", "mit", "--license_name", "x"], "say what --license other"),
+        (
+            ["--not_evaluated", "--license", "mit", "--license_name", "x"],
+            "say what --license other",
+        ),
         (["--not_evaluated", "--base_model", "lab/encoder"], "lab/encoder has no licence that is"),
         (["--not_evaluated", "--output_dir", "."], "is there and not empty"),
         (["--not_evaluated", "--repo_id", "name"], "expected owner/name"),

@@ -64,7 +64,8 @@ The target speaker's speech, and the emotions, from every recording in a folder.
 OUTPUT gets the folders and names of the input (a name that does not end in .wav gets that ending)
 and results.csv, a row a file: file, status (ok, failed), reason, stamp (its size and time), output,
 duration_seconds, speech_seconds, answer, target_present (yes, no), speaker_similarity,
-mixture_similarity, removed_db, warnings, emotion and a column of probabilities for each emotion.
+mixture_similarity, rest_similarity, removed_db, warnings, emotion and a column of probabilities for
+each emotion.
 Models without a classifier give no emotions.
 
 The same command again goes on where a run was cut off, and does again what was replaced or deleted

@@ -13,8 +13,8 @@ from tse_ser.cli.errors import CommandError
 
 COLUMNS = [
     *("file", "status", "reason", "stamp", "output", "duration_seconds", "speech_seconds"),
-    *("answer", "target_present", "speaker_similarity", "mixture_similarity", "removed_db"),
-    "warnings",
+    *("answer", "target_present", "speaker_similarity", "mixture_similarity", "rest_similarity"),
+    *("removed_db", "warnings"),
 ]
 WORDS = {True: "yes", False: "no"}
 DONE, FAILED = "ok", "failed"
