@@ -129,16 +129,22 @@ def _make_planner(
         every_class=any("split" not in corpus.column_names for corpus in corpora),
     )
     noise_folder = options.noise_folder
-    return MixturePlanner(
-        targets,
-        None if others is None else _join_split(others, split, options),
-        speakers_utterances,
-        noise=None
-        if noise_folder is None
-        else NoiseFolder(noise_folder, cache_dir, strict=options.strict_corpora),
-        classes=options.classes,
-        **values_of(options, DrawingOptions),
-    )
+    interferers = None if others is None else _join_split(others, split, options)
+    noise = None
+    if noise_folder is not None:
+        noise = NoiseFolder(noise_folder, cache_dir, strict=options.strict_corpora)
+    drawing = values_of(options, DrawingOptions)
+    try:
+        return MixturePlanner(
+            targets,
+            interferers,
+            speakers_utterances,
+            noise=noise,
+            classes=options.classes,
+            **drawing,
+        )
+    except CorpusError as error:
+        raise CorpusError(f"the {split} split: {error}") from error
 
 
 def _refuse_split_twice(

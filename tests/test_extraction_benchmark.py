@@ -77,6 +77,7 @@ def test_a_function_that_changes_nothing_gains_nothing(tmp_path: Path, stranger:
     assert absent["si_sdr_db"].isna().all()
     np.testing.assert_allclose(absent["level_db"], [0] * 3 + [-20] * 3, atol=1e-4)
     table = (tmp_path / "out" / "extraction.md").read_text()
+    assert table.startswith("Means over mixtures") and "*Wrong voice*" in table.replace("\n", " ")
     assert "| whole" in table and "| quiet" in table and "-20.0" in table
     assert (tmp_path / "out" / "extraction.png").stat().st_size > 1000
 

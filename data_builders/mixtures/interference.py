@@ -95,9 +95,9 @@ class InterfererPool:
                 few = f"fewer than {num_interferers} other speakers{wanted}"
             raise CorpusError(
                 f"{len(lacking)} of the target speakers have {few} to interfere: "
-                f"{some_of(lacking)}; the interferers have {self._num_speakers_here} speakers in "
-                f"this split. Add interfering speakers, lower num_speakers, or use gender_state "
-                f"'any'"
+                f"{some_of(lacking)}; the interferers have {self._num_speakers_here} speakers "
+                f"here. Name another corpus among the interferers, move speakers into this split "
+                f"(by a column `split` or `session`), lower num_speakers, or use gender_state 'any'"
             )
 
     def _count_admissible(self, speaker_id: str, gender: str) -> int:

@@ -163,8 +163,9 @@ def _check_folder(name_or_path: str) -> None:
         raise CommandError(
             f"--model {name_or_path} holds no config.json: name the folder that a training wrote"
         )
-    # Names on the Hub have one slash at most, and none in front.
-    if not folder.exists() and (name_or_path.count("/") > 1 or name_or_path[:1] in "./~"):
+    # Names on the Hub have one slash at most, and none in front; no folder of ours owns models.
+    slashes, is_below = name_or_path.count("/"), folder.parent != Path() and folder.parent.is_dir()
+    if not folder.exists() and (slashes > 1 or name_or_path[:1] in "./~" or is_below):
         raise CommandError(f"--model {name_or_path}: there is no such folder")
 
 

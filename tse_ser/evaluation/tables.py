@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import argparse
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -57,8 +57,8 @@ INTERVALS_TEXT = (
     "does, not what another training would."
 )
 USUAL_TEXT = (
-    "Against the usual: points of UA over the same system with neutral voices, where the condition "
-    "is an emotion, else on the tables' mixtures."
+    "Against the usual: points of UA of a row less those of the same system in the usual case, "
+    "which is neutral voices where the condition is an emotion, else the mixtures of the tables."
 )
 
 
@@ -107,7 +107,8 @@ def build_section(results: Results) -> Section:
         paragraphs.append(USUAL_TEXT)
     notes = results.path.with_suffix(".md")
     return Section(
-        title=f"Results on {_corpora(results, 'targets')}{mark}",
+        # Studies may share their corpora.
+        title=f"Study {results.path.stem}: results on {_corpora(results, 'targets')}{mark}",
         paragraphs=paragraphs,
         tables=tables,
         notes=notes.read_text(encoding="utf-8") if notes.is_file() else "",
@@ -221,9 +222,10 @@ def _interferer_table(results: Results) -> Table:
     return _table("interferers", "SI-SDRi (dB) by interferer", rows, 1)
 
 
-def markdown(sections: Iterable[Section]) -> str:
-    """Sections as a Markdown document."""
-    parts = []
+def markdown(sections: Sequence[Section]) -> str:
+    """Sections as a Markdown document; a list of them in front where there are several."""
+    links = [f"- [{section.title}](#{_anchor(section.title)})" for section in sections]
+    parts = ["\n".join(links)] * (len(sections) > 1)
     for section in sections:
         parts += [f"# {section.title}", *section.paragraphs]
         for table in section.tables:
@@ -233,6 +235,11 @@ def markdown(sections: Iterable[Section]) -> str:
             parts += [f"## {table.title}", text]
         parts += [section.notes.rstrip()] * bool(section.notes)
     return "\n\n".join(parts) + "\n"
+
+
+def _anchor(title: str) -> str:
+    """What a heading of Markdown is linked by: its words, joined by hyphens."""
+    return re.sub(r"[^\w -]", "", title.lower()).replace(" ", "-")
 
 
 def latex(sections: Sequence[Section]) -> str:

@@ -187,7 +187,8 @@ def _benchmark(repo_id: str, model_type: str, options: PublishingOptions) -> str
     """The rows of an extractor in a table of the extraction benchmark, by the repository's name."""
     if options.results is None or options.results.suffix != BENCHMARK_SUFFIX:
         return ""
-    heading, rule, *rows = options.results.read_text(encoding="utf-8").strip().splitlines()
+    lines = options.results.read_text(encoding="utf-8").splitlines()
+    heading, rule, *rows = (line for line in lines if line.startswith("|"))
     scored = [row.split("|")[1].strip() for row in rows]
     own = [row for row, name in zip(rows, scored, strict=True) if name == repo_id.split("/")[-1]]
     if model_type not in EXTRACTORS or not own:
