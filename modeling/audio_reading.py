@@ -49,9 +49,9 @@ CLIPPED_SHARE = 1e-3
 CUT_SHARE = 0.98
 # Chunks that may follow an empty "data": other bytes there are sound that a killed recorder wrote.
 WAV_CHUNKS = (b"LIST", b"id3 ", b"ID3 ", b"fact", b"bext", b"JUNK", b"PEAK", b"cue ", b"smpl")
-# Lengths of "data" from here on are those of a recorder that writes into a pipe and does not know
-# them: all ones, the largest signed number, or this less a header (SoX, arecord).
-UNKNOWN_LENGTHS = 0x7FFFF000
+# Lengths of "data" that a recorder writes into a pipe, where it does not know them: the largest
+# signed number less a header (SoX, arecord), or all ones.
+UNKNOWN_LENGTHS = (range(0x7FFFF000, 0x80000000), range(0xFFFFF000, 0x100000000))
 # Containers that libsndfile does not open, by their first bytes: phones, browsers, video.
 FOREIGN = {
     "m4a or mp4": lambda start: start[4:8] == b"ftyp",
@@ -255,10 +255,11 @@ def _limited(blocks: Blocks, max_seconds: float) -> Blocks:
     """The same blocks, until there are more than `max_seconds` of them."""
 
     def limited() -> Iterator[tuple[int, np.ndarray]]:
-        seconds = 0.0
+        num_frames: dict[int, int] = {}
         for rate, block in blocks():
-            seconds += len(block) / rate
-            if seconds > max_seconds:
+            # Whole numbers: seconds added up in floats end beyond a limit that is just kept to.
+            num_frames[rate] = num_frames.get(rate, 0) + len(block)
+            if sum(count / rate for rate, count in num_frames.items()) > max_seconds:
                 raise AudioError(
                     f"The recording is longer than {max_seconds:g} s: pass a shorter stretch of "
                     "it, as a file that is complete.",
@@ -720,7 +721,7 @@ def _wav_parts(file: BinaryIO, size: int) -> tuple[list[FilePart], bool]:
             file.seek(data_at)
             unfinished = data_size == 0 and left > 0 and file.read(4) not in WAV_CHUNKS
             if unfinished or data_size > left:
-                cut |= unfinished or data_size < UNKNOWN_LENGTHS
+                cut |= unfinished or not any(data_size in lengths for lengths in UNKNOWN_LENGTHS)
                 stop = size
                 patches = {
                     4: struct.pack("<I", min(size - start - 8, 2**32 - 1)),

@@ -70,6 +70,9 @@ class TseSerFeatureExtractor(FeatureExtractionMixin):
         speech_range_db (`float`): what is this far below the loud parts around it is no speech.
         max_pause_seconds (`float`): shorter pauses are kept.
         min_speech_seconds (`float`): less speech is too little for an answer.
+
+    Raises:
+        ValueError: `highpass_hz` is out of range.
     """
 
     model_input_names: ClassVar[list[str]] = [
@@ -92,6 +95,11 @@ class TseSerFeatureExtractor(FeatureExtractionMixin):
         **kwargs: Any,
     ):
         super().__init__(**kwargs)
+        if not 0 <= highpass_hz < sampling_rate / 2:
+            raise ValueError(
+                f"`highpass_hz` must be 0 or more, and below half of the sampling rate, got "
+                f"{highpass_hz}."
+            )
         self.sampling_rate = sampling_rate
         self.do_normalize = do_normalize
         self.min_duration_seconds = min_duration_seconds

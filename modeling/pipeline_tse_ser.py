@@ -44,7 +44,6 @@ from transformers import AutoModelForAudioClassification, Pipeline
 from transformers.utils import logging
 
 from .audio_reading import check_channel, is_rate_and_waveform, name_of, read_recording
-from .configuration_tse_ser import CALIBRATED
 from .feature_extraction_tse_ser import PreparedWaveform
 from .input_checks import AudioError
 from .stretches import spread_stretches
@@ -55,7 +54,7 @@ from .target_recognition import (
     TargetRecognizer,
     mixture_of,
 )
-from .voices import EnrolledVoice, enroll, load_voice, save_voice
+from .voices import EnrolledVoice, enroll, is_enrolled_voice, load_voice, save_voice
 
 logger = logging.get_logger(__name__)
 VOICE_NAME = re.compile(r"[\w-]+")
@@ -76,7 +75,12 @@ PEAK = 0.99
 INPUT_ERRORS = (ValueError, OSError, RuntimeError, MemoryError)
 Voices = str | os.PathLike | Mapping[str, Tensor]
 # An array is one recording too: of several channels, where it has two dimensions.
-ONE_RECORDING = (str, os.PathLike, bytes, bytearray, Mapping, EnrolledVoice, np.ndarray, Tensor)
+ONE_RECORDING = (str, os.PathLike, bytes, bytearray, Mapping, np.ndarray, Tensor)
+# Of a config, what says nothing of how a model answers.
+NO_SETTINGS = {
+    *("_name_or_path", "transformers_version", "dtype", "architectures", "auto_map"),
+    "custom_pipelines",
+}
 
 # Its annotations contradict what it takes: the flags below, any feature extractor, own parameters.
 BasePipeline: Any = Pipeline
@@ -249,9 +253,11 @@ class TargetSpeakerEmotionPipeline(BasePipeline):
 
     @property
     def answer_settings(self) -> dict[str, Any]:
-        """All beside the weights that an answer depends on: of the front end and of the model."""
-        own = {name: self.recognizer.setting(name) for name in CALIBRATED}
-        return {**own, **self.feature_extractor.settings}
+        """All beside the weights that an answer depends on, as JSON has it."""
+        return {
+            "config": _settings_of(self.model.config.to_dict()),
+            "front_end": self.feature_extractor.settings,
+        }
 
     def _sanitize_parameters(
         self,
@@ -375,6 +381,8 @@ class TargetSpeakerEmotionPipeline(BasePipeline):
         question.mixture = self._read("mixture", mixture, question, channel, max_seconds)
         question.level = self.feature_extractor.level(question.mixture.values)
         question.mixture.values /= np.float32(question.level)
+        if is_enrolled_voice(voice):
+            enrollment, voice = voice, None
         if voice is not None:
             question.embedding = self._embedding(voice)
         elif enrollment is None:
@@ -414,13 +422,19 @@ class TargetSpeakerEmotionPipeline(BasePipeline):
     def _add_enrollments(
         self, question: Question, enrollment: Any, channel: int | str, max_seconds: float | None
     ) -> None:
-        if isinstance(enrollment, EnrolledVoice):
+        if is_enrolled_voice(enrollment):
             question.embedding = enrollment.embedding
             question.warnings += enrollment.warnings
             question.lacks_enrollment_speech = enrollment.lacks_speech
             question.enrollments = enrollment.enrollments
             return
-        several = [enrollment] if _is_one(enrollment) else list(enrollment)
+        is_one = _is_one(enrollment) or not isinstance(enrollment, Iterable)
+        several = [enrollment] if is_one else list(enrollment)
+        if any(map(is_enrolled_voice, several)):
+            raise ValueError(
+                "The enrollment is a list with an enrolled voice: pass the voice alone, or enroll "
+                "with all recordings at once."
+            )
         if not several:
             raise ValueError("The enrollment is an empty list: pass one recording or several.")
         prepared = [
@@ -463,7 +477,7 @@ class TargetSpeakerEmotionPipeline(BasePipeline):
         if not isinstance(voice, str) or voice not in self.voices:
             known = ", ".join(sorted(self.voices)) or "none"
             raise ValueError(
-                f"Nobody is enrolled as {voice!r} (known: {known}): call `enroll({voice!r}, "
+                f"Nobody is enrolled as {voice!r:.40} (known: {known}): call `enroll({voice!r}, "
                 "recordings)` first."
             )
         return self.voices[voice].reshape(1, -1)
@@ -625,6 +639,7 @@ def _is_one(inputs: Any) -> bool:
     """Whether this is one recording, or one dict of them."""
     return (
         isinstance(inputs, ONE_RECORDING)
+        or is_enrolled_voice(inputs)
         or is_rate_and_waveform(inputs)
         or hasattr(inputs, "get_all_samples")
         or callable(getattr(inputs, "read", None))
@@ -647,6 +662,13 @@ def _warnings_of(finding: Finding) -> list[dict[str, Any]]:
             "rest_similarity": rest,
         }
     ]
+
+
+def _settings_of(config: Any) -> Any:
+    """A config as a dict, and those in it, without `NO_SETTINGS`."""
+    if not isinstance(config, dict):
+        return config
+    return {name: _settings_of(own) for name, own in config.items() if name not in NO_SETTINGS}
 
 
 def _in_words(error: BaseException) -> str:

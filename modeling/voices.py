@@ -42,6 +42,12 @@ class EnrolledVoice:
     enrollments: list[np.ndarray] = field(default_factory=list)
 
 
+def is_enrolled_voice(value: Any) -> bool:
+    """Whether this is an [`EnrolledVoice`], told by its fields: each model of the Hub brings a
+    class of its own."""
+    return hasattr(value, "embedding") and hasattr(value, "lacks_speech")
+
+
 @torch.no_grad()
 def enroll(model: Any, enrollments: Sequence[Tensor | np.ndarray]) -> Tensor:
     """
@@ -242,6 +248,7 @@ def _quoted(name: str | None) -> str:
 __all__ = [
     "EnrolledVoice",
     "enroll",
+    "is_enrolled_voice",
     "load_voice",
     "probe_embedding",
     "save_voice",

@@ -145,6 +145,9 @@ def test_a_wav_whose_recorder_was_killed_is_read_to_its_end(tmp_path: Path) -> N
         recording = read_recording(path, RATE)
         np.testing.assert_allclose(recording.waveform, read_waveform(content, RATE))
         assert codes(recording) == ([] if claimed else ["cut_file"])
+    size = struct.pack("<I", 0x80000000)  # of a recording that was this long before it was cut
+    path.write_bytes(content[:4] + size + content[8:40] + size + content[44:])
+    assert codes(read_recording(path, RATE)) == ["cut_file"]
     with pytest.raises(ValueError, match="is empty"):  # an empty one followed by tags
         read_waveform(audio_file(noise(0, 0)) + b"LIST\x04\0\0\0INFO", RATE)
 
@@ -191,6 +194,14 @@ def test_long_audio_is_refused_before_it_is_decoded_whole() -> None:
         with PeakTensorBytes() as meter, pytest.raises(ValueError, match="longer than 5 s"):
             read_recording(content, RATE, max_seconds=5)
         assert meter.peak < 2**24
+
+
+@pytest.mark.parametrize("rate", [8000, 16000, 22050, 44100, 48000])
+def test_a_recording_may_be_as_long_as_is_allowed(rate: int) -> None:
+    samples = np.full(rate * 60, 100, np.int16)
+    assert len(read_recording((rate, samples), RATE, max_seconds=60.0).waveform) == 60 * RATE
+    with pytest.raises(AudioError, match="longer than 60 s"):
+        read_recording((rate, np.append(samples, samples[:1])), RATE, max_seconds=60.0)
 
 
 def test_no_more_than_is_allowed_is_decoded(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -453,6 +453,7 @@ def test_what_cannot_work_is_said_in_one_line(
         (predict_words(folder, *alice, model="sc"), "td_speakerbeam or tse_ser"),
         (predict_words(folder, *alice, model="recordings"), "config.json"),
         (predict_words(folder, *alice, model="nowhere"), "no such folder"),
+        ([*predict_words(folder, *alice), "--model", "lab/none"], "and no such Hub model"),
         (predict_words(folder, "--enrollment", tmp_path / "text.wav"), "text.wav"),
         (predict_words(folder, "--voice", tmp_path / "none.safetensors"), "does not exist"),
         (predict_words(folder, "--voice", alice[1]), "holds no voice"),
@@ -513,6 +514,28 @@ def test_a_link_to_nothing_is_a_file_that_cannot_be_used(
     assert len(rows) == 4 and sum(row["status"] == "ok" for row in rows.values()) == 3
     write_speech(tmp_path / "elsewhere.wav", 9)
     assert main(extract_words(folder, recordings, output)) == ALL_FINE
+    # A disk that is away for a while takes nothing with it.
+    (tmp_path / "elsewhere.wav").rename(tmp_path / "away.wav")
+    assert main(extract_words(folder, recordings, output)) == ALL_FINE
+    assert (output / "gone.wav").is_file() and len(table_rows(output)) == 4
+
+
+def test_recordings_below_the_output_are_not_passed_over(
+    folder: Path, recordings: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(extract_words(folder, recordings, recordings / "sub")) == CANNOT
+    assert "holds recordings, which would be passed over" in complaint(capsys)
+
+
+def test_memory_that_runs_out_is_said_in_a_line(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def broken(*_: Any, **__: Any) -> Any:
+        raise MemoryError("Unable to allocate 9 GiB")
+
+    monkeypatch.setattr("modeling.target_recognition.TargetRecognizer._extract", broken)
+    assert main(predict_words(folder, "--enrollment", folder / "alice.wav")) == CANNOT
+    assert "Unable to allocate 9 GiB" in complaint(capsys)
 
 
 def test_results_of_other_settings_of_one_model_are_not_mixed(
@@ -524,10 +547,15 @@ def test_results_of_other_settings_of_one_model_are_not_mixed(
     for name, change in (
         ("config.json", {"temperature": 2.0}),
         ("config.json", {"presence_threshold": 0.5}),
+        ("config.json", {"classifier_config": {"max_duration_seconds": 0.5}}),
         ("preprocessor_config.json", {"max_pause_seconds": 0.2}),
     ):
         before = (model / name).read_text()
-        (model / name).write_text(json.dumps(json.loads(before) | change))
+        settings = json.loads(before)
+        for key, value in change.items():
+            inner = value if isinstance(value, dict) else {}
+            settings[key] = {**settings[key], **inner} if inner else value
+        (model / name).write_text(json.dumps(settings))
         capsys.readouterr()
         assert main(words) == CANNOT
         assert "another model" in complaint(capsys)

@@ -135,6 +135,12 @@ def test_a_low_cutoff_has_a_long_filter() -> None:
         assert np.abs(high_pass(waveform + np.float32(offset), 16000, 0.5) - waveform).max() < 1e-3
 
 
+@pytest.mark.parametrize("highpass_hz", [-1.0, float("nan"), 8000.0])
+def test_a_cutoff_out_of_range_is_refused(highpass_hz: float) -> None:
+    with pytest.raises(ValueError, match="`highpass_hz` must be 0 or more, and below half"):
+        TseSerFeatureExtractor(highpass_hz=highpass_hz)
+
+
 def test_a_target_is_filtered_and_cut_as_its_mixture() -> None:
     target, pause = babble(0, 2.0), silence(2.0)
     target = np.concatenate([silence(1.0), target, pause, babble(1, 1.0), silence(1.0)])

@@ -8,6 +8,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import datasets
@@ -389,6 +390,29 @@ def test_a_voice_that_was_heard_once_answers_as_its_recordings() -> None:
         assert recognize({"mixture": mixture, "enrollment": voice}, details=True) == expected
         assert code in codes(expected)
         assert (expected["answer"] != NOT_ENOUGH_SPEECH) is answers
+
+
+def test_a_voice_of_another_pipeline_is_told_by_its_fields(
+    recognize: TargetSpeakerEmotionPipeline,
+) -> None:
+    # Every model of the Hub brings a class of its own.
+    voice = recognize.voice_of(ENROLLMENT)
+    foreign = SimpleNamespace(**vars(voice))
+    expected = recognize(asked(speech(0)))
+    for given in ({"enrollment": voice}, {"voice": voice}, {"enrollment": foreign}):
+        assert recognize({"mixture": speech(0), **given}) == expected
+    with pytest.raises(ValueError, match="a list with an enrolled voice: pass the voice alone"):
+        recognize({"mixture": speech(0), "enrollment": [voice]})
+
+
+def test_an_enrollment_of_no_form_costs_no_other_answer(
+    recognize: TargetSpeakerEmotionPipeline,
+) -> None:
+    good = asked(speech(0))
+    for odd in (float("nan"), 5, object()):
+        results = recognize([good, {"mixture": speech(0), "enrollment": odd}, good])
+        assert results[0] == results[2] == recognize(good)
+        assert "enrollment of input 1: Cannot read audio from" in results[1]["error"]
 
 
 def test_a_voice_is_kept_with_a_warning_or_not_at_all(

@@ -166,3 +166,18 @@ def test_the_voices_of_a_visit_are_bounded_and_named() -> None:
     with pytest.raises(RecordingError, match="The voice of alice is no longer saved"):
         recognizer.saved_voice({}, "alice")
     assert recognizer.saved_voice({"alice": voice}, "alice") is voice
+
+
+def test_a_failure_of_the_model_is_said_in_words(
+    loaded: recognizer.Recognizer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(*_: object, **__: object) -> object:
+        raise RuntimeError("out of memory")
+
+    mixture, sample = files_of(loaded)
+    extractor = loaded._pipeline.model.extractor
+    monkeypatch.setattr(extractor, "get_speaker_embeddings", broken)
+    with pytest.raises(RecordingError, match="Try a shorter recording"):
+        loaded.recognize(mixture, sample)
+    with pytest.raises(RecordingError, match="Try a shorter recording"):
+        loaded.embed(sample)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass
 from typing import Any
 
@@ -9,6 +10,8 @@ import numpy as np
 from torch import Tensor
 from transformers import pipeline
 from transformers.utils import cached_file
+
+logger = logging.getLogger(__name__)
 
 MAX_SECONDS = 600.0
 MAX_VOICES = 8
@@ -95,6 +98,8 @@ class Recognizer:
             voice = self._pipeline.voice_to_keep(path, channel, MAX_SECONDS)
         except ValueError as error:
             raise in_words("sample", error) from error
+        except (RuntimeError, MemoryError) as error:
+            raise failed() from error
         return voice.embedding.cpu(), _sentences(voice.warnings)
 
     def recognize(
@@ -132,6 +137,8 @@ class Recognizer:
         except ValueError as error:
             is_sample = str(error).startswith("The enrollment")
             raise in_words("sample" if is_sample else "recording", error) from error
+        except (RuntimeError, MemoryError) as error:
+            raise failed() from error
         mixture, extracted = result["mixture"]["array"], result["extracted"]["array"]
         gain = PLAYBACK_PEAK / max(np.abs(mixture).max(), np.abs(extracted).max(), 1e-9)
         return Recognition(
@@ -163,6 +170,14 @@ def in_words(what: str, error: ValueError) -> RecordingError:
     """What the pipeline complains of, in words for a visitor."""
     words = WORDS_OF_REASON.get(getattr(error, "reason", ""), "The {what} cannot be used.")
     return RecordingError(words.format(what=what, minutes=MAX_SECONDS / 60))
+
+
+def failed() -> RecordingError:
+    """Words for a failure of the program itself, which goes into the log."""
+    logger.exception("The model failed")
+    return RecordingError(
+        "Something went wrong here, perhaps for want of memory. Try a shorter recording."
+    )
 
 
 def as_int16(waveform: np.ndarray) -> np.ndarray:

@@ -107,6 +107,12 @@ def _check_outputs(
             f"--output {output_dir} is --input: name another folder, or what was extracted would "
             "pass for a recording the next time"
         )
+    is_below = input_dir.resolve() in output_dir.resolve().parents
+    if is_below and not (output_dir / RESULTS_NAME).is_file() and _holds_audio(output_dir):
+        raise CommandError(
+            f"--output {output_dir} lies below --input and holds recordings, which would be passed "
+            "over: name another folder"
+        )
     inputs = {(input_dir / name).resolve() for name in files}
     inputs |= {path.expanduser().resolve() for path in more_inputs}
     for name in files:
@@ -115,6 +121,10 @@ def _check_outputs(
                 f"--output {output_dir}: {_output_name(name)} there is a recording that would be "
                 "overwritten: name another folder"
             )
+
+
+def _holds_audio(folder: Path) -> bool:
+    return any(path.suffix.lower() in AUDIO_SUFFIXES for path in folder.rglob("*"))
 
 
 def _output_name(name: str) -> str:
@@ -136,15 +146,15 @@ def _forget_changed(
     table: ResultsTable, files: Sequence[str], input_dir: Path, output_dir: Path
 ) -> None:
     """Takes rows away whose recording was replaced, or whose speech is gone."""
-    changed = {
-        name
-        for name in files
-        if name in table
-        and (
-            table.value(name, "stamp") != file_stamp(input_dir / name)
-            or (name not in table.failed and not (output_dir / _output_name(name)).is_file())
-        )
-    }
+
+    def is_replaced(name: str) -> bool:
+        # One that cannot be found now, as on a disk that is away, was not replaced.
+        return file_stamp(input_dir / name) not in ("", table.value(name, "stamp"))
+
+    def is_lost(name: str) -> bool:
+        return name not in table.failed and not (output_dir / _output_name(name)).is_file()
+
+    changed = {name for name in files if name in table and (is_replaced(name) or is_lost(name))}
     for name in changed - table.failed:
         # Ours, and first of all: what lies there without a row is somebody else's.
         (output_dir / _output_name(name)).unlink(missing_ok=True)
@@ -210,7 +220,9 @@ def _model_digest(recognize: TargetSpeakerEmotionPipeline) -> str:
     for name, tensor in sorted(recognize.model.state_dict().items()):
         digest.update(name.encode())
         digest.update(tensor.detach().cpu().reshape(-1).view(torch.uint8).numpy().tobytes())
-    digest.update(json.dumps(recognize.answer_settings, sort_keys=True).encode())
+    # Keys may be numbers beside words, which cannot be sorted: JSON makes words of all first.
+    settings = json.loads(json.dumps(recognize.answer_settings, default=str))
+    digest.update(json.dumps(settings, sort_keys=True).encode())
     return digest.hexdigest()
 
 

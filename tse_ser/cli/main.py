@@ -99,7 +99,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             return run_program(words[0], words[1:])
         arguments = build_parser().parse_args(words)
         return _run(arguments)
-    except (ValueError, OSError, RuntimeError) as error:
+    except (ValueError, OSError, RuntimeError, MemoryError) as error:
         print(f"tse-ser: error: {_describe(error)}", file=sys.stderr)
         return CANNOT
     except KeyboardInterrupt:

@@ -142,8 +142,10 @@ def _load_model(name_or_path: str) -> Any:
             )
         return models[model_type].from_pretrained(name_or_path).eval()
     except (OSError, SafetensorError) as error:
+        is_here = Path(name_or_path).exists()
+        place = "it cannot be read" if is_here else "there is no such folder, and no such Hub model"
         raise CommandError(
-            f"--model {name_or_path}: check the name and the folder ({_first_line(error)})"
+            f"--model {name_or_path}: {place}: check the name ({_first_line(error)})"
         ) from error
 
 
@@ -163,9 +165,8 @@ def _check_folder(name_or_path: str) -> None:
         raise CommandError(
             f"--model {name_or_path} holds no config.json: name the folder that a training wrote"
         )
-    # Names on the Hub have one slash at most, and none in front; no folder of ours owns models.
-    slashes, is_below = name_or_path.count("/"), folder.parent != Path() and folder.parent.is_dir()
-    if not folder.exists() and (slashes > 1 or name_or_path[:1] in "./~" or is_below):
+    # Names on the Hub have one slash at most, and none in front.
+    if not folder.exists() and (name_or_path.count("/") > 1 or name_or_path[:1] in "./~"):
         raise CommandError(f"--model {name_or_path}: there is no such folder")
 
 
