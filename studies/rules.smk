@@ -271,7 +271,7 @@ rule train:
         folder=subpath(output[0], parent=True),
     log:
         f"{OUT}/logs/{{step}}_fold-{{fold}}_seed-{{seed}}.log",
-    threads: config.get("threads", 1)
+    threads: lambda wildcards: STEPS[wildcards.step].get("threads", config.get("threads", 1))
     resources:
         gpu=config.get("gpus", 0),
     shell:

@@ -231,6 +231,18 @@ def test_a_step_may_be_a_model_that_is_there(tmp_path: Path) -> None:
     assert sum(words[0] == "train.py" for words in found) == 4
 
 
+def test_a_step_may_have_threads_of_its_own(tmp_path: Path) -> None:
+    config = tmp_path / "threads.yaml"
+    config.write_text(yaml.safe_dump({"steps": {"sc_noisy": {"threads": 2}}, "only": ["sc_*"]}))
+    jobs = plan("demo", "--configfile", str(config)).split("\nrule ")
+    threads = {
+        match.group(1): "threads: 2" in job
+        for job in jobs
+        if (match := re.search(r"output: results/demo/steps/(\w+)/.*training_facts", job))
+    }
+    assert len(threads) > 2 and [step for step, two in threads.items() if two] == ["sc_noisy"]
+
+
 STUB = """
 import pathlib, sys, time
 words = dict(zip(sys.argv[1::2], sys.argv[2::2]))
