@@ -190,16 +190,22 @@ def test_the_order_of_the_systems_is_told_as_it_is(tmp_path: Path) -> None:
     tests = {"noisy": (SC_NOISY, few), "base": (base, most), "joint": (JOINT, half)}
     runs = {name: (words, [evaluation(records(right))]) for name, (words, right) in tests.items()}
     lines = demo.order_of_systems(study(tmp_path, runs))
-    assert [line.split("%")[0].split() for line in lines[1:]] == [
+    assert [line.split("%")[0].split() for line in lines[1:4]] == [
         ["SC", "trained", "on", "mixtures", "25.0"],
         ["SB_SC", "90.0"],
         ["SB+SC", "50.0"],
     ]
     assert "against SC trained on mixtures: better (+" in lines[2]
     assert "against SB_SC: worse (-" in lines[3]
+    assert lines[4].startswith("Not shown here: SB+SC above SB_SC.") and len(lines) == 6
     same = {name: runs[other] for name, other in (("base", "base"), ("joint", "base"))}
     same["joint"] = (JOINT, same["joint"][1])
-    assert "not told apart" in demo.order_of_systems(study(tmp_path / "same", same))[2]
+    lines = demo.order_of_systems(study(tmp_path / "same", same))
+    assert "not told apart" in lines[2] and lines[3].startswith(
+        "Not shown here: SB+SC above SB_SC."
+    )
+    alone = {"noisy": runs["noisy"], "base": runs["base"]}
+    assert len(demo.order_of_systems(study(tmp_path / "alone", alone))) == 3  # all is shown
 
 
 def test_the_most_likely_emotion_stands_first() -> None:
