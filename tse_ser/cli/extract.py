@@ -17,6 +17,7 @@ import torch
 from tqdm import tqdm
 
 from modeling import TargetSpeakerEmotionPipeline
+from modeling.pipeline_tse_ser import INPUT_ERRORS
 from tse_ser.cli.errors import CommandError
 from tse_ser.cli.recognition import labels_of, load_pipeline, speaker_of, write_partial_speech
 from tse_ser.cli.results_table import ResultsTable
@@ -183,7 +184,7 @@ def extract_file(
     try:
         result: dict[str, Any] = recognize(recording, channel=channel, return_extracted=True)
     # Whatever one recording does to the model, memory that does not suffice included, is its own.
-    except (ValueError, OSError, RuntimeError, MemoryError) as error:
+    except INPUT_ERRORS as error:
         table.add_failed(name, str(error) or type(error).__name__, stamp)
         return
     extracted = result.pop("extracted")
